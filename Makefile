@@ -1,0 +1,74 @@
+# `make` lists the targets. Everything runs in .venv, which each target makes when it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SHELL_FILES := build.sh add-node.sh install.sh.j2 orchestrator/nodes/job.sh .ci/run
+
+.PHONY: help venv demo test check lint types imports shell format coverage test-real lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+
+$(VENV)/.runtime: requirements/runtime.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed; say which one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --require-hashes -r requirements/runtime.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test: requirements/test.txt $(VENV)/.runtime
+	@$(PIP) install --require-hashes -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.test
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+venv: $(VENV)/.runtime ## make .venv with bin/orchestrator in it
+
+demo: $(VENV)/.runtime ## release the example twice, install it, show the fallback
+	@$(BIN)/python examples/demo.py
+
+test: $(VENV)/.test ## the default tests, in seconds
+	@$(BIN)/python -m pytest -n auto
+
+test-real: $(VENV)/.test ## release the real crate on two nodes; minutes
+	@$(BIN)/python -m pytest -m real --no-header tests/real
+
+check: lint test ## everything that a change must pass
+
+lint: format types imports shell ## the checkers: format, types, imports, shell
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+
+types: $(VENV)/.dev
+	@$(BIN)/mypy
+
+imports: $(VENV)/.dev
+	@$(BIN)/lint-imports --no-timing >/dev/null || $(BIN)/lint-imports
+
+shell: $(VENV)/.dev
+	@$(BIN)/shellcheck -s sh -x $(filter-out .ci/run,$(SHELL_FILES))
+	@$(BIN)/shellcheck -s bash .ci/run
+	@$(BIN)/shfmt -i 4 -d $(SHELL_FILES)
+
+coverage: $(VENV)/.test ## statement and branch coverage: 95 % of everything, 100 % of the core
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -q -p no:xdist
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report --skip-covered --fail-under=95
+	@$(BIN)/coverage report --skip-covered --include='orchestrator/core/*' --fail-under=100
+
+lock: $(VENV)/.dev ## pin and hash the dependencies again
+	@for set in runtime test dev; do \
+		group=$$set; [ $$set = runtime ] && group=build; \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+			--no-emit-index-url --no-emit-find-links --no-annotate --group $$group pyproject.toml -o requirements/$$set.txt; \
+	done
+
+clean: ## remove what was made here
+	rm -rf $(VENV) dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,74 @@
+"""What stops a run: who must act, and the exit code.
+
+OrchestratorError
+├── ConfigError     2    edit the file or the command line
+├── NodeError       3    a machine: unreachable, wrong host key, disk full, rebooted
+├── BuildError      4    the code: compile error, failed gate
+├── StoreError      5    credentials, bucket, a conflict
+└── Interrupted     130  a person pressed Ctrl-C
+
+One expected failure of one node is a value (`result.Failed`), not one of these.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class OrchestratorError(Exception):
+    """One line that says what is wrong and where; `hint` says what to do."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class Problem(NamedTuple):
+    """One mistake in a file or on the command line, and where it stands."""
+
+    place: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}" if self.place else self.message
+
+
+class ConfigError(OrchestratorError):
+    """The inventory, an argument or the environment is wrong: a person edits it."""
+
+    exit_code = 2
+
+    @classmethod
+    def of(cls, problems: Iterable[Problem], *, hint: str | None = None) -> Self:
+        """Return one error that lists every problem, one line each."""
+        return cls("\n".join(str(problem) for problem in problems), hint=hint)
+
+
+class NodeError(OrchestratorError):
+    """A machine is at fault: the same build may succeed there later, or elsewhere."""
+
+    exit_code = 3
+
+
+class BuildError(OrchestratorError):
+    """The code is at fault: the same build would fail again."""
+
+    exit_code = 4
+
+
+class StoreError(OrchestratorError):
+    """The store refused: credentials, a missing bucket, or other bytes under a taken name."""
+
+    exit_code = 5
+
+
+class Interrupted(OrchestratorError):  # noqa: N818 -- it names what a person did, not a fault
+    """A person interrupted the run; remote jobs go on."""
+
+    exit_code = 130

@@ -1,0 +1,95 @@
+"""What happened, for observers: the console, the logs, the service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.core.plan import BuildPlan
+    from orchestrator.core.result import Result
+
+
+class Phase(StrEnum):
+    """What a node is busy with, in the order of a release."""
+
+    WAITING = "waiting"
+    CONNECTING = "connecting"
+    PUSHING = "pushing source"
+    QUEUED = "waiting for the host"
+    BUILDING = "building"
+    COLLECTING = "collecting"
+    GATING = "gating"
+    CHECKING = "checking"
+    PUBLISHING = "publishing"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseStarted:
+    """The plan is made and work begins."""
+
+    plan: BuildPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceReady:
+    """The bundle that every node builds; `note` says what was changed or is unusual about it."""
+
+    description: str
+    digest: str
+    size_bytes: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseChanged:
+    """A node went on to another phase."""
+
+    node: str
+    phase: Phase
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogAppended:
+    """A node's job wrote these bytes; they may hold anything."""
+
+    node: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFinished:
+    """A node's part is over."""
+
+    node: str
+    result: Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """The index moved: these targets can be installed now."""
+
+    targets: tuple[str, ...]
+    serial: int
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned:
+    """Something that does not stop the release, but that a person should know."""
+
+    message: str
+    node: str | None = None
+
+
+Event = (
+    ReleaseStarted | SourceReady | PhaseChanged | LogAppended | NodeFinished | Published | Warned
+)
+
+
+# Told of every event, in order, on the coordinator's loop; it must not block or raise.
+Observer = Callable[[Event], None]

@@ -1,0 +1,148 @@
+"""The inventory as values: a project, how it is published, and the nodes that build it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from orchestrator.core.target import Target
+
+LOCAL: Final = "local"
+
+
+class Policy(StrEnum):
+    """What a node's failure means for the release."""
+
+    REQUIRED = "required"
+    EXPECTED = "expected"
+    BEST_EFFORT = "best-effort"
+
+
+class Lockfile(StrEnum):
+    """What to do when a locked version cannot be had: stop, or re-resolve that one package."""
+
+    STRICT = "strict"
+    REPAIR = "repair"
+
+
+class LeakPolicy(StrEnum):
+    """What a path or name of the node inside a binary means."""
+
+    WARN = "warn"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrateSource:
+    """A crate from the registry that cargo is configured for."""
+
+    crate: str
+    lockfile: Lockfile = Lockfile.STRICT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitSource:
+    """A tag of a git repository; `{version}` in `tag` is replaced."""
+
+    git: str
+    tag: str = "v{version}"
+    subdirectory: str = ""
+    lockfile: Lockfile = Lockfile.STRICT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveSource:
+    """A .tar.gz at a URL (`{version}` is replaced); `sha256` maps a version to its digest."""
+
+    archive: str
+    sha256: tuple[tuple[str, str], ...]
+    subdirectory: str = ""
+    lockfile: Lockfile = Lockfile.STRICT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathSource:
+    """A folder on the coordinator: its HEAD commit in git or, if asked for, its files as they are."""
+
+    path: str
+    allow_dirty: bool = False
+    subdirectory: str = ""
+    lockfile: Lockfile = Lockfile.STRICT
+
+
+Source = CrateSource | GitSource | ArchiveSource | PathSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """The program that is released."""
+
+    name: str
+    binaries: tuple[str, ...]
+    source: Source | None = None
+    build_command: str | None = None
+    gate: tuple[str, ...] = ("{binary} --version",)
+    leaks: LeakPolicy = LeakPolicy.WARN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signing:
+    """Where the key is: a private key file on the coordinator."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """Where the release goes, and who can check it."""
+
+    store: str = "dist/store"
+    url: str | None = None
+    channel: str = "stable"
+    signing: Signing | None = None
+    flat: bool = False
+    expires: timedelta = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """An inventory entry: one target on one host; its name is unique and stable."""
+
+    name: str
+    host: str
+    target: Target
+    build_command: str | None = None
+    binary_path: str | None = None
+    enabled: bool = True
+    policy: Policy = Policy.EXPECTED
+    host_key: str | None = None
+    identity: str | None = None
+    port: int = 22
+    env: tuple[tuple[str, str], ...] = ()
+    workdir: str | None = None
+    timeout: timedelta = timedelta(hours=4)
+    silence_timeout: timedelta = timedelta(minutes=60)
+    connect_timeout: timedelta = timedelta(seconds=20)
+    vm: str | None = None
+    group: str | None = None
+    slots: int = 1
+    jobs: int | None = None
+    os_release: str | None = None
+    gate_on: tuple[str, ...] = ()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is the coordinator's own machine."""
+        return self.host == LOCAL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """Everything that the operator wrote down."""
+
+    project: Project
+    publication: Publication
+    nodes: tuple[Node, ...]

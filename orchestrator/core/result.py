@@ -1,0 +1,93 @@
+"""What became of a task: Built, Failed or Skipped, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from pathlib import Path
+
+    from orchestrator.core.target import Target
+
+
+class FailureClass(Enum):
+    """Who is at fault; the value is the exit code of a run that ends with it."""
+
+    MACHINE = 3
+    BUILD = 4
+    STORE = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """The lowest (or, with `==`, the only) OS or libc release that a binary runs on."""
+
+    name: str
+    operator: str
+    release: str
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.operator}{self.release}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A checked, packed archive, ready to be published; `path` is the staged file."""
+
+    version: str
+    target: Target
+    os_release: str | None
+    path: Path
+    size_bytes: int
+    sha256: str
+    floors: tuple[Floor, ...]
+    binaries: tuple[CollectedBinary, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectedBinary:
+    """A binary as it came from its node: the bytes that were gated."""
+
+    name: str
+    path: Path
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """The node delivered, and what it delivered passed every check."""
+
+    node: str
+    artifact: Artifact
+    elapsed: timedelta
+    was_attached: bool
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The node did not deliver; `log_tail` holds the last lines that it wrote."""
+
+    node: str
+    target: Target
+    failure_class: FailureClass
+    message: str
+    hint: str | None = None
+    log_tail: tuple[str, ...] = ()
+    log_path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """The node had nothing to do, and why: already published, or it stands by."""
+
+    node: str
+    target: Target
+    reason: str
+
+
+Result = Built | Failed | Skipped
