@@ -65,7 +65,7 @@ class ArchiveSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathSource:
-    """A folder on the coordinator: its HEAD commit in git or, if asked for, its files as they are."""
+    """A folder on the coordinator: its HEAD commit, or, if asked for, its files as they are."""
 
     path: str
     allow_dirty: bool = False
@@ -78,13 +78,18 @@ Source = CrateSource | GitSource | ArchiveSource | PathSource
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Project:
-    """The program that is released."""
+    """The program that is released.
+
+    `version_command` runs for every binary and must print the version; each command of `gate` must
+    exit with 0. `{binary}` is replaced by the binary's path, in `gate` by the first binary's.
+    """
 
     name: str
     binaries: tuple[str, ...]
     source: Source | None = None
     build_command: str | None = None
-    gate: tuple[str, ...] = ("{binary} --version",)
+    version_command: str = "{binary} --version"
+    gate: tuple[str, ...] = ()
     leaks: LeakPolicy = LeakPolicy.WARN
 
 
