@@ -8,6 +8,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import timedelta
+
     from orchestrator.core.plan import BuildPlan
     from orchestrator.core.result import Result
 
@@ -29,9 +32,10 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseStarted:
-    """The plan is made and work begins."""
+    """The plan is made and work begins; `expected` has the measured build time of nodes."""
 
     plan: BuildPlan
+    expected: Mapping[str, timedelta]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +75,10 @@ class NodeFinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """The index moved: these targets can be installed now."""
+    """The index stands at this serial: these targets can be installed now."""
 
     targets: tuple[str, ...]
     serial: int
-    url: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

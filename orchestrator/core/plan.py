@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.result import Skipped
+from orchestrator.core.template import fill_placeholders
 
 if TYPE_CHECKING:
-    from orchestrator.core.inventory import Inventory, Node
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import timedelta
+
+    from orchestrator.core.index import Row
+    from orchestrator.core.inventory import Inventory, Node, Project
+    from orchestrator.core.target import Target
     from orchestrator.core.version import Version
+
+# The binaries go where the job's own folder collects them: a warm target folder also holds the
+# binaries of earlier versions, under the same names.
+_BUILD: Final = """\
+cd {{source}}
+cargo build --release --locked --offline --target {{target}} --jobs {{jobs}}{bins}
+cp {files} "$ORCHESTRATOR_OUT/"
+"""
+_CLEAN: Final = 'rm -rf "$CARGO_TARGET_DIR"\n'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,21 +42,189 @@ class ReleaseRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BuildTask:
-    """A node's part of the plan."""
+class NodeTask:
+    """How one node builds: the command is complete but for `{source}` and `{jobs}`."""
 
     node: Node
-    build_command: str
+    command: str
+    # Absolute paths on the node; without any, the command puts the binaries into $ORCHESTRATOR_OUT.
     binary_paths: tuple[str, ...]
-    gate: tuple[str, ...]
     gate_nodes: tuple[Node, ...]
-    standby: tuple[Node, ...]
+
+    @property
+    def is_kept_warm(self) -> bool:
+        """Whether cargo's output goes to a folder of the node that outlives the job."""
+        return not self.binary_paths
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildTask:
+    """One target of the plan: the node that builds it, and who takes over if that node is down."""
+
+    first: NodeTask
+    standby: tuple[NodeTask, ...] = ()
+
+    @property
+    def node(self) -> Node:
+        """The node that builds unless it fails for a reason of the machine."""
+        return self.first.node
+
+    @property
+    def target(self) -> Target:
+        """The target that it delivers."""
+        return self.first.node.target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildPlan:
-    """The tasks of one release, in the order of the inventory."""
+    """The tasks of one release in the order of the inventory, and what is left out and why."""
 
-    version: Version
+    request: ReleaseRequest
     inventory: Inventory
     tasks: tuple[BuildTask, ...]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def version(self) -> Version:
+        """The version that is released."""
+        return self.request.version
+
+
+def plan_release(
+    inventory: Inventory,
+    request: ReleaseRequest,
+    *,
+    expected: Mapping[str, timedelta],
+    rows: Sequence[Row] = (),
+) -> BuildPlan:
+    """Return the plan; `expected` has the measured build time of nodes, `rows` what is published.
+
+    Raises ConfigError when `--node` or `--skip` names no node, or when nothing is left to do
+    because nothing is enabled.
+    """
+    _check_names(inventory, request)
+    chosen = [node for node in inventory.nodes if _is_chosen(node, request)]
+    if not chosen:
+        raise ConfigError(
+            "no node is left to build on",
+            hint="set `enabled: true` on a node, or name a disabled one with --node",
+        )
+    skipped: list[Skipped] = []
+    todo: list[Node] = []
+    for node in chosen:
+        if not request.rebuild and _is_published(node, request.version, rows):
+            reason = f"{request.version} is already published"
+            skipped.append(Skipped(node=node.name, target=node.target, reason=reason))
+        else:
+            todo.append(node)
+    groups = (
+        [_plan_node(inventory, request, node) for node in nodes] for nodes in _by_target(todo)
+    )
+    return BuildPlan(
+        request=request,
+        inventory=inventory,
+        tasks=tuple(_plan_target(tasks, expected) for tasks in groups),
+        skipped=tuple(skipped),
+    )
+
+
+def targets_expected(inventory: Inventory) -> tuple[Target, ...]:
+    """Return each target that an enabled node is for, once, in the order of the inventory."""
+    return tuple(dict.fromkeys(node.target for node in inventory.nodes if node.enabled))
+
+
+def fill_command(task: NodeTask, *, source: str | None, jobs: int) -> str:
+    """Return the command as the node runs it."""
+    values = {"jobs": str(jobs)}
+    if source is not None:
+        values["source"] = source
+    return fill_placeholders(task.command, values)
+
+
+def _check_names(inventory: Inventory, request: ReleaseRequest) -> None:
+    names = [node.name for node in inventory.nodes]
+    problems = []
+    for option, given in (("--node", request.nodes), ("--skip", request.skip)):
+        for name in given:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                suggestion = f", did you mean `{near[0]}`?" if near else ""
+                problems.append(Problem(option, f"no node is named `{name[:80]}`{suggestion}"))
+    if problems:
+        raise ConfigError.of(problems, hint=f"the nodes are: {', '.join(names)}")
+
+
+def _is_chosen(node: Node, request: ReleaseRequest) -> bool:
+    # Naming a node is asking for it, also when it is disabled: that is how one tries a new node.
+    wanted = node.name in request.nodes if request.nodes else node.enabled
+    return wanted and node.name not in request.skip
+
+
+def _is_published(node: Node, version: Version, rows: Iterable[Row]) -> bool:
+    for row in rows:
+        if row.target != node.target.triple or row.version != version or row.sha256 is None:
+            continue
+        exact = [floor.release for floor in row.floors if floor.operator == "=="]
+        if not exact or node.os_release in exact:
+            return True
+    return False
+
+
+def _by_target(nodes: Iterable[Node]) -> list[list[Node]]:
+    # A binary for an OS that keeps no ABI is good for one release of it, so that nodes on
+    # different releases of OpenBSD don't stand in for one another.
+    groups: dict[tuple[str, str | None], list[Node]] = {}
+    for node in nodes:
+        release = node.os_release or node.name if node.target.is_bound_to_os_release else None
+        groups.setdefault((node.target.triple, release), []).append(node)
+    return list(groups.values())
+
+
+def _plan_target(tasks: Sequence[NodeTask], expected: Mapping[str, timedelta]) -> BuildTask:
+    # Nodes with a history go first, the fastest first; the others keep the order of the file.
+    measured = [task for task in tasks if task.node.name in expected]
+    measured.sort(key=lambda task: expected[task.node.name])
+    unmeasured = [task for task in tasks if task.node.name not in expected]
+    first, *standby = (*measured, *unmeasured)
+    return BuildTask(first=first, standby=tuple(standby))
+
+
+def _plan_node(inventory: Inventory, request: ReleaseRequest, node: Node) -> NodeTask:
+    project = inventory.project
+    values = {
+        "version": str(request.version),
+        "target": node.target.triple,
+        "name": project.name,
+        # These two are known only on the node.
+        "source": "{source}",
+        "jobs": "{jobs}",
+    }
+    command = node.build_command or project.build_command or _default_command(project, node.target)
+    paths = _binary_paths(project, node)
+    if request.clean and not paths:
+        command = _CLEAN + command
+    by_name = {other.name: other for other in inventory.nodes}
+    return NodeTask(
+        node=node,
+        command=fill_placeholders(command, values),
+        binary_paths=tuple(fill_placeholders(path, values) for path in paths),
+        gate_nodes=tuple(by_name[name] for name in node.gate_on),
+    )
+
+
+def _default_command(project: Project, target: Target) -> str:
+    bins = "".join(f" --bin {name}" for name in project.binaries)
+    files = " ".join(
+        f'"$CARGO_TARGET_DIR/{{target}}/release/{name}{target.exe_suffix}"'
+        for name in project.binaries
+    )
+    return _BUILD.format(bins=bins, files=files)
+
+
+def _binary_paths(project: Project, node: Node) -> tuple[str, ...]:
+    if node.binary_path is None:
+        return ()
+    folder = node.binary_path.rpartition("/")[0]
+    suffix = node.target.exe_suffix
+    others = (f"{folder}/{name}{suffix}" for name in project.binaries[1:])
+    return (node.binary_path, *others)

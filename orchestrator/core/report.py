@@ -1,0 +1,100 @@
+"""How a release ended: its results, what was published, the exit code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, assert_never
+
+from orchestrator.core.inventory import Policy
+from orchestrator.core.result import Built, Failed, Skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import timedelta
+
+    from orchestrator.core.inventory import Node
+    from orchestrator.core.result import Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The end of one release; `url` is where people get it, None when nothing is published."""
+
+    version: str
+    results: tuple[Result, ...]
+    published: tuple[str, ...]
+    pending: tuple[str, ...]
+    held_back: tuple[str, ...]
+    serial: int | None
+    url: str | None
+    exit_code: int
+    elapsed: timedelta
+
+
+def exit_code(results: Sequence[Result], nodes: Sequence[Node]) -> int:
+    """Return 0, or the lowest failure class among what nodes that count did not deliver.
+
+    A stand-by node that failed does not count when its target was delivered all the same.
+    """
+    policies = {node.name: node.policy for node in nodes}
+    delivered = {result.node for result in results if not isinstance(result, Failed)}
+    codes = [
+        result.failure_class.value
+        for result in results
+        if isinstance(result, Failed)
+        and result.node not in delivered
+        and policies[result.node] is not Policy.BEST_EFFORT
+    ]
+    return min(codes, default=0)
+
+
+def report_as_data(report: Report) -> Mapping[str, object]:
+    """Return what `release --json` prints."""
+    return {
+        "version": report.version,
+        "exit_code": report.exit_code,
+        "published": list(report.published),
+        "pending": list(report.pending),
+        "held_back": list(report.held_back),
+        "serial": report.serial,
+        "url": report.url,
+        "elapsed_seconds": round(report.elapsed.total_seconds(), 3),
+        "results": [_result_as_data(result) for result in report.results],
+    }
+
+
+def _result_as_data(result: Result) -> Mapping[str, object]:
+    match result:
+        case Built():
+            artifact = result.artifact
+            return {
+                "node": result.node,
+                "target": artifact.target.triple,
+                "result": "built",
+                "was_attached": result.was_attached,
+                "elapsed_seconds": round(result.elapsed.total_seconds(), 3),
+                "file": artifact.path.name,
+                "size_bytes": artifact.size_bytes,
+                "sha256": artifact.sha256,
+                "floors": [str(floor) for floor in artifact.floors],
+                "warnings": list(result.warnings),
+            }
+        case Failed():
+            return {
+                "node": result.node,
+                "target": result.target.triple,
+                "result": "failed",
+                "class": result.failure_class.name.lower(),
+                "message": result.message,
+                "hint": result.hint,
+                "log": str(result.log_path) if result.log_path else None,
+            }
+        case Skipped():
+            return {
+                "node": result.node,
+                "target": result.target.triple,
+                "result": "skipped",
+                "reason": result.reason,
+            }
+        case _:
+            assert_never(result)

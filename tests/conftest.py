@@ -1,0 +1,52 @@
+"""Guards for every test: loopback only, a scratch home, and, in CI, no skips."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HOME = os.path.expanduser("~")  # noqa: PTH111 -- Path.home() would read the scratch home later on
+
+
+@pytest.fixture(autouse=True)
+def scratch_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own for each test; the toolchain of the real one stays usable."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    for name, folder in (("RUSTUP_HOME", ".rustup"), ("CARGO_HOME", ".cargo")):
+        monkeypatch.setenv(name, os.environ.get(name, os.path.join(HOME, folder)))  # noqa: PTH118
+    for name in ("XDG_CONFIG_HOME", "XDG_BIN_HOME", "XDG_CACHE_HOME", "SSH_AUTH_SOCK"):
+        monkeypatch.delenv(name, raising=False)
+    return home
+
+
+@pytest.fixture(autouse=True, scope="session")
+def loopback_only() -> Iterator[None]:
+    """No test reaches another machine, not even by mistake."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> None:
+        if self.family in {socket.AF_INET, socket.AF_INET6} and isinstance(address, tuple):
+            host = str(address[0])
+            if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+                raise AssertionError(f"a test tried to reach {host}")
+        connect(self, address)  # type: ignore[arg-type] -- passed on as it came
+
+    socket.socket.connect = guarded  # type: ignore[method-assign] -- that is the guard
+    yield
+    socket.socket.connect = connect  # type: ignore[method-assign] -- and its end
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With FORBID_SKIPS, a skipped test is a failure: nobody would see it."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("FORBID_SKIPS") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
