@@ -38,11 +38,11 @@ def loopback_only() -> Iterator[None]:
             host = str(address[0])
             if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
                 raise AssertionError(f"a test tried to reach {host}")
-        connect(self, address)  # type: ignore[arg-type] -- passed on as it came
+        connect(self, address)  # type: ignore[arg-type]  # passed on as it came
 
-    socket.socket.connect = guarded  # type: ignore[method-assign] -- that is the guard
+    socket.socket.connect = guarded  # type: ignore[method-assign,assignment]  # that is the guard
     yield
-    socket.socket.connect = connect  # type: ignore[method-assign] -- and its end
+    socket.socket.connect = connect  # type: ignore[method-assign]  # and its end
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

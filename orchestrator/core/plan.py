@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.inventory import Policy
 from orchestrator.core.result import Skipped
 from orchestrator.core.template import fill_placeholders
 
@@ -99,10 +100,11 @@ def plan_release(
 ) -> BuildPlan:
     """Return the plan; `expected` has the measured build time of nodes, `rows` what is published.
 
-    Raises ConfigError when `--node` or `--skip` names no node, or when nothing is left to do
-    because nothing is enabled.
+    Raises ConfigError when `--node` or `--skip` names no node, when no node is enabled, or when a
+    required node is left out of a release that is to be published.
     """
     _check_names(inventory, request)
+    _check_required(inventory, request, rows)
     chosen = [node for node in inventory.nodes if _is_chosen(node, request)]
     if not chosen:
         raise ConfigError(
@@ -152,6 +154,21 @@ def _check_names(inventory: Inventory, request: ReleaseRequest) -> None:
                 problems.append(Problem(option, f"no node is named `{name[:80]}`{suggestion}"))
     if problems:
         raise ConfigError.of(problems, hint=f"the nodes are: {', '.join(names)}")
+
+
+def _check_required(inventory: Inventory, request: ReleaseRequest, rows: Sequence[Row]) -> None:
+    missing = [
+        f"`{node.name}` is required, and left out"
+        for node in inventory.nodes
+        if request.publish
+        and node.enabled
+        and node.policy is Policy.REQUIRED
+        and not _is_chosen(node, request)
+        and not _is_published(node, request.version, rows)
+    ]
+    if missing:
+        hint = "without it nothing is published: add it, or build only, with --no-publish"
+        raise ConfigError("\n".join(missing), hint=hint)
 
 
 def _is_chosen(node: Node, request: ReleaseRequest) -> bool:

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from orchestrator.core.errors import ConfigError
+from orchestrator.core.index import Row, Status
+from orchestrator.core.inventory import CrateSource, Inventory, Node, Policy, Project, Publication
+from orchestrator.core.plan import (
+    BuildTask,
+    NodeTask,
+    ReleaseRequest,
+    fill_command,
+    plan_release,
+    targets_expected,
+)
+from orchestrator.core.result import Floor
+from orchestrator.core.target import parse_target
+from orchestrator.core.version import parse_version
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+VERSION = parse_version("1.2.3")
+LINUX = "x86_64-unknown-linux-gnu"
+FREEBSD = "x86_64-unknown-freebsd"
+OPENBSD = "x86_64-unknown-openbsd"
+
+
+def node(name: str, target: str = LINUX, **more: Any) -> Node:
+    return Node(name=name, host="local", target=parse_target(target), **more)
+
+
+def inventory(*nodes: Node, **project: Any) -> Inventory:
+    values: dict[str, Any] = {
+        "name": "ballistics",
+        "binaries": ("ballistics",),
+        "source": CrateSource(crate="b"),
+    }
+    return Inventory(
+        project=Project(**(values | project)),
+        publication=Publication(),
+        nodes=nodes,
+    )
+
+
+def request(**more: Any) -> ReleaseRequest:
+    return ReleaseRequest(version=VERSION, **more)
+
+
+def row(target: str, version: str = "1.2.3", *floors: Floor, status: Status = Status.OK) -> Row:
+    is_there = status is not Status.PENDING
+    return Row(
+        target=target,
+        version=parse_version(version),
+        status=status,
+        size_bytes=1 if is_there else None,
+        sha256="0" * 64 if is_there else None,
+        floors=floors,
+        path="p" if is_there else None,
+    )
+
+
+def names(tasks: Sequence[BuildTask | NodeTask]) -> list[str]:
+    return [task.node.name for task in tasks]
+
+
+def test_each_target_has_one_task_in_the_order_of_the_file() -> None:
+    plan = plan_release(
+        inventory(node("a"), node("b", FREEBSD), node("c", enabled=False)), request(), expected={}
+    )
+    assert names(plan.tasks) == ["a", "b"]
+    assert [str(task.target) for task in plan.tasks] == [LINUX, FREEBSD]
+    assert plan.version == VERSION
+
+
+def test_other_nodes_of_a_target_stand_by_the_measured_and_fast_first() -> None:
+    nodes = inventory(node("slow"), node("new"), node("fast"))
+    expected = {"slow": timedelta(minutes=9), "fast": timedelta(minutes=3)}
+    (task,) = plan_release(nodes, request(), expected=expected).tasks
+    assert task.node.name == "fast"
+    assert names(task.standby) == ["slow", "new"]
+
+
+def test_nodes_on_different_openbsd_releases_do_not_stand_in_for_one_another() -> None:
+    nodes = inventory(
+        node("a", OPENBSD, os_release="7.8"),
+        node("b", OPENBSD, os_release="7.9"),
+        node("c", OPENBSD),
+        node("d", OPENBSD, os_release="7.8"),
+    )
+    plan = plan_release(nodes, request(), expected={})
+    assert names(plan.tasks) == ["a", "b", "c"]
+    assert names(plan.tasks[0].standby) == ["d"]
+
+
+def test_the_default_command_builds_the_binaries_locked_and_offline() -> None:
+    nodes = inventory(node("a", "x86_64-pc-windows-msvc"), binaries=("one", "two"))
+    (task,) = plan_release(nodes, request(), expected={}).tasks
+    assert task.first.is_kept_warm
+    assert fill_command(task.first, source="/w/s", jobs=4) == (
+        "cd /w/s\n"
+        "cargo build --release --locked --offline --target x86_64-pc-windows-msvc --jobs 4"
+        " --bin one --bin two\n"
+        'cp "$CARGO_TARGET_DIR/x86_64-pc-windows-msvc/release/one.exe"'
+        ' "$CARGO_TARGET_DIR/x86_64-pc-windows-msvc/release/two.exe" "$ORCHESTRATOR_OUT/"\n'
+    )
+
+
+def test_a_nodes_own_command_wins_over_the_projects() -> None:
+    nodes = inventory(
+        node("a", build_command="make V={version} {name}"),
+        node("b", FREEBSD),
+        build_command="sh build.sh {target} ${HOME} {print $1}",
+    )
+    a, b = plan_release(nodes, request(), expected={}).tasks
+    assert fill_command(a.first, source=None, jobs=1) == "make V=1.2.3 ballistics"
+    assert (
+        fill_command(b.first, source=None, jobs=1)
+        == f"sh build.sh {FREEBSD} ${{HOME}} {{print $1}}"
+    )
+
+
+def test_binary_paths_of_several_binaries_lie_beside_the_first() -> None:
+    nodes = inventory(node("a", binary_path="/tmp/x-{version}/one"), binaries=("one", "two"))
+    (task,) = plan_release(nodes, request(clean=True), expected={}).tasks
+    assert task.first.binary_paths == ("/tmp/x-1.2.3/one", "/tmp/x-1.2.3/two")
+    assert not task.first.is_kept_warm
+    assert "rm -rf" not in task.first.command
+
+
+def test_clean_empties_the_warm_folder_first() -> None:
+    (task,) = plan_release(inventory(node("a")), request(clean=True), expected={}).tasks
+    assert task.first.command.startswith('rm -rf "$CARGO_TARGET_DIR"\n')
+
+
+def test_a_cross_built_target_is_gated_on_the_named_nodes() -> None:
+    nodes = inventory(node("a", FREEBSD, gate_on=("b",)), node("b", FREEBSD, enabled=False))
+    (task,) = plan_release(nodes, request(), expected={}).tasks
+    assert [gate.name for gate in task.first.gate_nodes] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"nodes": ("b",)}, ["b"]),
+        ({"skip": ("b",)}, ["a"]),
+        ({"nodes": ("off",)}, ["off"]),
+        ({"nodes": ("a", "b"), "skip": ("a",)}, ["b"]),
+    ],
+)
+def test_node_and_skip_narrow_the_plan(given: dict[str, Any], expected: list[str]) -> None:
+    nodes = inventory(
+        node("a"), node("b", FREEBSD), node("off", "x86_64-unknown-netbsd", enabled=False)
+    )
+    assert names(plan_release(nodes, request(**given), expected={}).tasks) == expected
+
+
+def test_unknown_names_are_all_reported_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_release(
+            inventory(node("mac-mini")),
+            request(nodes=("mac-min",), skip=("zzz",)),
+            expected={},
+        )
+    assert caught.value.message.splitlines() == [
+        "--node: no node is named `mac-min`, did you mean `mac-mini`?",
+        "--skip: no node is named `zzz`",
+    ]
+    assert caught.value.hint == "the nodes are: mac-mini"
+
+
+def test_nothing_enabled_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="no node is left"):
+        plan_release(inventory(node("a", enabled=False)), request(), expected={})
+
+
+def test_what_is_published_is_not_built_again_unless_asked_for() -> None:
+    nodes = inventory(node("a"), node("b", FREEBSD))
+    rows = (
+        row(LINUX),
+        row(FREEBSD, status=Status.PENDING),
+        row(FREEBSD, "1.2.2"),
+    )
+    plan = plan_release(nodes, request(), expected={}, rows=rows)
+    assert names(plan.tasks) == ["b"]
+    assert [(skip.node, skip.reason) for skip in plan.skipped] == [
+        ("a", "1.2.3 is already published")
+    ]
+    again = plan_release(nodes, request(rebuild=True), expected={}, rows=rows)
+    assert names(again.tasks) == ["a", "b"]
+
+
+def test_an_openbsd_release_counts_as_published_only_for_nodes_on_it() -> None:
+    nodes = inventory(node("a", OPENBSD, os_release="7.8"), node("b", OPENBSD, os_release="7.9"))
+    floor = Floor(name="openbsd", operator="==", release="7.8")
+    plan = plan_release(nodes, request(), expected={}, rows=(row(OPENBSD, "1.2.3", floor),))
+    assert names(plan.tasks) == ["b"]
+
+
+def test_a_required_node_that_is_left_out_stops_the_release_before_it_starts() -> None:
+    nodes = inventory(node("a", policy=Policy.REQUIRED), node("b", FREEBSD))
+    with pytest.raises(ConfigError, match="`a` is required") as caught:
+        plan_release(nodes, request(skip=("a",)), expected={})
+    assert caught.value.hint is not None
+    assert "--no-publish" in caught.value.hint
+    plan = plan_release(nodes, request(skip=("a",), publish=False), expected={})
+    assert names(plan.tasks) == ["b"]
+    plan = plan_release(nodes, request(skip=("a",)), expected={}, rows=(row(LINUX),))
+    assert names(plan.tasks) == ["b"]
+
+
+def test_the_targets_that_users_expect_are_those_of_the_enabled_nodes() -> None:
+    nodes = inventory(node("a"), node("a2"), node("b", FREEBSD), node("c", OPENBSD, enabled=False))
+    assert [str(target) for target in targets_expected(nodes)] == [LINUX, FREEBSD]
