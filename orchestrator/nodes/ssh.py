@@ -571,8 +571,9 @@ class _Unanswered(Exception):  # noqa: N818 -- it completes a sentence
 
 
 def _lost(place: str, cause: BaseException | None) -> NodeError:
+    why = "it was closed here" if cause is None else _reason(cause)
     return NodeError(
-        f"lost the link to {place}: {'it was closed here' if cause is None else _reason(cause)}",
+        f"lost the link to {place}: {why}",
         hint="what runs there goes on: run the same command again to go on from there",
     )
 
@@ -580,7 +581,7 @@ def _lost(place: str, cause: BaseException | None) -> NodeError:
 def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(getattr(error, "reason", "") or error or type(error).__name__)
+    return str(getattr(error, "reason", "")) or str(error) or type(error).__name__
 
 
 def _fingerprint(public_data: bytes) -> str:
