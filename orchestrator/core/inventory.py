@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from orchestrator.core.target import Target
 
 LOCAL: Final = "local"
+# The key of an archive's digest that holds for whatever version is released.
+ANY_VERSION: Final = ""
 
 
 class Policy(StrEnum):
@@ -55,7 +57,10 @@ class GitSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveSource:
-    """A .tar.gz at a URL (`{version}` is replaced); `sha256` maps a version to its digest."""
+    """A .tar.gz at a URL (`{version}` is replaced); `sha256` maps a version to its digest.
+
+    A URL without `{version}` may have one digest, under `ANY_VERSION`.
+    """
 
     archive: str
     sha256: tuple[tuple[str, str], ...]
@@ -82,6 +87,7 @@ class Project:
 
     `version_command` runs for every binary and must print the version; each command of `gate` must
     exit with 0. `{binary}` is replaced by the binary's path, in `gate` by the first binary's.
+    A node's `binary_path` names the first binary; the other ones lie beside it.
     """
 
     name: str
@@ -146,7 +152,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """Everything that the operator wrote down."""
+    """Everything that the operator wrote down: `inventory_parser.parse_inventory` makes it."""
 
     project: Project
     publication: Publication

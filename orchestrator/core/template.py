@@ -10,20 +10,23 @@ from orchestrator.core.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# Of a command that builds, and of one that checks a binary.
 PLACEHOLDERS: Final = ("version", "target", "name", "source", "jobs")
-_PLACEHOLDER: Final = re.compile("{(" + "|".join(PLACEHOLDERS) + ")}")
+GATE_PLACEHOLDERS: Final = ("binary", "version", "target", "name")
 
 
-def placeholders_in(command: str) -> frozenset[str]:
+def placeholders_in(command: str, names: tuple[str, ...] = PLACEHOLDERS) -> frozenset[str]:
     """Return the names of the placeholders that a command uses."""
-    return frozenset(_PLACEHOLDER.findall(command))
+    return frozenset(_pattern(names).findall(command))
 
 
-def fill_placeholders(command: str, values: Mapping[str, str]) -> str:
-    """Return the command with the known placeholders replaced; `${HOME}`, `{print $1}` survive.
+def fill_placeholders(
+    command: str, values: Mapping[str, str], names: tuple[str, ...] = PLACEHOLDERS
+) -> str:
+    """Return the command with the placeholders replaced; `${HOME}`, `{print $1}` survive.
 
-    The values must be validated already: they enter a shell command as they are. A placeholder
-    without a value raises ConfigError.
+    The values must be validated already: they enter a shell command as they are. One of `names`
+    that the command uses and that has no value raises ConfigError.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -35,7 +38,11 @@ def fill_placeholders(command: str, values: Mapping[str, str]) -> str:
             raise ConfigError(message, hint=hint) from None
 
     # One pass, so that a value is never searched for placeholders of its own.
-    return _PLACEHOLDER.sub(value, command)
+    return _pattern(names).sub(value, command)
+
+
+def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("{(" + "|".join(names) + ")}")
 
 
 def render_template(template: str, values: Mapping[str, str]) -> str:

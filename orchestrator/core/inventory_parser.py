@@ -1,0 +1,285 @@
+"""Plain data as YAML gives it → an Inventory, or every problem in it at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.inventory import (
+    ANY_VERSION,
+    LOCAL,
+    ArchiveSource,
+    Inventory,
+    Node,
+    Project,
+    Publication,
+    Signing,
+)
+from orchestrator.core.inventory_fields import HOST_TARGET, INVENTORY, NAME
+from orchestrator.core.schema import INVALID, Place, shown, suggestion
+from orchestrator.core.target import TARGETS
+from orchestrator.core.template import placeholders_in
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from orchestrator.core.inventory import Source
+    from orchestrator.core.target import Target
+
+_HINT: Final = (
+    "docs/inventory.md explains every key, `orchestrator schema` describes them to editors"
+)
+
+
+def parse_inventory(data: object, *, place: str, host_triple: str | None = None) -> Inventory:
+    """Return the inventory in the data of a YAML file; `place` names that file in messages.
+
+    `host_triple` is the coordinator's own target, for nodes with `target: host`; a disabled one of
+    these is left out while it is unknown. Raises ConfigError that lists every problem.
+    """
+    problems: list[Problem] = []
+    root = Place(file=place, problems=problems)
+    draft = _read(data, root)
+    if draft:
+        _check(draft, host_triple)
+    if draft is None or problems:
+        raise ConfigError.of(problems, hint=_HINT)
+    return Inventory(
+        project=_project(draft),
+        publication=_publication(draft.publication),
+        nodes=tuple(
+            _node(draft, entry, target)
+            for entry in draft.entries
+            if (target := _target(entry, host_triple))
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """A node as it was read; INVALID is the value of a wrong key."""
+
+    place: Place
+    own: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+
+    def value(self, key: str) -> Any:
+        """Return the value that counts; None if there is none, or a wrong one."""
+        value = self.own.get(key, self.defaults.get(key))
+        return None if value is INVALID else value
+
+    def has(self, key: str) -> bool:
+        """Whether somebody wrote a value, right or wrong."""
+        return key in self.own or key in self.defaults
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draft:
+    """A file as it was read: each value is right or reported, but they may not fit together."""
+
+    root: Place
+    project: Mapping[str, Any]
+    publication: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    entries: tuple[_Entry, ...]
+
+    @property
+    def source(self) -> Any:
+        """The class and the keys of the source; None if there is none; INVALID if it is wrong."""
+        return self.project.get("source")
+
+    @property
+    def slots_of_groups(self) -> dict[str, tuple[int, _Entry]]:
+        """The slots of each group, and the first node that says so."""
+        said: dict[str, tuple[int, _Entry]] = {}
+        for entry in self.entries:
+            group, slots = entry.value("group"), entry.own.get("slots", INVALID)
+            if group and slots is not INVALID:
+                said.setdefault(group, (slots, entry))
+        return said
+
+
+def _read(data: object, root: Place) -> _Draft | None:
+    if data is None:
+        root.refuse("is empty: it needs a list of nodes")
+        return None
+    file = INVENTORY.read({"nodes": data} if isinstance(data, list) else data, root)
+    if file is INVALID:
+        return None
+    defaults = _mapping(file.get("defaults", {}))
+    nodes = file.get("nodes", ())
+    return _Draft(
+        root=root,
+        # An unreadable project may have had a source: nothing is said about a missing one then.
+        project={"source": INVALID}
+        if file.get("project") is INVALID
+        else _mapping(file.get("project", {})),
+        publication=_mapping(file.get("publication", {})),
+        defaults=defaults,
+        entries=tuple(
+            _Entry(place=root.key("nodes").item(index), own=own, defaults=defaults)
+            for index, own in enumerate(() if nodes is INVALID else nodes)
+            if own is not INVALID
+        ),
+    )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return {} if value is INVALID else value
+
+
+def _check(draft: _Draft, host_triple: str | None) -> None:
+    _check_source(draft)
+    _check_project_name(draft)
+    _check_node_names(draft.entries)
+    _check_slots(draft)
+    by_name = {entry.value("name"): entry for entry in draft.entries if entry.value("name")}
+    for entry in draft.entries:
+        for key in ("host", "target"):
+            if not entry.has(key):
+                entry.place.refuse(f"`{key}` is missing")
+        _check_host_target(entry, host_triple)
+        _check_build(draft, entry)
+        _check_gate_on(entry, by_name, host_triple)
+
+
+def _check_source(draft: _Draft) -> None:
+    at = draft.root.key("project")
+    if draft.source is None:
+        commands = [(at, draft.project), (draft.root.key("defaults"), draft.defaults)]
+        for place, values in [*commands, *((entry.place, entry.own) for entry in draft.entries)]:
+            command = values.get("build_command")
+            if isinstance(command, str) and "source" in placeholders_in(command):
+                place.key("build_command").refuse("`{source}` needs a `source:` in the project")
+    elif draft.source is not INVALID and draft.source[0] is ArchiveSource:
+        archive, digests = (draft.source[1].get(key, INVALID) for key in ("archive", "sha256"))
+        if INVALID in (archive, digests):
+            return
+        is_versioned = "version" in placeholders_in(archive)
+        if is_versioned and dict(digests).keys() == {ANY_VERSION}:
+            at.key("source").key("sha256").refuse(
+                "one digest cannot fit the archive of every version: map versions to digests"
+            )
+
+
+def _check_project_name(draft: _Draft) -> None:
+    if draft.project.get("name") or draft.project.get("binaries"):
+        return
+    path = _first_binary_path(draft)
+    if path is None:
+        # Without a source, each missing path is a problem of its own already.
+        if isinstance(draft.source, tuple):
+            draft.root.key("project").refuse("`name` is missing, and no `binary_path` tells it")
+    elif not NAME.matches(_file_name(path)):
+        draft.root.key("project").refuse(
+            f"`name` is missing, and {shown(_file_name(path))}, from a `binary_path`, cannot be it"
+        )
+
+
+def _first_binary_path(draft: _Draft) -> str | None:
+    return next(filter(None, (entry.value("binary_path") for entry in draft.entries)), None)
+
+
+def _file_name(path: str) -> str:
+    return path.rpartition("/")[2].removesuffix(".exe")
+
+
+def _check_node_names(entries: Sequence[_Entry]) -> None:
+    first: dict[str, _Entry] = {}
+    for entry in entries:
+        name = entry.value("name")
+        if name is not None and first.setdefault(name, entry) is not entry:
+            other = first[name].place.path
+            entry.place.key("name").refuse(f"duplicate name {shown(name)}: {other} has it too")
+
+
+def _check_slots(draft: _Draft) -> None:
+    said = draft.slots_of_groups
+    for entry in draft.entries:
+        group, own = entry.value("group"), entry.own.get("slots", INVALID)
+        if group in said and own is not INVALID and own != said[group][0]:
+            slots, other = said[group]
+            entry.place.key("slots").refuse(
+                f"{other.place.path} says that the group {shown(group)} has {slots}"
+            )
+
+
+def _check_host_target(entry: _Entry, host_triple: str | None) -> None:
+    if entry.value("target") != HOST_TARGET:
+        return
+    place = entry.place.key("target")
+    if entry.value("host") not in {None, LOCAL}:
+        place.refuse(f"`{HOST_TARGET}` is only for `host: {LOCAL}`: write the node's own triple")
+    elif host_triple is None and entry.value("enabled") is not False:
+        place.refuse(
+            f"`{HOST_TARGET}` is unknown, because `rustc -vV` says nothing here: install Rust, "
+            "write the triple, or set `enabled: false`"
+        )
+    elif host_triple is not None and host_triple not in TARGETS:
+        near = suggestion(host_triple, TARGETS)
+        place.refuse(f"this machine's own target {shown(host_triple)} is not a known one{near}")
+
+
+def _check_build(draft: _Draft, entry: _Entry) -> None:
+    if draft.source is not None:
+        return
+    if not (entry.has("build_command") or "build_command" in draft.project):
+        entry.place.refuse("`build_command` is missing, and the project has no `source:` either")
+    if not entry.has("binary_path"):
+        entry.place.refuse("`binary_path` is missing, and the project has no `source:` either")
+
+
+def _check_gate_on(entry: _Entry, by_name: Mapping[str, _Entry], host_triple: str | None) -> None:
+    target = _target(entry, host_triple)
+    place = entry.place.key("gate_on")
+    for name in entry.value("gate_on") or ():
+        gate = by_name.get(name)
+        if name is INVALID:
+            continue
+        if gate is None:
+            place.refuse(f"no node is named {shown(name)}{suggestion(name, by_name)}")
+        elif gate is entry:
+            place.refuse("names the node itself, which runs the gate anyway without this key")
+        elif not _can_run(target, gate, host_triple):
+            place.refuse(f"{shown(name)} is for another OS or CPU, and cannot run this binary")
+
+
+def _can_run(target: Target | None, gate: _Entry, host_triple: str | None) -> bool:
+    gate_target = _target(gate, host_triple)
+    if gate_target is None:
+        # A wrong or missing target is reported; one that is only unknown here gates nothing.
+        return bool(gate.value("target") != HOST_TARGET)
+    return target is None or (target.os, target.arch) == (gate_target.os, gate_target.arch)
+
+
+def _target(entry: _Entry, host_triple: str | None) -> Target | None:
+    triple = entry.value("target")
+    return TARGETS.get((host_triple or "") if triple == HOST_TARGET else triple)
+
+
+def _project(draft: _Draft) -> Project:
+    path = _first_binary_path(draft) or ""
+    binaries = draft.project.get("binaries") or (draft.project.get("name") or _file_name(path),)
+    named = {"name": binaries[0], **draft.project}
+    return Project(**{**named, "binaries": binaries, "source": _source(draft.source)})
+
+
+def _source(read: tuple[type[Source], Mapping[str, Any]] | None) -> Source | None:
+    if read is None:
+        return None
+    variant, values = read
+    return variant(**values)
+
+
+def _publication(given: Mapping[str, Any]) -> Publication:
+    signing = given.get("signing")
+    return Publication(**{**given, "signing": Signing(**signing) if signing else None})
+
+
+def _node(draft: _Draft, entry: _Entry, target: Target) -> Node:
+    values = {**entry.defaults, **entry.own, "target": target}
+    group = values.get("group")
+    if group in draft.slots_of_groups:
+        values["slots"] = draft.slots_of_groups[group][0]
+    return Node(**values)
