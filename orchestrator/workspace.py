@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.inventory import Inventory, Node, PathSource, Publication
-from orchestrator.core.inventory_fields import HOST_TARGET
 from orchestrator.core.inventory_parser import parse_inventory
+from orchestrator.core.schema import HOST_TARGET
 
 if TYPE_CHECKING:
     import yaml

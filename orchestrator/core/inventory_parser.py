@@ -16,8 +16,8 @@ from orchestrator.core.inventory import (
     Publication,
     Signing,
 )
-from orchestrator.core.inventory_fields import HOST_TARGET, INVENTORY, NAME
-from orchestrator.core.schema import INVALID, Place, shown, suggestion
+from orchestrator.core.kinds import INVALID, Place, shown, suggestion
+from orchestrator.core.schema import HOST_TARGET, INVENTORY, NAME
 from orchestrator.core.target import TARGETS
 from orchestrator.core.template import placeholders_in
 

@@ -1,501 +1,635 @@
-"""Kinds of values in a file that a person writes: each reads itself and describes itself.
-
-One table of fields made of these is the parser and the JSON Schema at once. Reading reports every
-problem at its place and goes on; `INVALID` stands where a value could not be read.
-"""
+"""Every key of an inventory file: the one table behind the parser, the JSON Schema and the docs."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import dataclasses
-import difflib
-import re
-from dataclasses import dataclass, field
-from datetime import timedelta
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Protocol
-
-from orchestrator.core.errors import Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-INVALID: Final = object()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a value stands, and the problems found in its file so far."""
-
-    file: str
-    path: str = ""
-    problems: list[Problem] = field(default_factory=list)
-
-    def key(self, name: str) -> Place:
-        """Return the place of a mapping's value."""
-        return dataclasses.replace(self, path=f"{self.path}.{name}" if self.path else name)
-
-    def item(self, index: int) -> Place:
-        """Return the place of a list's item."""
-        return dataclasses.replace(self, path=f"{self.path}[{index}]")
-
-    def refuse(self, message: str) -> object:
-        """Report a problem here; return INVALID."""
-        place = f"{self.file}: {self.path}" if self.path else self.file
-        self.problems.append(Problem(place, message))
-        return INVALID
-
-
-class Kind(Protocol):
-    """What a value may be."""
-
-    @property
-    def words(self) -> str:
-        """What it is, as it stands in `must be ...`."""
-        ...
-
-    def read(self, raw: object, place: Place) -> Any:
-        """Return the value, or report why there is none and return INVALID."""
-        ...
-
-    def schema(self) -> dict[str, Any]:
-        """Return its JSON Schema."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Text:
-    """Text that matches a pattern as a whole, without the `refused` parts, with the `needed` one.
-
-    `complaint` may see more than a pattern can, and says what is wrong; `convert` is applied last.
-    """
-
-    words: str
-    pattern: str
-    max_length: int = 255
-    refused: tuple[str, ...] = ()
-    needed: str = ""
-    complaint: Callable[[str], str | None] = lambda _text: None
-    convert: Callable[[str], Any] = str
-
-    def read(self, raw: object, place: Place) -> Any:
-        """Return the text, converted."""
-        if not isinstance(raw, str):
-            return place.refuse(f"must be {self.words}, {_instead_of_text(raw)}")
-        wrong = self._complaint_about(raw)
-        return place.refuse(wrong) if wrong else self.convert(raw)
-
-    def matches(self, text: str) -> bool:
-        """Whether the text would be accepted."""
-        return self._complaint_about(text) is None
-
-    def schema(self) -> dict[str, Any]:
-        """Return a string with a pattern."""
-        schema: dict[str, Any] = {"type": "string", "maxLength": self.max_length}
-        needed = f"(?=[\\s\\S]*{re.escape(self.needed)})" if self.needed else ""
-        schema["pattern"] = f"^{needed}(?:{self.pattern})$"
-        if self.refused:
-            schema["not"] = {"pattern": "|".join(re.escape(part) for part in self.refused)}
-        return schema
-
-    def _complaint_about(self, text: str) -> str | None:
-        if wrong := self.complaint(text):
-            return wrong
-        if len(text) > self.max_length:
-            return f"is longer than {self.max_length} characters"
-        if refused := [part for part in self.refused if part in text]:
-            return f"`{refused[0]}` has no value here"
-        if self.needed not in text:
-            return f"must use `{self.needed}`"
-        if not re.fullmatch(self.pattern, text):
-            return f"must be {self.words}, not {shown(text)}"
-        return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """One word of a few."""
-
-    noun: str
-    choices: tuple[str, ...]
-    convert: Callable[[str], Any] = str
-
-    @property
-    def words(self) -> str:
-        """Return the choices."""
-        if len(self.choices) > _MANY:
-            return f"a known {self.noun}"
-        return "one of " + ", ".join(f"`{choice}`" for choice in self.choices)
-
-    def read(self, raw: object, place: Place) -> Any:
-        """Return the choice, converted."""
-        if not isinstance(raw, str):
-            return place.refuse(f"must be {self.words}, {_instead_of_text(raw)}")
-        if raw not in self.choices:
-            known = "" if len(self.choices) > _MANY else f", must be {self.words}"
-            near = suggestion(raw, self.choices) or known
-            return place.refuse(f"unknown {self.noun} {shown(raw)}{near}")
-        return self.convert(raw)
-
-    def schema(self) -> dict[str, Any]:
-        """Return an enumeration."""
-        return {"enum": list(self.choices)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flag:
-    """Yes or no."""
-
-    words: str = "true or false"
-
-    def read(self, raw: object, place: Place) -> Any:
-        """Return the boolean."""
-        if not isinstance(raw, bool):
-            return place.refuse(f"must be {self.words}, not {shown(raw)}")
-        return raw
-
-    def schema(self) -> dict[str, Any]:
-        """Return a boolean."""
-        return {"type": "boolean"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Whole:
-    """A whole number within limits."""
-
-    minimum: int
-    maximum: int
-
-    @property
-    def words(self) -> str:
-        """Return the limits."""
-        return f"a whole number from {self.minimum} to {self.maximum}"
-
-    def read(self, raw: object, place: Place) -> Any:
-        """Return the number."""
-        # In Python a boolean is a number too; in the file it is a mistake.
-        if isinstance(raw, bool) or not isinstance(raw, int):
-            return place.refuse(f"must be {self.words}, not {shown(raw)}")
-        if not self.minimum <= raw <= self.maximum:
-            return place.refuse(f"must be {self.words}, not {shown(raw)}")
-        return raw
-
-    def schema(self) -> dict[str, Any]:
-        """Return an integer."""
-        return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Duration:
-    """A length of time: a number of seconds, or a number with a unit."""
-
-    words: str = "a duration such as `90s`, `45m`, `4h` or `2d`, or a number of seconds"
-    maximum: timedelta = timedelta(days=3660)
-
-    def read(self, raw: object, place: Place) -> Any:
-        """Return the timedelta."""
-        seconds = 0
-        if isinstance(raw, str) and (match := re.fullmatch(_DURATION, raw)):
-            seconds = int(match[1]) * _UNITS[match[2]]
-        elif isinstance(raw, int) and not isinstance(raw, bool):
-            seconds = raw
-        if seconds <= 0:
-            return place.refuse(f"must be {self.words}, not {shown(raw)}")
-        if seconds > self.maximum.total_seconds():
-            return place.refuse(f"must be at most {self.maximum.days}d, not {shown(raw)}")
-        return timedelta(seconds=seconds)
-
-    def schema(self) -> dict[str, Any]:
-        """Return an integer or a string."""
-        maximum = int(self.maximum.total_seconds())
-        return {
-            "oneOf": [
-                {"type": "integer", "minimum": 1, "maximum": maximum},
-                {"type": "string", "pattern": f"^{_DURATION}$"},
-            ]
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListOf:
-    """Several values of one kind; INVALID stays in its position."""
-
-    item: Kind
-    minimum: int = 0
-    unique: bool = False
-
-    @property
-    def words(self) -> str:
-        """Return what its items are."""
-        return f"a list; each item is {self.item.words}"
-
-    def read(self, raw: object, place: Place) -> Any:
-        """Return a tuple."""
-        if not isinstance(raw, list):
-            return place.refuse(f"must be a list, not {shown(raw)}")
-        if len(raw) < self.minimum:
-            return place.refuse("is empty")
-        values = tuple(self.item.read(each, place.item(index)) for index, each in enumerate(raw))
-        if self.unique:
-            seen = {INVALID}
-            for index, value in enumerate(values):
-                if value in seen and value is not INVALID:
-                    place.item(index).refuse(f"{shown(raw[index])} stands in the list twice")
-                seen.add(value)
-        return values
-
-    def schema(self) -> dict[str, Any]:
-        """Return an array."""
-        schema: dict[str, Any] = {"type": "array", "items": self.item.schema()}
-        if self.minimum:
-            schema["minItems"] = self.minimum
-        if self.unique:
-            schema["uniqueItems"] = True
-        return schema
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OneOrMany:
-    """A value, or a list of such values."""
-
-    item: Kind
-    unique: bool = False
-
-    @property
-    def words(self) -> str:
-        """Return what it is."""
-        return f"{self.item.words}; or a list of them"
-
-    def read(self, raw: object, place: Place) -> Any:
-        """Return a tuple, also of one."""
-        if isinstance(raw, list):
-            return self._many.read(raw, place)
-        value = self.item.read(raw, place)
-        return INVALID if value is INVALID else (value,)
-
-    def schema(self) -> dict[str, Any]:
-        """Return either form."""
-        return {"oneOf": [self.item.schema(), self._many.schema()]}
-
-    @property
-    def _many(self) -> ListOf:
-        return ListOf(item=self.item, minimum=1, unique=self.unique)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapOf:
-    """A mapping with keys of the writer's own."""
-
-    words: str
-    key: Text
-    value: Text
-
-    def read(self, raw: object, place: Place) -> Any:
-        """Return a tuple of pairs, sorted by key."""
-        if not isinstance(raw, dict):
-            return place.refuse(f"must be {self.words}, not {shown(raw)}")
-        pairs = [
-            (self.key.read(key, at), self.value.read(value, at))
-            for key, value in raw.items()
-            for at in [place.key(_label(key))]
-        ]
-        is_whole = all(INVALID not in pair for pair in pairs)
-        return tuple(sorted(pairs)) if is_whole else INVALID
-
-    def schema(self) -> dict[str, Any]:
-        """Return an object with any number of properties."""
-        return {
-            "type": "object",
-            "propertyNames": self.key.schema(),
-            "additionalProperties": self.value.schema(),
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextOrMap:
-    """A text, or a mapping."""
-
-    text: Text
-    mapping: MapOf
-
-    @property
-    def words(self) -> str:
-        """Return both."""
-        return f"{self.text.words}; or {self.mapping.words}"
-
-    def read(self, raw: object, place: Place) -> Any:
-        """Return what the form that was chosen gives."""
-        return (self.mapping if isinstance(raw, dict) else self.text).read(raw, place)
-
-    def schema(self) -> dict[str, Any]:
-        """Return either form."""
-        return {"oneOf": [self.text.schema(), self.mapping.schema()]}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
-    """One key of a mapping."""
-
-    key: str
-    kind: Kind
-    summary: str
-    example: object
-    required: bool = False
-    # Another mapping may give it instead, so that its absence here is no problem yet.
-    inherited: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """A mapping with known keys; `value` is the dataclass whose defaults apply."""
-
-    title: str
-    summary: str
-    fields: tuple[Field, ...]
-    value: type[Any]
-
-    @property
-    def words(self) -> str:
-        """Return its title."""
-        return f"a mapping, see `{self.title}`"
-
-    def read(self, raw: object, place: Place) -> Any:
-        """Return a dict with the keys that are there; INVALID is the value of a wrong one."""
-        if not isinstance(raw, dict):
-            return place.refuse(f"must be a mapping of keys, not {shown(raw)}")
-        kinds = {known.key: known.kind for known in self.fields}
-        values = {}
-        for key, value in raw.items():
-            if isinstance(key, str) and key in kinds:
-                values[key] = kinds[key].read(value, place.key(key))
-            else:
-                _refuse_key(key, kinds, place)
-        for known in self.fields:
-            if known.required and not known.inherited and known.key not in raw:
-                place.refuse(f"`{known.key}` is missing")
-        return values
-
-    def schema(self) -> dict[str, Any]:
-        """Return a closed object."""
-        schema: dict[str, Any] = {
-            "type": "object",
-            "description": self.summary,
-            "additionalProperties": False,
-            "properties": {known.key: self._field_schema(known) for known in self.fields},
-        }
-        if required := [known.key for known in self.fields if known.required]:
-            schema["required"] = required
-        return schema
-
-    def default_of(self, known: Field) -> object:
-        """Return a key's default as it would be written in the file; None if there is none."""
-        defaults = {each.name: each.default for each in dataclasses.fields(self.value)}
-        default = defaults.get(known.key, dataclasses.MISSING)
-        return None if default is dataclasses.MISSING else written(default)
-
-    def _field_schema(self, known: Field) -> dict[str, Any]:
-        schema = {"description": known.summary} | known.kind.schema()
-        default = self.default_of(known)
-        if default is not None and not known.required:
-            schema["default"] = default
-        schema["examples"] = [known.example]
-        return schema
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variants:
-    """One of several records, told apart by the first key of each."""
-
-    records: tuple[Record, ...]
-
-    @property
-    def words(self) -> str:
-        """Return the keys that tell."""
-        return "a mapping with one of " + ", ".join(f"`{key}`" for key in self._by_key)
-
-    def read(self, raw: object, place: Place) -> Any:
-        """Return the record's class and its keys, or INVALID."""
-        if not isinstance(raw, dict):
-            return place.refuse(f"must be {self.words}, not {shown(raw)}")
-        match [key for key in self._by_key if key in raw]:
-            case [key]:
-                record = self._by_key[key]
-                values = record.read(raw, place)
-                return (record.value, values)
-            case []:
-                near = [suggestion(_label(key), self._by_key) for key in raw]
-                return place.refuse(f"must be {self.words}{next(filter(None, near), '')}")
-            case keys:
-                named = " and ".join(f"`{key}`" for key in keys)
-                return place.refuse(f"{named} exclude one another")
-
-    def schema(self) -> dict[str, Any]:
-        """Return the alternatives."""
-        return {"oneOf": [record.schema() for record in self.records]}
-
-    @property
-    def _by_key(self) -> dict[str, Record]:
-        return {record.fields[0].key: record for record in self.records}
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return `, did you mean ...?` with the nearest known word, or nothing."""
-    near = difflib.get_close_matches(word[:_SHOWN], list(known), n=1)
-    return f", did you mean `{near[0]}`?" if near else ""
-
-
-def shown(raw: object) -> str:
-    """Return a wrong value for a message: short, one line, nothing that moves a cursor."""
-    match raw:
-        case str():
-            cut = raw if len(raw) <= _SHOWN else raw[:_SHOWN] + "..."
-            return f"`{cut}`" if cut.isprintable() and cut.isascii() else f"`{cut!a}`"
-        # Python refuses to write out a number of more than 4,300 digits.
-        case int() if raw.bit_length() > _SHOWN:
-            return "a very large number"
-        case bool() | int() | float():
-            return f"`{str(raw).lower()}`"
-        case _:
-            return _OTHERS.get(type(raw), f"a {type(raw).__name__}")
-
-
-def written(value: object) -> object:
-    """Return a value as it would be written in the file: plain data."""
-    match value:
-        case Enum():
-            return value.value
-        case timedelta():
-            seconds = int(value.total_seconds())
-            unit = next(unit for unit in "dhms" if seconds % _UNITS[unit] == 0)
-            return f"{seconds // _UNITS[unit]}{unit}"
-        case tuple():
-            return [written(each) for each in value]
-        case _:
-            return value
-
-
-_DURATION: Final = "([1-9][0-9]{0,8})([smhd])"
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_SHOWN: Final = 60
-_MANY: Final = 8
-_OTHERS: Final = {type(None): "empty", list: "a list", dict: "a mapping"}
-
-
-def _instead_of_text(raw: object) -> str:
-    match raw:
-        case bool():
-            return f"but YAML reads this word as {str(raw).lower()}: put it in quotes"
-        case int() | float():
-            return f"but {shown(raw)} is a number: put it in quotes"
-        case _:
-            return f"not {shown(raw)}"
-
-
-def _label(key: object) -> str:
-    return shown(key).strip("`")
-
-
-def _refuse_key(key: object, known: Iterable[str], place: Place) -> None:
-    if isinstance(key, str):
-        place.key(_label(key)).refuse(f"unknown key{suggestion(key, known)}")
-    else:
-        place.refuse(f"a key must be text, {_instead_of_text(key)}")
+from typing import Any, Final
+
+from orchestrator.core.errors import ConfigError
+from orchestrator.core.inventory import (
+    ANY_VERSION,
+    LOCAL,
+    ArchiveSource,
+    CrateSource,
+    GitSource,
+    Inventory,
+    LeakPolicy,
+    Lockfile,
+    Node,
+    PathSource,
+    Policy,
+    Project,
+    Publication,
+    Signing,
+)
+from orchestrator.core.kinds import (
+    Choice,
+    Duration,
+    Field,
+    Flag,
+    ListOf,
+    MapOf,
+    OneOrMany,
+    Record,
+    Text,
+    TextOrMap,
+    Variants,
+    Whole,
+)
+from orchestrator.core.target import TARGETS
+from orchestrator.core.version import parse_version
+
+# A node's target that means: the one of the machine that the coordinator runs on.
+HOST_TARGET: Final = "host"
+
+
+def inventory_schema() -> dict[str, Any]:
+    """Return the JSON Schema of an inventory file, for editors."""
+    node = NODE.schema()
+    complete = {"$ref": "#/$defs/node", "required": node["required"]}
+    node["required"] = [each.key for each in NODE.fields if each.required and not each.inherited]
+    mapping = INVENTORY.schema()
+    mapping["properties"]["nodes"]["items"] = {"$ref": "#/$defs/node"}
+    # Without `defaults:` nothing else can give a node its host and target.
+    mapping["if"] = {"required": ["defaults"]}
+    mapping["else"] = {"properties": {"nodes": {"items": {"$ref": "#/$defs/complete"}}}}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "An inventory of build nodes",
+        "oneOf": [
+            mapping,
+            {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/complete"}},
+        ],
+        "$defs": {"node": node, "complete": complete},
+    }
+
+
+# Patterns mean the same to Python and to ECMAScript, whose dialect a JSON Schema speaks.
+# YAML can spell a lone surrogate, but no file and no shell can hold one.
+_LINE: Final = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*"
+_LINES: Final = r"(?=[\s\S]*\S)[^\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]+"
+_NOT_ABOVE: Final = r"(?!(?:[\s\S]*/)?\.\.(?:/|$))"
+_PATH: Final = "[A-Za-z0-9._/+-]*"
+_HOSTNAME: Final = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_USER: Final = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_URL_PATH: Final = "(?:/[A-Za-z0-9._~/+-]*)?"
+_PORT: Final = "(?::[1-9][0-9]{0,4})?"
+_LOOPBACK: Final = r"(?:127\.0\.0\.1|localhost|\[::1\])"
+
+
+def _name(what: str) -> Text:
+    return Text(
+        words=f"{what} of lower-case letters, digits, `.`, `_` and `-` that starts with a letter "
+        "or digit",
+        pattern="[a-z0-9][a-z0-9._-]*",
+        max_length=64,
+    )
+
+
+def _command(*, refused: tuple[str, ...] = (), needed: str = "") -> Text:
+    return Text(
+        words="a shell command without control characters",
+        pattern=_LINES,
+        max_length=65_536,
+        refused=refused,
+        needed=needed,
+    )
+
+
+def _file(what: str) -> Text:
+    return Text(words=what, pattern=rf"(?=[\s\S]*\S)(?!file:){_LINE}", max_length=1024)
+
+
+def _version_complaint(text: str) -> str | None:
+    try:
+        parse_version(text)
+    except ConfigError as error:
+        return f"{error.message}: {error.hint}"
+    return None
+
+
+def _host_complaint(text: str) -> str | None:
+    address, _, port = text.partition(":")
+    if port.isdigit() and "@" in address:
+        return f"a port has a key of its own: `port: {port[:5]}`"
+    return None
+
+
+def _host_key_complaint(text: str) -> str | None:
+    words = text.split(" ")
+    if text.startswith(("SHA256:", "MD5:")):
+        return "is a fingerprint: the whole public key is needed, as `ssh-keyscan` prints it"
+    if len(words) > 1 and not _is_key_blob(words[0], words[1]):
+        return f"the second word is not a key of the kind that the first one names; must be {_KEY}"
+    return None
+
+
+def _is_key_blob(algorithm: str, blob: str) -> bool:
+    # RFC 4253, section 6.6: a public key starts with its algorithm's name, length first.
+    name = algorithm.encode(errors="replace")
+    try:
+        return base64.b64decode(blob, validate=True).startswith(len(name).to_bytes(4) + name)
+    except (ValueError, binascii.Error):
+        return False
+
+
+def _store_complaint(text: str) -> str | None:
+    scheme, separator, _ = text.partition("://")
+    if text.startswith("file:"):
+        return "a folder is written as its path, without `file:`"
+    if separator and scheme != "gs":
+        return "must be a folder or `gs://BUCKET[/PREFIX]`"
+    return None
+
+
+def _git_complaint(text: str) -> str | None:
+    if text.startswith("http://"):
+        return "must be fetched over https, ssh or from a path: http can be changed on its way"
+    if not text.startswith("/") and "://" not in text and "@" in text and ":" in text:
+        return "is written as `ssh://USER@HOST/PATH` here"
+    return None
+
+
+NAME: Final = _name("a name")
+_KEY: Final = "a public key such as `ssh-ed25519 AAAA...`"
+_BUILD_COMMAND: Final = _command()
+_CHECK_REFUSED: Final = ("{source}", "{jobs}")
+_DIGEST: Final = "[0-9A-Fa-f]{64}"
+
+_LOCKFILE: Final = Field(
+    key="lockfile",
+    kind=Choice(noun="lockfile rule", choices=tuple(Lockfile), convert=Lockfile),
+    summary="What to do when a locked version cannot be had: stop, or resolve that package again.",
+    example="repair",
+)
+_SUBDIRECTORY: Final = Field(
+    key="subdirectory",
+    kind=Text(
+        words="a path below the source without `..`",
+        pattern=rf"{_NOT_ABOVE}[A-Za-z0-9._+]{_PATH}",
+    ),
+    summary="The folder of the source that holds the crate's Cargo.toml.",
+    example="crates/cli",
+)
+
+SOURCES: Final = (
+    Record(
+        title="project.source: a crate",
+        summary="A crate from the registry that cargo is configured for.",
+        value=CrateSource,
+        fields=(
+            Field(
+                key="crate",
+                kind=Text(words="a crate's name", pattern="[A-Za-z][A-Za-z0-9_-]*", max_length=64),
+                summary="The crate's name; the version that is released is the one fetched.",
+                example="ballistics-engine",
+                required=True,
+            ),
+            _LOCKFILE,
+        ),
+    ),
+    Record(
+        title="project.source: a git tag",
+        summary="A tag of a git repository.",
+        value=GitSource,
+        fields=(
+            Field(
+                key="git",
+                kind=Text(
+                    words="a git URL (https, ssh, file) without a password, or an absolute path",
+                    pattern=rf"https://{_HOSTNAME}{_PORT}{_URL_PATH}"
+                    rf"|ssh://(?:{_USER}@)?{_HOSTNAME}{_PORT}{_URL_PATH}"
+                    rf"|(?:file://)?/{_PATH}",
+                    max_length=1024,
+                    complaint=_git_complaint,
+                ),
+                summary="The repository.",
+                example="https://github.com/ajokela/ballistics-engine",
+                required=True,
+            ),
+            Field(
+                key="tag",
+                kind=Text(
+                    words="a tag's name that does not start with `-`",
+                    pattern=r"(?!.*(?:\.\.|//|\.lock$))(?:\{version\}|[A-Za-z0-9])"
+                    r"(?:\{version\}|[A-Za-z0-9._/+-])*",
+                    needed="{version}",
+                ),
+                summary="The tag that holds a version; `{version}` is replaced.",
+                example="v{version}",
+            ),
+            _SUBDIRECTORY,
+            _LOCKFILE,
+        ),
+    ),
+    Record(
+        title="project.source: an archive",
+        summary="A .tar.gz from a URL, accepted only with its digest.",
+        value=ArchiveSource,
+        fields=(
+            Field(
+                key="archive",
+                kind=Text(
+                    words="an https URL",
+                    pattern=rf"https://{_HOSTNAME}{_PORT}/(?:\{{version\}}|[A-Za-z0-9._~/+-])*",
+                    max_length=1024,
+                    refused=("{target}", "{name}", "{source}", "{jobs}"),
+                ),
+                summary="Where the archive is; `{version}` is replaced.",
+                example="https://github.com/OWNER/NAME/archive/v{version}.tar.gz",
+                required=True,
+            ),
+            Field(
+                key="sha256",
+                kind=TextOrMap(
+                    text=Text(
+                        words="a SHA-256 digest of 64 hexadecimal digits",
+                        pattern=_DIGEST,
+                        convert=lambda digest: ((ANY_VERSION, digest.lower()),),
+                    ),
+                    mapping=MapOf(
+                        words="a mapping of versions to SHA-256 digests",
+                        key=Text(
+                            words="a version",
+                            pattern=r"[0-9]+\.[0-9]+\.[0-9]+[0-9A-Za-z.+-]*",
+                            max_length=64,
+                            complaint=_version_complaint,
+                        ),
+                        value=Text(
+                            words="a SHA-256 digest of 64 hexadecimal digits",
+                            pattern=_DIGEST,
+                            convert=str.lower,
+                        ),
+                    ),
+                ),
+                summary="The archive's digest, or one for each version if the URL has `{version}`.",
+                example={"1.4.0": "0" * 64},
+                required=True,
+            ),
+            _SUBDIRECTORY,
+            _LOCKFILE,
+        ),
+    ),
+    Record(
+        title="project.source: a folder",
+        summary="A git work tree on the coordinator.",
+        value=PathSource,
+        fields=(
+            Field(
+                key="path",
+                kind=_file("a folder"),
+                summary="The folder; its HEAD commit is what is released.",
+                example="../ballistics-engine",
+                required=True,
+            ),
+            Field(
+                key="allow_dirty",
+                kind=Flag(),
+                summary="Release the files as they are, also those that are not committed.",
+                example=True,
+            ),
+            _SUBDIRECTORY,
+            _LOCKFILE,
+        ),
+    ),
+)
+
+PROJECT: Final = Record(
+    title="project",
+    summary="The program that is released.",
+    value=Project,
+    fields=(
+        Field(
+            key="name",
+            kind=NAME,
+            summary="The name in file names and in the index; without it, the first binary's.",
+            example="ballistics",
+        ),
+        Field(
+            key="binaries",
+            kind=ListOf(item=_name("a file name"), minimum=1, unique=True),
+            summary="The programs in a release, without `.exe`; without it, one with the "
+            "project's name.",
+            example=["ballistics"],
+        ),
+        Field(
+            key="source",
+            kind=Variants(records=SOURCES),
+            summary="Where the source comes from; without it, each node's command fetches it.",
+            example={"crate": "ballistics-engine"},
+        ),
+        Field(
+            key="build_command",
+            kind=_BUILD_COMMAND,
+            summary="The command of every node that has none of its own.",
+            example="cd {source} && cargo build --release --locked --offline",
+        ),
+        Field(
+            key="version_command",
+            kind=_command(refused=_CHECK_REFUSED, needed="{binary}"),
+            summary="Run for every binary; its output must name the version.",
+            example="{binary} --version",
+        ),
+        Field(
+            key="gate",
+            kind=OneOrMany(item=_command(refused=_CHECK_REFUSED)),
+            summary="Commands that must all end with 0 on the target's own system before a binary "
+            "is published.",
+            example=["{binary} self-test"],
+        ),
+        Field(
+            key="leaks",
+            kind=Choice(noun="leak rule", choices=tuple(LeakPolicy), convert=LeakPolicy),
+            summary="What a path or name of the node inside a binary means.",
+            example="refuse",
+        ),
+    ),
+)
+
+SIGNING: Final = Record(
+    title="publication.signing",
+    summary="How the index and the artifacts are signed.",
+    value=Signing,
+    fields=(
+        Field(
+            key="key",
+            kind=_file("a file"),
+            summary="The private key file that `orchestrator keygen` makes; `~/` is the home.",
+            example="~/.config/orchestrator/ballistics.key",
+            required=True,
+        ),
+    ),
+)
+
+PUBLICATION: Final = Record(
+    title="publication",
+    summary="Where a release goes, and who can check it.",
+    value=Publication,
+    fields=(
+        Field(
+            key="store",
+            kind=Text(
+                words="a folder or `gs://BUCKET[/PREFIX]`",
+                pattern=rf"gs://[a-z0-9][a-z0-9._-]+[a-z0-9](?:/[A-Za-z0-9._/-]*)?"
+                rf"|(?=[\s\S]*\S)(?!file:)(?![A-Za-z0-9+.-]*://){_LINE}",
+                max_length=1024,
+                complaint=_store_complaint,
+            ),
+            summary="The folder that is published.",
+            example="dist/store",
+        ),
+        Field(
+            key="url",
+            kind=Text(
+                words="an https URL (http on 127.0.0.1, localhost or [::1] only)",
+                pattern=rf"(?:https://{_HOSTNAME}|http://{_LOOPBACK}){_PORT}{_URL_PATH}",
+                convert=lambda url: url.rstrip("/"),
+            ),
+            summary="Where people fetch what the store holds.",
+            example="https://ballistics.zip",
+        ),
+        Field(
+            key="channel",
+            kind=NAME,
+            summary="The index that a release joins.",
+            example="beta",
+        ),
+        Field(
+            key="signing",
+            kind=SIGNING,
+            summary="How the index and the artifacts are signed; without it, they are not.",
+            example={"key": "~/.config/orchestrator/ballistics.key"},
+        ),
+        Field(
+            key="flat",
+            kind=Flag(),
+            summary="Also publish bare binaries as `VERSION/PROJECT-VERSION-OS-ARCH`.",
+            example=True,
+        ),
+        Field(
+            key="expires",
+            kind=Duration(),
+            summary="How long installers trust an index that nobody renews.",
+            example="30d",
+        ),
+    ),
+)
+
+_NODE_FIELDS: Final = (
+    Field(
+        key="name",
+        kind=NAME,
+        summary="The node's own name.",
+        example="openbsd-aarch64-emulated",
+        required=True,
+    ),
+    Field(
+        key="host",
+        kind=Text(
+            words="`local`, or `USER@HOST` of letters, digits, `.`, `_` and `-`",
+            pattern=rf"(?:{_USER}@)?(?:{_HOSTNAME}|[0-9A-Fa-f]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)",
+            complaint=_host_complaint,
+        ),
+        summary=f"Where it is reached over SSH, or `{LOCAL}` for the coordinator's own machine.",
+        example="root@10.1.1.23",
+        required=True,
+        inherited=True,
+    ),
+    Field(
+        key="target",
+        kind=Choice(noun="target", choices=(*TARGETS, HOST_TARGET)),
+        summary=f"The Rust target triple that it builds, or `{HOST_TARGET}` on `host: {LOCAL}` for "
+        "that machine's own.",
+        example="aarch64-unknown-openbsd",
+        required=True,
+        inherited=True,
+    ),
+    Field(
+        key="build_command",
+        kind=_BUILD_COMMAND,
+        summary="What builds the program; `{version} {target} {name} {source} {jobs}` are "
+        "replaced.",
+        example="cd {source} && cargo build --release --locked --offline",
+    ),
+    Field(
+        key="binary_path",
+        kind=Text(
+            words="an absolute path of letters, digits, `.`, `_`, `/`, `+` and `-` without `..`; "
+            "`{version} {target} {name}` are replaced",
+            pattern=rf"{_NOT_ABOVE}/(?:\{{(?:version|target|name)\}}|[A-Za-z0-9._/+-])*"
+            r"(?:\{(?:version|target|name)\}|[A-Za-z0-9._+-])",
+            max_length=1024,
+            refused=("{source}", "{jobs}"),
+        ),
+        summary="Where the first binary is then; the other ones lie beside it.",
+        example="/home/build/ballistics-engine-{version}/target/release/ballistics",
+    ),
+    Field(
+        key="enabled",
+        kind=Flag(),
+        summary="Whether a release uses it without being told to.",
+        example=False,
+    ),
+    Field(
+        key="policy",
+        kind=Choice(noun="policy", choices=tuple(Policy), convert=Policy),
+        summary="What its failure means: nothing is published, the exit code says so, or neither.",
+        example="best-effort",
+    ),
+    Field(
+        key="host_key",
+        kind=Text(
+            words=_KEY,
+            pattern=r"(?:ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)) "
+            rf"AAAA[A-Za-z0-9+/]+=*(?: {_LINE})?",
+            max_length=4096,
+            complaint=_host_key_complaint,
+        ),
+        summary="The only host key that is accepted from it.",
+        example="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl",
+    ),
+    Field(
+        key="identity",
+        kind=_file("a file"),
+        summary="The private key file to log in with; without it, the agent's and the usual ones.",
+        example="~/.ssh/build-orchestrator",
+    ),
+    Field(
+        key="port",
+        kind=Whole(minimum=1, maximum=65_535),
+        summary="The port of its SSH server.",
+        example=2222,
+    ),
+    Field(
+        key="env",
+        kind=MapOf(
+            words="a mapping of environment variables to text",
+            key=Text(
+                words="a name of upper-case letters, digits and `_`", pattern="[A-Z_][A-Z0-9_]*"
+            ),
+            value=Text(words="text on one line", pattern=_LINE, max_length=32_768),
+        ),
+        summary="Environment variables of its build.",
+        example={"RUSTFLAGS": "-C target-cpu=native"},
+    ),
+    Field(
+        key="workdir",
+        kind=Text(
+            words="an absolute path of letters, digits, `.`, `_`, `/`, `+` and `-` without `..`",
+            pattern=rf"{_NOT_ABOVE}/{_PATH}",
+        ),
+        summary="The folder on it that jobs live in; without it, one below the home.",
+        example="/var/build/orchestrator",
+    ),
+    Field(
+        key="timeout",
+        kind=Duration(),
+        summary="How long a build may take.",
+        example="2h",
+    ),
+    Field(
+        key="silence_timeout",
+        kind=Duration(),
+        summary="How long a build may write nothing.",
+        example="20m",
+    ),
+    Field(
+        key="connect_timeout",
+        kind=Duration(),
+        summary="How long connecting may take.",
+        example="10s",
+    ),
+    Field(
+        key="vm",
+        kind=NAME,
+        summary="The folder below `vms/` of the virtual machine that it is.",
+        example="openbsd-aarch64",
+    ),
+    Field(
+        key="group",
+        kind=NAME,
+        summary="What nodes that share a CPU have in common.",
+        example="rig",
+    ),
+    Field(
+        key="slots",
+        kind=Whole(minimum=1, maximum=1024),
+        summary="How many builds run at once in its group; said by one node, it holds for all.",
+        example=2,
+    ),
+    Field(
+        key="jobs",
+        kind=Whole(minimum=1, maximum=1024),
+        summary="How many compilers run at once, for `{jobs}`; without it, as many as it has CPUs.",
+        example=4,
+    ),
+    Field(
+        key="os_release",
+        kind=Text(
+            words='an OS release in quotes, such as `"7.8"`',
+            pattern=r"[0-9]+(?:\.[0-9]+)*",
+            max_length=16,
+        ),
+        summary="The OS release that it builds for; without it, the one that it runs.",
+        example="7.8",
+    ),
+    Field(
+        key="gate_on",
+        kind=OneOrMany(item=NAME, unique=True),
+        summary="The nodes that run the gate for it, for a node that cross-builds.",
+        example="openbsd-aarch64",
+    ),
+)
+
+NODE: Final = Record(
+    title="nodes[]",
+    summary="One target on one host.",
+    value=Node,
+    fields=_NODE_FIELDS,
+)
+
+DEFAULTS: Final = Record(
+    title="defaults",
+    summary="What a node has unless it says otherwise; a node's own value replaces the whole one.",
+    value=Node,
+    fields=tuple(
+        dataclasses.replace(each, required=False) for each in _NODE_FIELDS if each.key != "name"
+    ),
+)
+
+INVENTORY: Final = Record(
+    title="the file",
+    summary="A mapping with these keys, or, shorter, only the list of nodes.",
+    value=Inventory,
+    fields=(
+        Field(
+            key="project",
+            kind=PROJECT,
+            summary="The program that is released.",
+            example={"name": "ballistics"},
+        ),
+        Field(
+            key="publication",
+            kind=PUBLICATION,
+            summary="Where a release goes, and who can check it.",
+            example={"store": "dist/store"},
+        ),
+        Field(
+            key="defaults",
+            kind=DEFAULTS,
+            summary="What a node has unless it says otherwise.",
+            example={"policy": "best-effort"},
+        ),
+        Field(
+            key="nodes",
+            kind=ListOf(item=NODE, minimum=1),
+            summary="The machines that build.",
+            example=[{"name": "local", "host": "local", "target": "host"}],
+            required=True,
+        ),
+    ),
+)
+
+RECORDS: Final = (INVENTORY, PROJECT, *SOURCES, PUBLICATION, SIGNING, NODE)
