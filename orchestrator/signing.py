@@ -45,12 +45,16 @@ def generate_key(path: Path, *, passphrase: bytes | None) -> PublicKey:
         path.with_name(f"{path.name}.pub"): f"{public.ssh}\n".encode(),
         path.with_name(f"{path.name}.minisign.pub"): minisign.encode(),
     }
-    for file in files:
-        if os.path.lexists(file):
-            raise _taken(file)
     _make_private_folder(path.parent)
-    for file, content in files.items():
-        _write_new(file, content, mode=0o600 if file == path else 0o644)
+    written: list[Path] = []
+    try:
+        for file, content in files.items():
+            _write_new(file, content, mode=0o600 if file == path else 0o644)
+            written.append(file)
+    except ConfigError:
+        for file in written:
+            file.unlink()
+        raise
     return public
 
 
@@ -189,7 +193,6 @@ _NAMESPACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._-]*")
 _ALGORITHM: Final = b"Ed"
 _KEY_NUMBER_BYTES: Final = 8
 _PREFIX_BYTES: Final = len(_ALGORITHM) + _KEY_NUMBER_BYTES
-# signify reads at most 1023 bytes of a comment line.
 _COMMENT: Final = re.compile(r"[ -~]{1,900}")
 _MINISIG: Final = re.compile(
     r"untrusted comment: [ -~]+\n"
@@ -203,34 +206,40 @@ _ARMOR_COLUMNS: Final = 70
 _KEY_FILE_BYTES: Final = 64 * 1024
 
 
-def _taken(path: Path) -> ConfigError:
-    return ConfigError(
-        f"{path} is there already, and a key is never overwritten",
-        hint="choose another name, or move the old key away if nobody trusts it any more",
-    )
-
-
 def _make_private_folder(folder: Path) -> None:
     try:
         # One by one: mkdir(parents=True) would make the ones between with the default mode.
         for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
             missing.mkdir(mode=0o700)
     except OSError as error:
-        raise ConfigError(f"cannot make the folder {folder}: {error.strerror}") from error
+        raise _unwritable(folder, error) from error
 
 
 def _write_new(path: Path, content: bytes, *, mode: int) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:
-        raise _taken(path) from None
+        raise ConfigError(
+            f"{path} is there already, and a key is never overwritten",
+            hint="choose another name, or move the old key away if nobody trusts it any more",
+        ) from None
     except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
-    with open(descriptor, "wb") as file:  # noqa: PTH123 -- a descriptor, not a path
-        file.write(content)
-        file.flush()
-        # What is signed next is pinned by this key: it must not be lost to a power cut.
-        os.fsync(descriptor)
+        raise _unwritable(path, error) from error
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 -- a descriptor, not a path
+            file.write(content)
+            file.flush()
+            # What is signed next is pinned by this key: it must not be lost to a power cut.
+            os.fsync(descriptor)
+    except OSError as error:
+        path.unlink()
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"cannot write {path}: {error.strerror}", hint="name a folder that can be written to"
+    )
 
 
 def _read_private(path: Path) -> bytes:

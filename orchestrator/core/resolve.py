@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.index import Status, release_order
 
@@ -90,17 +90,19 @@ def _versions_in_order(lists: list[list[str]]) -> Iterator[str]:
         lists = [[other for other in own if other != version] for own in lists]
 
 
+_REFUSED: Final = {
+    Status.PENDING: (Reason.PENDING, "is not built yet"),
+    Status.YANKED: (Reason.YANKED, "was yanked"),
+    Status.REVOKED: (Reason.REVOKED, "was revoked"),
+}
+
+
 def _refusal(row: Row, host: Host) -> PassedOver | None:
     name = f"{row.version} for {row.target}"
-    match row.status:
-        case Status.PENDING:
-            return PassedOver(row=row, reason=Reason.PENDING, message=f"{name} is not built yet")
-        case Status.REVOKED:
-            return PassedOver(row=row, reason=Reason.REVOKED, message=f"{name} was revoked")
-        case Status.YANKED if host.version is None:
-            return PassedOver(row=row, reason=Reason.YANKED, message=f"{name} was yanked")
-        case Status.YANKED | Status.OK:
-            pass
+    is_asked_for = row.status is Status.YANKED and host.version is not None
+    if row.status in _REFUSED and not is_asked_for:
+        reason, what = _REFUSED[row.status]
+        return PassedOver(row=row, reason=reason, message=f"{name} {what}")
     unmet = next((floor for floor in row.floors if not _is_met(floor, host)), None)
     if unmet is None:
         return None
