@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final, Self, TextIO, assert_never
 from rich.console import Console as Terminal
 from rich.console import Group
 from rich.live import Live
-from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -28,7 +27,7 @@ from orchestrator.core.events import (
 from orchestrator.core.result import Built, Failed, Skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from types import TracebackType
 
     from rich.console import RenderableType
@@ -192,7 +191,7 @@ class Console:
         if self._is_quiet:
             return
         elapsed = human_time(timedelta(seconds=self._monotonic() - self._begun))
-        self._terminal.print(f"[dim]{elapsed:>6}[/dim]  {escape(visible(line))}")
+        self._terminal.print(Text.assemble((f"{elapsed:>6}  ", "dim"), visible(line)))
 
     def _table(self) -> RenderableType:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -274,7 +273,7 @@ def show_report(report: Report, stream: TextIO) -> None:
     terminal.print(_summary_table(report))
     terminal.print()
     for line in _closing_lines(report):
-        terminal.print(escape(visible(line)))
+        terminal.print(Text(visible(line)))
 
 
 def _summary_table(report: Report) -> Table:
@@ -356,14 +355,8 @@ def show_error(message: str, hint: str | None, stream: TextIO) -> None:
     """Write an error as it is worded: `error: …`, then `hint: …`."""
     terminal = Terminal(file=stream, highlight=False, soft_wrap=True)
     first, *more = message.splitlines() or [""]
-    terminal.print(f"[bold red]error:[/bold red] {escape(visible(first))}")
+    terminal.print(Text.assemble(("error: ", "bold red"), visible(first)))
     for line in more:
-        terminal.print(f"  {escape(visible(line))}")
+        terminal.print(Text(f"  {visible(line)}"))
     if hint:
-        terminal.print(f"[bold]hint:[/bold] {escape(visible(hint))}")
-
-
-def show_plan(data: Mapping[str, object], stream: TextIO) -> None:
-    """Write what `--dry-run` found."""
-    terminal = Terminal(file=stream, highlight=False, soft_wrap=True)
-    terminal.print(str(data))
+        terminal.print(Text.assemble(("hint: ", "bold"), visible(hint)))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
+    from orchestrator.core.index import Row
     from orchestrator.core.inventory import Node
     from orchestrator.core.result import Result
 
@@ -60,6 +61,19 @@ def report_as_data(report: Report) -> Mapping[str, object]:
         "url": report.url,
         "elapsed_seconds": round(report.elapsed.total_seconds(), 3),
         "results": [_result_as_data(result) for result in report.results],
+    }
+
+
+def row_as_data(row: Row) -> Mapping[str, object]:
+    """Return what `status --json` prints of a row."""
+    return {
+        "target": row.target,
+        "version": str(row.version),
+        "status": str(row.status),
+        "size_bytes": row.size_bytes,
+        "sha256": row.sha256,
+        "floors": [str(floor) for floor in row.floors],
+        "path": row.path,
     }
 
 

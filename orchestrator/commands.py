@@ -1,0 +1,251 @@
+"""Each command: wire the real world, do it, show it, return the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.core.errors import ConfigError, OrchestratorError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Mapping
+
+    from orchestrator.core.inventory import Node
+    from orchestrator.core.plan import ReleaseRequest
+    from orchestrator.core.version import Version
+    from orchestrator.wiring import Operator
+
+INTERRUPTED: Final = 130
+
+
+def explain(error: Exception) -> int | None:
+    """Show an error that a person can act on and return its exit code; None for a bug of ours."""
+    if not isinstance(error, OrchestratorError):
+        return None
+    from orchestrator.console import show_error
+
+    show_error(error.message, error.hint, sys.stderr)
+    return error.exit_code
+
+
+def _operator(inventory_file: str) -> Operator:
+    from orchestrator.wiring import Operator
+
+    return Operator.at(inventory_file)
+
+
+def release(arguments: argparse.Namespace) -> int:
+    """Make a release, or say what it would do."""
+    from orchestrator.core.plan import ReleaseRequest
+    from orchestrator.core.version import parse_version
+
+    request = ReleaseRequest(
+        version=parse_version(arguments.version),
+        nodes=tuple(arguments.node),
+        skip=tuple(arguments.skip),
+        rebuild=arguments.rebuild,
+        clean=arguments.clean,
+        publish=not arguments.no_publish,
+    )
+    operator = _operator(arguments.inventory)
+    if arguments.dry_run:
+        return asyncio.run(_show_plan(operator, request, as_json=arguments.json))
+    try:
+        return asyncio.run(_release(operator, request, arguments))
+    except KeyboardInterrupt:
+        _tell_interrupted(request.version)
+        return INTERRUPTED
+
+
+async def _release(
+    operator: Operator, request: ReleaseRequest, arguments: argparse.Namespace
+) -> int:
+    from orchestrator.console import Console, show_report
+    from orchestrator.coordinator import make_release
+    from orchestrator.core.report import report_as_data
+    from orchestrator.world import World
+
+    outlet = operator.outlet(request.version) if request.publish else None
+    plan = await operator.plan(request, outlet.channel if outlet else None)
+    console = Console(sys.stderr, is_quiet=arguments.quiet or arguments.json)
+    async with operator.connections() as connect:
+        world = World(
+            connect=connect,
+            make_bundle=operator.make_bundle,
+            outlet=outlet,
+            dist=operator.dist,
+            observe=console.observe,
+            remember=operator.remember,
+            monotonic=time.monotonic,
+        )
+        with console:
+            report = await make_release(plan, world, expected=operator.expected())
+    if arguments.json:
+        print(json.dumps(report_as_data(report), indent=2))
+    else:
+        show_report(report, sys.stdout)
+    return report.exit_code
+
+
+def _tell_interrupted(version: Version) -> None:
+    from orchestrator.console import show_error
+
+    show_error(
+        "interrupted: what was started on the nodes goes on there",
+        f"run the same command to go on; `orchestrator logs {version} NODE -f` follows a build",
+        sys.stderr,
+    )
+
+
+async def _show_plan(operator: Operator, request: ReleaseRequest, *, as_json: bool) -> int:
+    from orchestrator.listing import show_plan
+    from orchestrator.core.dry_run import plan_as_data
+
+    channel = operator.channel(request.version, operator.public_keys())
+    # Before `keygen` nothing can be published, so there is nothing to read either.
+    index = await operator.index(channel) if channel.keys else None
+    plan = await operator.plan(request, channel if channel.keys else None)
+    data = plan_as_data(
+        plan,
+        store=operator.store().describe(),
+        channel=channel.name,
+        rows=index.rows if index else (),
+    )
+    if as_json:
+        print(json.dumps(data, indent=2))
+    else:
+        show_plan(data, sys.stdout)
+    return 0
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Show what is published and what the nodes know about a version's jobs."""
+    from orchestrator.core.version import parse_version
+
+    version = parse_version(arguments.version) if arguments.version else None
+    operator = _operator(arguments.inventory)
+    return asyncio.run(_status(operator, version, as_json=arguments.json))
+
+
+async def _status(operator: Operator, version: Version | None, *, as_json: bool) -> int:
+    from orchestrator.listing import show_status
+    from orchestrator.core.report import row_as_data
+
+    keys = operator.public_keys()
+    index = await operator.index(operator.channel(version, keys)) if keys else None
+    rows = [row for row in index.rows if version in {None, row.version}] if index else []
+    data: Mapping[str, object] = {
+        "project": operator.inventory.project.name,
+        "store": operator.store().describe(),
+        "serial": index.serial if index else None,
+        "published": [row_as_data(row) for row in rows],
+        "jobs": await operator.jobs(version),
+    }
+    if as_json:
+        print(json.dumps(data, indent=2))
+    else:
+        show_status(data, sys.stdout)
+    return 0
+
+
+def logs(arguments: argparse.Namespace) -> int:
+    """Print a node's build log; with --follow, to the end of its job."""
+    from orchestrator.core.version import parse_version
+
+    version = parse_version(arguments.version)
+    operator = _operator(arguments.inventory)
+    node = operator.node(arguments.node)
+    try:
+        return asyncio.run(_logs(operator, version, node, follow=arguments.follow))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+async def _logs(operator: Operator, version: Version, node: Node, *, follow: bool) -> int:
+    raise NotImplementedError
+
+
+def _new_passphrase() -> bytes:
+    from getpass import getpass
+
+    first = getpass("passphrase for the new key: ")
+    if first != getpass("the same again: "):
+        raise ConfigError("the two passphrases differ", hint="run keygen again")
+    return first.encode()
+
+
+def keygen(arguments: argparse.Namespace) -> int:
+    """Make the signing key where the inventory says, and print its public half."""
+    from orchestrator.signing import generate_key
+
+    operator = _operator(arguments.inventory)
+    passphrase = _new_passphrase() if arguments.passphrase else None
+    path = operator.key_path()
+    public = generate_key(path, passphrase=passphrase)
+    print(f"made {path}, and keep a copy of it in a safe place")
+    print(f"fingerprint: {public.fingerprint}")
+    print(f"ssh:         {public.ssh}")
+    print(f"minisign:    {public.minisign}")
+    return 0
+
+
+def render(arguments: argparse.Namespace) -> int:
+    """Print install.sh."""
+    from orchestrator.core.installer import render_installer
+    from orchestrator.publication import installer_values
+
+    operator = _operator(arguments.inventory)
+    url = operator.inventory.publication.url
+    if url is None:
+        raise ConfigError(
+            "an installer needs `publication.url`, the address that it downloads from",
+            hint="for example `url: https://example.org/releases`",
+        )
+    keys = operator.public_keys()
+    if not keys:
+        raise operator.no_key()
+    values = installer_values(operator.inventory.project, url, operator.channel(None, keys))
+    print(render_installer(operator.template(), values), end="")
+    return 0
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Serve a directory store until interrupted."""
+    from orchestrator.service.static import serve_directory
+
+    folder = (
+        Path(arguments.store)
+        if arguments.store
+        else Path(_operator(arguments.inventory).inventory.publication.store)
+    )
+    with serve_directory(folder, port=arguments.port) as url:
+        print(f"serving {folder} at {url}", flush=True)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            return 0
+
+
+def schema(_: argparse.Namespace) -> int:
+    """Print the JSON Schema of the inventory."""
+    from orchestrator.core.schema import inventory_schema
+
+    print(json.dumps(inventory_schema(), indent=2))
+    return 0
+
+
+COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
+    "release": release,
+    "status": status,
+    "logs": logs,
+    "keygen": keygen,
+    "render": render,
+    "serve": serve,
+    "schema": schema,
+}

@@ -1,0 +1,100 @@
+"""THE STORY: one release, from plan to installer."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from orchestrator.core.events import NodeFinished, ReleaseStarted, SourceReady
+from orchestrator.core.report import Report, exit_code
+from orchestrator.core.result import Built
+from orchestrator.delivery import deliver
+from orchestrator.publication import Publication
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.core.plan import BuildPlan, BuildTask
+    from orchestrator.core.result import Result
+    from orchestrator.source import Bundle
+    from orchestrator.world import World
+
+
+async def make_release(
+    plan: BuildPlan, world: World, *, expected: Mapping[str, timedelta]
+) -> Report:
+    """Build every task of the plan in parallel, publish what passed, and say how it ended.
+
+    A node that fails is a result in the report. What stops everything (no source, a store that
+    cannot be trusted) raises. Cancelling it leaves the jobs running on their nodes: the same
+    release attaches to them.
+    """
+    begun = world.monotonic()
+    world.observe(ReleaseStarted(plan=plan, expected=expected))
+    publication = Publication(plan, world.outlet, world.observe)
+    try:
+        async with asyncio.TaskGroup() as group:
+            bundle = group.create_task(_make_bundle(plan, world))
+            tasks = [
+                group.create_task(_complete(task, plan, bundle, publication, world))
+                for task in plan.tasks
+            ]
+    except* Exception as errors:
+        # One error speaks for all: they stop the run for the same reason.
+        raise _first(errors) from None
+    await publication.finish()
+    results = tuple(
+        publication.settle(result)
+        for result in (*plan.skipped, *(result for task in tasks for result in task.result()))
+    )
+    return Report(
+        version=str(plan.version),
+        results=results,
+        published=publication.published,
+        pending=publication.pending,
+        held_back=publication.held_back,
+        serial=publication.serial,
+        url=world.outlet.url if world.outlet else None,
+        exit_code=exit_code(results, plan.inventory.nodes),
+        elapsed=timedelta(seconds=world.monotonic() - begun),
+    )
+
+
+async def _make_bundle(plan: BuildPlan, world: World) -> Bundle | None:
+    source = plan.inventory.project.source
+    if source is None or not plan.tasks:
+        return None
+    bundle = await world.make_bundle(source, plan.version, plan.inventory.project.binaries)
+    world.observe(
+        SourceReady(
+            description=bundle.description,
+            digest=bundle.digest,
+            size_bytes=bundle.size_bytes,
+            notes=bundle.notes,
+        )
+    )
+    return bundle
+
+
+async def _complete(
+    task: BuildTask,
+    plan: BuildPlan,
+    bundle: asyncio.Task[Bundle | None],
+    publication: Publication,
+    world: World,
+) -> tuple[Result, ...]:
+    results = []
+    async for result in deliver(task, plan, bundle, world):
+        world.observe(NodeFinished(node=result.node, result=result))
+        if isinstance(result, Built):
+            await publication.add(result, stands_for=task.node.name)
+        results.append(result)
+    return tuple(results)
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,96 @@
+"""What a release would do, as data: `release --dry-run`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from orchestrator.core.archive import archive_name
+from orchestrator.core.inventory import ArchiveSource, CrateSource, GitSource, PathSource
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from orchestrator.core.index import Row
+    from orchestrator.core.inventory import Node, Source
+    from orchestrator.core.plan import BuildPlan, BuildTask, NodeTask
+    from orchestrator.core.version import Version
+
+
+def plan_as_data(
+    plan: BuildPlan, *, store: str, channel: str, rows: Sequence[Row]
+) -> Mapping[str, object]:
+    """Return the plan; `rows` is the index of the channel as it stands."""
+    project = plan.inventory.project
+    return {
+        "project": project.name,
+        "version": str(plan.version),
+        "source": describe_source(project.source, plan.version),
+        "store": store,
+        "channel": channel,
+        "publishes": plan.request.publish,
+        "tasks": [_task(plan, task) for task in plan.tasks],
+        "skipped": [
+            {"node": skip.node, "target": skip.target.triple, "reason": skip.reason}
+            for skip in plan.skipped
+        ],
+        "already_published": [
+            {"target": row.target, "status": str(row.status), "path": row.path}
+            for row in rows
+            if str(row.version) == str(plan.version)
+        ],
+    }
+
+
+def describe_source(source: Source | None, version: Version) -> str:
+    """Return one line: where the source of this version comes from."""
+    match source:
+        case CrateSource():
+            return f"crate {source.crate} {version}"
+        case GitSource():
+            return f"git {source.git} at tag {source.tag.replace('{version}', str(version))}"
+        case ArchiveSource():
+            return f"archive {source.archive.replace('{version}', str(version))}"
+        case PathSource():
+            state = "as it is" if source.allow_dirty else "at its HEAD commit"
+            return f"folder {source.path} {state}"
+        case None:
+            return "each node's build_command fetches its own"
+        case _:
+            assert_never(source)
+
+
+def _task(plan: BuildPlan, task: BuildTask) -> Mapping[str, object]:
+    return {
+        "target": task.target.triple,
+        **_node_task(plan, task.first),
+        "standby": [_node_task(plan, spare) for spare in task.standby],
+    }
+
+
+def _node_task(plan: BuildPlan, task: NodeTask) -> Mapping[str, object]:
+    node = task.node
+    project = plan.inventory.project
+    return {
+        "node": node.name,
+        "host": node.host,
+        "policy": str(node.policy),
+        "command": task.command,
+        "env": dict(node.env),
+        "binaries": list(task.binary_paths) or [f"$ORCHESTRATOR_OUT/{n}" for n in project.binaries],
+        "gate_on": [gate.name for gate in task.gate_nodes] or [node.name],
+        "gate": [project.version_command, *project.gate],
+        "publishes": _objects(plan, node) if plan.request.publish else [],
+    }
+
+
+def _objects(plan: BuildPlan, node: Node) -> list[str]:
+    release = (node.os_release or "<release>") if node.target.is_bound_to_os_release else ""
+    version, name = str(plan.version), plan.inventory.project.name
+    key = f"{node.target}{release}"
+    # The release of an OpenBSD node that does not say it is known once the node has answered.
+    file = f"{name}-{version}-{key}.tar.gz" if "<" in key else archive_name(name, version, key)
+    objects = [f"releases/{version}/{key}/{file}"]
+    if plan.inventory.publication.flat:
+        flat = f"{name}-{version}-{node.target.flat_name}{node.target.exe_suffix}"
+        objects.append(f"{version}/{flat}")
+    return objects

@@ -1,0 +1,114 @@
+"""The way out for data: what `--dry-run` and `status` found, as a person reads it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console as Terminal
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.console import human_size, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import TextIO
+
+
+def show_plan(plan: Mapping[str, Any], stream: TextIO) -> None:
+    """Write a plan (`core.dry_run.plan_as_data`)."""
+    terminal = _terminal(stream)
+    terminal.print(Text(f"{plan['project']} {plan['version']}", style="bold"))
+    _field(terminal, "source", plan["source"])
+    if plan["publishes"]:
+        _field(terminal, "store", f"{plan['store']}, channel {plan['channel']}")
+    else:
+        _field(terminal, "store", "nothing is published")
+    for number, task in enumerate(plan["tasks"], start=1):
+        terminal.print()
+        terminal.print(Text.assemble((f"{number}. {task['node']}", "bold"), f"  {task['target']}"))
+        _show_node(terminal, task)
+        for spare in task["standby"]:
+            terminal.print(Text.assemble("   stands by: ", (spare["node"], "bold")))
+            _show_node(terminal, spare)
+    if plan["skipped"] or plan["already_published"]:
+        terminal.print()
+    for skip in plan["skipped"]:
+        _field(terminal, "skipped", f"{skip['node']} ({skip['target']}): {skip['reason']}")
+    for row in plan["already_published"]:
+        where = f" at {row['path']}" if row["path"] else ""
+        _field(terminal, "there", f"{row['target']} {row['status']}{where}")
+    terminal.print()
+    tasks = len(plan["tasks"])
+    what = "1 target builds" if tasks == 1 else f"{tasks} targets build in parallel"
+    terminal.print(f"{what}; nothing was touched: leave out --dry-run to do it")
+
+
+def show_status(status: Mapping[str, Any], stream: TextIO) -> None:
+    """Write what is published and what the nodes said about their jobs."""
+    terminal = _terminal(stream)
+    serial = f", index serial {status['serial']}" if status["serial"] else ""
+    where = f" in {status['store']}{serial}"
+    terminal.print(Text.assemble((status["project"], "bold"), visible(where)))
+    if status["published"]:
+        terminal.print(_published_table(status["published"]))
+    else:
+        terminal.print("nothing is published")
+    if status["jobs"]:
+        terminal.print()
+        terminal.print(_jobs_table(status["jobs"]))
+
+
+def _show_node(terminal: Terminal, task: Mapping[str, Any]) -> None:
+    _field(terminal, "   host", f"{task['host']}, {task['policy']}")
+    if task["env"]:
+        _field(terminal, "   env", " ".join(f"{name}={text}" for name, text in task["env"].items()))
+    _field(terminal, "   build", task["command"].rstrip())
+    _field(terminal, "   binaries", "\n".join(task["binaries"]))
+    _field(terminal, "   gate", "\n".join(task["gate"]))
+    _field(terminal, "   gate on", ", else ".join(task["gate_on"]))
+    if task["publishes"]:
+        _field(terminal, "   publishes", "\n".join(task["publishes"]))
+
+
+def _published_table(rows: list[Mapping[str, Any]]) -> Table:
+    table = _table("version", "target", "status", "size", "floors", "path")
+    for row in rows:
+        size = human_size(row["size_bytes"]) if row["size_bytes"] else ""
+        style = "" if row["status"] == "ok" else "yellow"
+        table.add_row(
+            row["version"],
+            row["target"],
+            Text(row["status"], style=style),
+            size,
+            ", ".join(row["floors"]),
+            row["path"] or "",
+        )
+    return table
+
+
+def _jobs_table(jobs: list[Mapping[str, Any]]) -> Table:
+    table = _table("version", "node", "job", "evidence")
+    for job in jobs:
+        table.add_row(job["version"], job["node"], job["state"], Text(visible(job["evidence"])))
+    return table
+
+
+def _terminal(stream: TextIO) -> Terminal:
+    return Terminal(file=stream, highlight=False, soft_wrap=True)
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    return table
+
+
+def _field(terminal: Terminal, name: str, text: str) -> None:
+    """Write `name  text`, with the lines of a long text below one another."""
+    first, *more = text.splitlines() or [""]
+    width = 13
+    terminal.print(Text.assemble((f"{name:<{width}}", "dim"), visible(first)))
+    for line in more:
+        terminal.print(Text(" " * width + visible(line)))

@@ -1,0 +1,223 @@
+"""When each target of a release is published: policies decide here, `stores.publish` does it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.core.errors import StoreError
+from orchestrator.core.events import Phase, PhaseChanged, Published
+from orchestrator.core.index import Status
+from orchestrator.core.installer import InstallerValues, render_download_page, render_installer
+from orchestrator.core.inventory import Policy
+from orchestrator.core.result import Built, Failed, FailureClass
+from orchestrator.stores.publish import (
+    Channel,
+    pending_rows,
+    publish_artifact,
+    publish_index,
+    publish_pointers,
+    read_index,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import date
+
+    from orchestrator.core.events import Observer
+    from orchestrator.core.index import Index, Row
+    from orchestrator.core.inventory import Project
+    from orchestrator.core.plan import BuildPlan
+    from orchestrator.core.result import Artifact, Result
+    from orchestrator.core.signature import Signer
+    from orchestrator.stores.store import ReleaseStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlet:
+    """Where a release goes and who signs it; `url` is None when no installer can be rendered."""
+
+    store: ReleaseStore
+    channel: Channel
+    signer: Signer
+    template: str
+    url: str | None
+    today: Callable[[], date]
+
+
+class Publication:
+    """One release on its way into a store.
+
+    Nothing is published before every required node has delivered; then each target is, as soon as
+    it is ready. Targets of enabled nodes that are late get `pending` rows once the version exists.
+    """
+
+    def __init__(self, plan: BuildPlan, outlet: Outlet | None, observe: Observer) -> None:
+        self._plan = plan
+        self._outlet = outlet
+        self._observe = observe
+        self._awaited = _required_nodes(plan)
+        self._held: list[Built] = []
+        self._failures: dict[str, Failed] = {}
+        self._index: Index | None = None
+        # One index writer: rows that get ready while it writes go into its next turn.
+        self._index_lock = asyncio.Lock()
+        self._rows: list[Row] = []
+
+    async def add(self, built: Built, stands_for: str) -> None:
+        """Publish what a node delivered, now or when the required nodes have delivered too.
+
+        `stands_for` is the first node of its task. A store that refuses this artifact makes this
+        node's result a failure; an index that cannot be written or trusted raises StoreError.
+        """
+        self._awaited.discard(stands_for)
+        self._held.append(built)
+        if self._outlet is None or self._awaited:
+            return
+        ready, self._held = self._held, []
+        await asyncio.gather(*(self._publish(item, self._outlet) for item in ready))
+        await self._move_index(self._outlet)
+
+    async def finish(self) -> None:
+        """Announce the late targets and bring the installer up to date."""
+        if self._outlet is not None:
+            await self._move_index(self._outlet, is_last=True)
+
+    def settle(self, result: Result) -> Result:
+        """Return the result, or the failure to publish it."""
+        return self._failures.get(result.node, result) if isinstance(result, Built) else result
+
+    @property
+    def serial(self) -> int | None:
+        """The serial of the index that stands in the store, None if there is none."""
+        return self._index.serial if self._index else None
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """The targets that this version can be installed on."""
+        return self._targets_of(Status.OK)
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        """The targets that the index says are late."""
+        return self._targets_of(Status.PENDING)
+
+    @property
+    def held_back(self) -> tuple[str, ...]:
+        """The targets that are built and wait for a required node."""
+        if self._outlet is None:
+            return ()
+        return tuple(str(built.artifact.target) for built in self._held)
+
+    def _targets_of(self, status: Status) -> tuple[str, ...]:
+        rows = self._index.rows if self._index else ()
+        version = str(self._plan.version)
+        found = (row for row in rows if str(row.version) == version and row.status is status)
+        return tuple(dict.fromkeys(row.target for row in found))
+
+    async def _publish(self, built: Built, outlet: Outlet) -> None:
+        self._observe(PhaseChanged(node=built.node, phase=Phase.PUBLISHING))
+        try:
+            row = await publish_artifact(
+                outlet.store,
+                built.artifact,
+                project=self._plan.inventory.project.name,
+                signer=outlet.signer,
+                flat=_has_flat_name(self._plan, built.artifact),
+            )
+        except StoreError as error:
+            self._failures[built.node] = Failed(
+                node=built.node,
+                target=built.artifact.target,
+                failure_class=FailureClass.STORE,
+                message=error.message,
+                hint=error.hint,
+            )
+        else:
+            self._rows.append(row)
+
+    async def _move_index(self, outlet: Outlet, *, is_last: bool = False) -> None:
+        async with self._index_lock:
+            rows, self._rows = self._rows, []
+            if not rows and not is_last:
+                return
+            if not rows and await read_index(outlet.store, outlet.channel) is None:
+                return
+            before = self._index
+            index = await publish_index(
+                outlet.store,
+                outlet.channel,
+                (*rows, *self._late(rows)),
+                signer=outlet.signer,
+                today=outlet.today(),
+            )
+            self._index = index
+            await _publish_installer(self._plan, outlet, index)
+        if rows and index != before:
+            targets = tuple(dict.fromkeys(row.target for row in rows))
+            self._observe(Published(targets=targets, serial=index.serial))
+
+    def _late(self, rows: Iterable[Row]) -> Iterable[Row]:
+        # A version that nobody can install is not announced to anybody.
+        if not (any(row.status is Status.OK for row in rows) or self.published):
+            return
+        for node in self._plan.inventory.nodes:
+            if node.enabled:
+                yield from pending_rows(
+                    self._plan.version, (node.target,), os_release=node.os_release
+                )
+
+
+def installer_values(project: Project, url: str, channel: Channel) -> InstallerValues:
+    """Return what install.sh is rendered with."""
+    return InstallerValues(
+        project=project.name,
+        binaries=project.binaries,
+        base_urls=(url,),
+        channel=channel.name,
+        ssh_keys=tuple(key.ssh for key in channel.keys),
+        minisign_keys=tuple(key.minisign for key in channel.keys),
+    )
+
+
+async def _publish_installer(plan: BuildPlan, outlet: Outlet, index: Index) -> None:
+    # The installer follows the stable channel by default; another channel's is not for everybody.
+    if outlet.url is None or outlet.channel.name != plan.inventory.publication.channel:
+        return
+    values = installer_values(plan.inventory.project, outlet.url, outlet.channel)
+    await publish_pointers(
+        outlet.store,
+        outlet.channel,
+        install_script=render_installer(outlet.template, values),
+        page=render_download_page(values, index.rows),
+        serial=index.serial,
+    )
+
+
+def _required_nodes(plan: BuildPlan) -> set[str]:
+    return {
+        task.node.name
+        for task in plan.tasks
+        if any(
+            candidate.node.policy is Policy.REQUIRED for candidate in (task.first, *task.standby)
+        )
+    }
+
+
+def _has_flat_name(plan: BuildPlan, artifact: Artifact) -> bool:
+    """Return whether this artifact is the one that has its flat name.
+
+    Two OpenBSD releases or two Windows ABIs share a flat name: the first enabled node has it.
+    """
+    inventory = plan.inventory
+    if not inventory.publication.flat:
+        return False
+    flat_name = artifact.target.flat_name
+    first = next(
+        (node for node in inventory.nodes if node.enabled and node.target.flat_name == flat_name),
+        None,
+    )
+    if first is None or first.target != artifact.target:
+        return first is None
+    return artifact.os_release is None or first.os_release in {None, artifact.os_release}

@@ -1,0 +1,206 @@
+"""The real world of one operator: their inventory, and what it names, opened when it is needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from orchestrator.core.errors import ConfigError
+from orchestrator.core.plan import plan_release
+from orchestrator.nodes.local import connect_local
+from orchestrator.source import Bundle, make_bundle
+from orchestrator.stores.directory import DirectoryStore
+from orchestrator.stores.publish import Channel, read_index
+from orchestrator.timings import append_timing, read_timings
+from orchestrator.workspace import inventory_folder, load_inventory, read_installer_template
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from contextlib import AbstractAsyncContextManager
+    from datetime import date, timedelta
+
+    from orchestrator.core.index import Index
+    from orchestrator.core.inventory import Inventory, Node, Source
+    from orchestrator.core.plan import BuildPlan, ReleaseRequest
+    from orchestrator.core.signature import PublicKey
+    from orchestrator.core.version import Version
+    from orchestrator.nodes.transport import Connect, Transport
+    from orchestrator.publication import Outlet
+    from orchestrator.stores.store import ReleaseStore
+
+STABLE: Final = "stable"
+PRERELEASE: Final = "prerelease"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """Who runs a command: their inventory and the folder that it lies in."""
+
+    inventory: Inventory
+    folder: Path
+
+    @classmethod
+    def at(cls, inventory_file: str) -> Self:
+        """Return the operator whose inventory is in that file; raise ConfigError if it is wrong."""
+        path = Path(inventory_file)
+        return cls(inventory=load_inventory(path), folder=inventory_folder(path))
+
+    @property
+    def dist(self) -> Path:
+        """Where logs and archives go: a record that may be deleted."""
+        return self.folder / "dist"
+
+    def node(self, name: str) -> Node:
+        """Return the node of that name, or raise ConfigError."""
+        for node in self.inventory.nodes:
+            if node.name == name:
+                return node
+        names = ", ".join(node.name for node in self.inventory.nodes)
+        raise ConfigError(f"no node is named `{name[:80]}`", hint=f"the nodes are: {names}")
+
+    def expected(self) -> Mapping[str, timedelta]:
+        """Return how long the nodes took lately."""
+        return read_timings(self._timings)
+
+    def remember(self, node: str, elapsed: timedelta) -> None:
+        """Record how long a node took."""
+        append_timing(self._timings, node, elapsed)
+
+    @property
+    def _timings(self) -> Path:
+        return self.dist / "timings.jsonl"
+
+    async def make_bundle(
+        self, source: Source, version: Version, binaries: tuple[str, ...]
+    ) -> Bundle:
+        """Return the source bundle, from the user's cache if it was made before."""
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return await make_bundle(
+            source,
+            version=version,
+            binaries=binaries,
+            folder=self.folder,
+            cache=cache / "orchestrator" / "bundles",
+        )
+
+    async def plan(self, request: ReleaseRequest, channel: Channel | None) -> BuildPlan:
+        """Return what the release will do, given what is published already."""
+        index = await self.index(channel) if channel else None
+        return plan_release(
+            self.inventory, request, expected=self.expected(), rows=index.rows if index else ()
+        )
+
+    async def index(self, channel: Channel) -> Index | None:
+        """Return the verified index of a channel, None before its first release."""
+        return await read_index(self.store(), channel)
+
+    def store(self) -> ReleaseStore:
+        """Return the store that the inventory names."""
+        name = self.inventory.publication.store
+        if name.startswith("gs://"):
+            raise ConfigError(
+                f"{name}: this version publishes into folders only",
+                hint="set `publication.store` to a folder, and copy that to the bucket",
+            )
+        return DirectoryStore(Path(name))
+
+    def channel(self, version: Version | None, keys: tuple[PublicKey, ...]) -> Channel:
+        """Return the channel that a version is published on.
+
+        Who follows the stable channel is never moved to a prerelease.
+        """
+        from orchestrator.signing import verify  # noqa: PLC0415 -- only what reads an index needs it
+
+        publication = self.inventory.publication
+        is_apart = version is not None and version.is_prerelease and publication.channel == STABLE
+        return Channel(
+            project=self.inventory.project.name,
+            name=PRERELEASE if is_apart else publication.channel,
+            keys=keys,
+            verify=verify,
+            lifetime=publication.expires,
+        )
+
+    def outlet(self, version: Version) -> Outlet:
+        """Return where the version goes; raise ConfigError if nothing could be signed."""
+        from orchestrator.publication import Outlet  # noqa: PLC0415 -- only a release needs it
+        from orchestrator.signing import load_signer  # noqa: PLC0415 -- only a release needs it
+
+        path = self.key_path()
+        if not path.exists():
+            raise self.no_key()
+        signer = load_signer(path, _ask_passphrase if sys.stdin.isatty() else None)
+        return Outlet(
+            store=self.store(),
+            channel=self.channel(version, (signer.public,)),
+            signer=signer,
+            template=self.template(),
+            url=self.inventory.publication.url,
+            today=_today,
+        )
+
+    def template(self) -> str:
+        """Return the text of install.sh.j2."""
+        return read_installer_template(self.folder)
+
+    def key_path(self) -> Path:
+        """Return where the private key is, or raise ConfigError if the inventory does not say."""
+        signing = self.inventory.publication.signing
+        if signing is None:
+            raise ConfigError(
+                "the inventory has no `publication.signing.key`, and nothing is published unsigned",
+                hint="name a file for the key there, then run `orchestrator keygen`",
+            )
+        return Path(signing.key)
+
+    def public_keys(self) -> tuple[PublicKey, ...]:
+        """Return the public keys that are beside the private one; none before `keygen`."""
+        from orchestrator.signing import parse_public_key  # noqa: PLC0415 -- see `channel`
+
+        if self.inventory.publication.signing is None:
+            return ()
+        path = self.key_path()
+        public = path.with_name(f"{path.name}.pub")
+        try:
+            text = public.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ()
+        return (parse_public_key(text),)
+
+    def no_key(self) -> ConfigError:
+        """Return the error of a missing key."""
+        return ConfigError(
+            f"there is no signing key at {self.key_path()}",
+            hint="make one, once: orchestrator keygen (or build only, with --no-publish)",
+        )
+
+    @asynccontextmanager
+    async def connections(self) -> AsyncIterator[Connect]:
+        """Yield the way to every node; leaving it drops the links, not the jobs."""
+        local = connect_local(os.environ)
+        if all(node.is_local for node in self.inventory.nodes):
+            yield local
+            return
+        from orchestrator.nodes.ssh import SshConnections  # noqa: PLC0415 -- 0.2 s of imports
+
+        async with SshConnections() as ssh:
+
+            def connect(node: Node) -> AbstractAsyncContextManager[Transport]:
+                return local(node) if node.is_local else ssh.connect(node)
+
+            yield connect
+
+
+def _today() -> date:
+    return datetime.now(tz=UTC).date()
+
+
+def _ask_passphrase() -> bytes:
+    from getpass import getpass  # noqa: PLC0415 -- only a key with a passphrase needs it
+
+    return getpass("passphrase of the signing key: ").encode()

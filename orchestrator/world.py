@@ -1,0 +1,37 @@
+"""The outside world as the story sees it: seams, a folder, a clock; `wiring` has the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.core.inventory import Source
+from orchestrator.core.version import Version
+from orchestrator.source import Bundle
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from pathlib import Path
+
+    from orchestrator.core.events import Observer
+    from orchestrator.nodes.transport import Connect
+    from orchestrator.publication import Outlet
+
+MakeBundle = Callable[[Source, Version, tuple[str, ...]], Awaitable[Bundle]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What a release touches; without an outlet nothing is published.
+
+    `dist` gets a folder for each version and node; `remember` records a node's build time.
+    """
+
+    connect: Connect
+    make_bundle: MakeBundle
+    outlet: Outlet | None
+    dist: Path
+    observe: Observer
+    remember: Callable[[str, timedelta], None]
+    monotonic: Callable[[], float]
