@@ -6,11 +6,14 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from orchestrator.core.errors import ConfigError, StoreError
+from orchestrator.core.index import Index, join_signed, render_index
 from orchestrator.core.signature import (
     Signatures,
     artifact_namespace,
@@ -28,10 +31,9 @@ from orchestrator.signing import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from orchestrator.core.signature import PublicKey, Signer, Verifier
 
+ROOT = Path(__file__).parent.parent
 DATA = b"#orchestrator-index 1\n#project ballistics\n#end 0\n"
 NAMESPACE = index_namespace("ballistics")
 COMMENT = "timestamp:1795219200 file:stable.idx version:42"
@@ -426,3 +428,42 @@ def test_no_secret_is_in_a_repr(key_file: Path, signer: FileSigner) -> None:
     assert not hasattr(signer, "__dict__")
     secret_lines = key_file.read_text().splitlines()[2:-1]
     assert not any(line in repr(signer) for line in secret_lines)
+
+
+@pytest.mark.parametrize(
+    ("tool", "block"),
+    [
+        ("ssh-keygen", 1),
+        pytest.param("minisign", 2, marks=needs_minisign),
+        pytest.param("signify", 3, marks=needs_signify),
+    ],
+)
+def test_the_documented_commands_verify_an_index(
+    tmp_path: Path, key_file: Path, *, tool: str, block: int
+) -> None:
+    signer = load_signer(key_file, None)
+    text = render_index(
+        Index(
+            project="ballistics",
+            channel="stable",
+            serial=42,
+            issued=date(2026, 11, 21),
+            expires=date(2027, 2, 19),
+            rows=(),
+        )
+    )
+    pair = signer.sign(text.encode(), namespace=NAMESPACE, comment=COMMENT)
+    allowed = render_allowed_signers("ballistics", [signer.public])
+    (tmp_path / "allowed_signers").write_text(allowed)
+    shutil.copy(key_file.with_name("release.minisign.pub"), tmp_path)
+    page = (ROOT / "docs" / "index-format.md").read_text()
+    commands = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    script = f"cd {tmp_path} && {commands[0]}\n{commands[block]}"
+    assert tool in commands[block]
+    script = script.replace("signify -V", f"{SIGNIFY} -V")
+
+    signed = join_signed(text, pair.sshsig, pair.minisig)
+    (tmp_path / "stable.idx").write_text(signed)
+    assert run("sh", "-eu", stdin=script.encode()).returncode == 0
+    (tmp_path / "stable.idx").write_text(signed.replace("#serial 42", "#serial 43"))
+    assert run("sh", "-eu", stdin=script.encode()).returncode != 0
