@@ -9,7 +9,7 @@ from orchestrator.core.errors import BuildError
 from orchestrator.core.floors import measure_floors
 from orchestrator.core.image import OS_NAMES, Binary, readable
 from orchestrator.core.leaks import find_leaks
-from orchestrator.core.macho import FAT_MAGICS, MAGICS, MAX_SLICES, read_macho
+from orchestrator.core.macho import MAGICS, read_macho
 from orchestrator.core.pe import read_pe
 from orchestrator.core.target import OS, Arch, Format, Libc
 
@@ -109,9 +109,10 @@ def _require_loader(binary: Binary, target: Target) -> None:
 
 def _is_java_class(data: bytes) -> bool:
     """Whether this is the other format that begins with cafebabe; its versions start at 45."""
-    return data[:4] in FAT_MAGICS and int.from_bytes(data[4:8], "big") > MAX_SLICES
+    return data[:4] == b"\xca\xfe\xba\xbe" and int.from_bytes(data[4:8], "big") >= _FIRST_JAVA
 
 
+_FIRST_JAVA: Final = 45
 _LOOKS: Final = (
     (b"#!", "a script"),
     (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer: its content was not fetched"),

@@ -190,6 +190,8 @@ class _Dynamic:
             if segment.kind == _PT_DYNAMIC:
                 self._entries = _dynamic_entries(image, segment, "QQ" if is_64_bit else "II")
                 break
+        strings = self.first(_DT_STRTAB)
+        self._strings = None if strings is None else self._offset(strings, "the table of names")
 
     def first(self, tag: int) -> int | None:
         return next((value for key, value in self._entries if key == tag), None)
@@ -223,10 +225,9 @@ class _Dynamic:
             at += following
 
     def _string(self, index: int, what: str) -> str:
-        table = self.first(_DT_STRTAB)
-        if table is None:
+        if self._strings is None:
             raise damaged(Format.ELF, "it has no table of names")
-        return self._image.text(self._offset(table, "the table of names") + index, what)
+        return self._image.text(self._strings + index, what)
 
     def _offset(self, address: int, what: str) -> int:
         for segment in self._loads:
@@ -255,8 +256,7 @@ def _comments(image: Image, header: _Header, *, is_64_bit: bool) -> tuple[str, .
     names = _section(image, header, header.names_index, is_64_bit=is_64_bit)
     for index in range(header.section_count):
         section = _section(image, header, index, is_64_bit=is_64_bit)
-        at = names.offset + section.name
-        if image.part(at, min(9, len(image.data) - at), "a name") == b".comment\0":
+        if image.data.startswith(b".comment\0", names.offset + section.name):
             size = min(section.size, MAX_COMMENT_BYTES)
             content = image.part(section.offset, size, "the section .comment")
             return tuple(readable(line) for line in content.split(b"\0") if line)

@@ -24,7 +24,7 @@ OS_NAMES: Final = {
     OS.ANDROID: "Android",
 }
 EXECUTABLE: Final = "executable"
-MAX_TEXT_BYTES: Final = 4096
+MAX_TEXT_BYTES: Final = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +127,9 @@ def damaged(file_format: Format, reason: str) -> BuildError:
     )
 
 
+_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
+
+
 def readable(data: bytes) -> str:
     """Return bytes as printable ASCII; whatever could move a terminal's cursor is escaped."""
-    return "".join(chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}" for byte in data)  # noqa: PLR2004 -- the bounds of printable ASCII
+    return data.decode("ascii", errors="backslashreplace").translate(_CONTROLS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from orchestrator.core.image import EXECUTABLE, Binary, Claim, Image, damaged
+from orchestrator.core.image import EXECUTABLE, Binary, Claim, Image, damaged, readable
 from orchestrator.core.target import OS, Arch, Format
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ _THIN: Final[dict[bytes, tuple[Literal["<", ">"], int]]] = {
     b"\xfe\xed\xfa\xce": (">", 28),
 }
 MAGICS: Final = frozenset(FAT_MAGICS) | frozenset(_THIN)
-# A Java class begins like a universal file; its next number is a version, 45 or more.
-MAX_SLICES: Final = 30
-MAX_COMMANDS: Final = 8192
+# Far above any real program, and low enough that a hostile file costs milliseconds.
+MAX_SLICES: Final = 8
+MAX_COMMANDS: Final = 1024
 
 _KINDS: Final = {1: "object file", 4: "core dump", 6: "shared library", 8: "bundle"}
 _EXECUTE: Final = 2
@@ -150,4 +150,5 @@ def _names(image: Image, commands: tuple[_Command, ...], kinds: AbstractSet[int]
     for command in commands:
         if command.kind in kinds:
             (offset,) = image.unpack("I", command.at + 8, "a name")
-            yield image.text(command.at + offset, "a name")
+            text = image.data[command.at + offset : command.at + command.size]
+            yield readable(text.partition(b"\0")[0])
