@@ -1,0 +1,59 @@
+"""Bring a source bundle to a node, once."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.nodes.job import JOB_SH, REQUEST_TIMEOUT, refusal
+from orchestrator.nodes.transport import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.nodes.probe import NodeFacts
+    from orchestrator.nodes.transport import Transport
+
+# Thousands of small files on an SD card.
+_UNPACK_TIMEOUT: Final = timedelta(minutes=20)
+
+
+def source_folder(facts: NodeFacts, digest: str) -> str:
+    """Return where the bundle of that digest lies on the node, or will lie."""
+    return f"{facts.workdir}/sources/{digest}"
+
+
+async def push_bundle(
+    transport: Transport, facts: NodeFacts, *, archive: Path, archive_sha256: str, digest: str
+) -> str:
+    """Return the folder on the node that holds the unpacked archive (.tar.gz), whole.
+
+    What is there already is not sent again. Several pushes at once are safe. Raise NodeError when
+    the node has no room for it, or when other bytes arrive than were sent.
+    """
+    present = await run(transport, _LOOK, facts.workdir, digest, timeout=REQUEST_TIMEOUT)
+    if present.exit_status != 0:
+        raise refusal("make room for the source", present)
+    if present.stdout != b"present\n":
+        part = f".{digest}.{secrets.token_hex(8)}.part"
+        await transport.push(archive, f"{facts.workdir}/sources/{part}")
+        unpacked = await run(
+            transport,
+            JOB_SH,
+            *("unpack", facts.workdir, digest, part, archive_sha256),
+            timeout=_UNPACK_TIMEOUT,
+        )
+        if unpacked.exit_status != 0:
+            raise refusal("unpack the source", unpacked)
+    return source_folder(facts, digest)
+
+
+# A transfer that was cut off leaves its part behind; after a day it is nobody's.
+_LOOK: Final = """
+PATH=/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin
+umask 077
+mkdir -p "$1/sources" && cd "$1/sources" || exit
+find . -name '.*.part' -mtime +1 -exec rm -f {} \\;
+[ ! -e "$2.complete" ] || [ ! -d "$2" ] || printf 'present\\n'
+"""

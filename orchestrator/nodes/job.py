@@ -1,0 +1,346 @@
+"""Start a job on a node or attach to it, ask how it stands, cancel it.
+
+The node's side is job.sh. What is known about a job is read from its folder there; nothing of it
+is kept here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from importlib import resources
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.core.errors import ConfigError, NodeError
+from orchestrator.nodes.script import clean_environment, exports, here_document, quoted
+from orchestrator.nodes.transport import run
+
+if TYPE_CHECKING:
+    from orchestrator.nodes.probe import NodeFacts
+    from orchestrator.nodes.transport import Completed, Transport
+
+JOB_SH: Final = resources.files(__package__).joinpath("job.sh").read_text(encoding="ascii")
+
+# A request is one round trip and little work; a node under full load may still take its time.
+REQUEST_TIMEOUT: Final = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """What a node has to run, and what must be there afterwards.
+
+    `command` runs in an empty folder, line by line until one fails (`sh -e`). `binaries` pairs a
+    name with the path where the command leaves it: absolute, or relative to that folder. At most
+    `slots` jobs with the same `lock` run at once on the host. `source` and `target_dir` are
+    folders on the node: the first is kept out of the binary, the second is cargo's.
+    """
+
+    id: str
+    command: str
+    binaries: tuple[tuple[str, str], ...]
+    lock: str
+    timeout: timedelta
+    env: tuple[tuple[str, str], ...] = ()
+    slots: int = 1
+    source: str | None = None
+    target_dir: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One attempt of a job on its node, and whether it was there before."""
+
+    id: str
+    workdir: str
+    attempt: int
+    was_attached: bool
+
+    @property
+    def directory(self) -> str:
+        """Its folder on the node."""
+        return f"{self.workdir}/jobs/{self.id}"
+
+
+class StopReason(StrEnum):
+    """Why a job ended that did not come to an end of its own."""
+
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    REBOOT = "reboot"
+    KILLED = "killed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeverStarted:
+    """The node knows nothing of the job, or only that somebody meant to start it."""
+
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """It waits for another job on its host."""
+
+    attempt: int
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """Its command runs."""
+
+    attempt: int
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The command came to its end; with status 0 its binaries are there to be collected."""
+
+    attempt: int
+    exit_status: int
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """Something else ended it; `survivors` are processes of it that are still there."""
+
+    attempt: int
+    reason: StopReason
+    evidence: str
+    survivors: tuple[int, ...] = ()
+
+
+JobEnd = Finished | Stopped
+JobState = NeverStarted | Queued | Running | JobEnd
+
+
+def job_id(
+    *,
+    project: str,
+    version: str,
+    target: str,
+    command: str,
+    source_digest: str | None,
+    env: tuple[tuple[str, str], ...],
+) -> str:
+    """Return 32 hexadecimal digits: the same for the same job, on any coordinator."""
+    parts = [project, version, target, command, source_digest, sorted(env)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+async def start_job(
+    transport: Transport, facts: NodeFacts, spec: JobSpec, *, rebuild: bool = False
+) -> Job:
+    """Start the job detached, or attach to the one that runs or has succeeded.
+
+    After a failure or a kill, and with `rebuild` after a success, it is a new attempt. Of several
+    coordinators at once one starts it and the others attach.
+    """
+    try:
+        async with asyncio.timeout(REQUEST_TIMEOUT.total_seconds()):
+            process = await transport.open(
+                start_script(facts, spec),
+                *("start", facts.workdir, spec.id, "1" if rebuild else "0"),
+                *(str(max(1, round(spec.timeout.total_seconds()))), spec.lock, str(spec.slots)),
+                "/bin/sh",
+            )
+            try:
+                answer = b""
+                while b"\n" not in answer and (data := await process.read()):
+                    answer += data
+                if b"\n" not in answer:
+                    raise refusal("start the job", await process.finish())
+            finally:
+                await process.close()
+    except TimeoutError:
+        raise NodeError(
+            f"the node did not start the job within {REQUEST_TIMEOUT.total_seconds():g} s",
+            hint="it accepts connections but is overloaded or hangs: look at it",
+        ) from None
+    verb, attempt = answer.decode(errors="replace").split()
+    return Job(
+        id=spec.id,
+        workdir=facts.workdir,
+        attempt=int(attempt),
+        was_attached=verb == "attached",
+    )
+
+
+async def read_job(transport: Transport, *, workdir: str, job: str) -> JobState:
+    """Return how the job of that id stands, judged by the node from its own evidence."""
+    completed = await run(transport, JOB_SH, "state", workdir, job, timeout=REQUEST_TIMEOUT)
+    lines = completed.stdout.decode(errors="replace").splitlines()
+    said = dict(line.split("=", 1) for line in lines if "=" in line)
+    if completed.exit_status != 0 or "state" not in said:
+        raise refusal("say how the job stands", completed)
+    return parse_state(said)
+
+
+async def cancel_job(transport: Transport, job: Job) -> tuple[str, ...]:
+    """End every process of the job; return the lines of `ps` for those that survived.
+
+    A job that has come to its end stays as it is. Raise NodeError if the attempt is not the
+    current one: the newer one is somebody else's.
+    """
+    completed = await run(transport, JOB_SH, "cancel", *address(job), timeout=REQUEST_TIMEOUT)
+    if completed.exit_status != 0:
+        raise refusal("cancel the job", completed)
+    return tuple(completed.stdout.decode(errors="replace").splitlines())
+
+
+def address(job: Job) -> tuple[str, str, str]:
+    """Return the words that name an attempt to job.sh."""
+    return job.workdir, job.id, str(job.attempt)
+
+
+def refusal(what: str, completed: Completed) -> NodeError:
+    """Return the error for a request that the node did not fulfil."""
+    lines = completed.stderr.decode(errors="replace").strip().splitlines()
+    reason = lines[-1] if lines else f"exit status {completed.exit_status} and no message"
+    return NodeError(
+        f"the node could not {what}: {reason[:500]}",
+        hint="is its disk full, or its workdir not writable?",
+    )
+
+
+def parse_state(said: dict[str, str]) -> JobState:
+    """Return the state from what `job.sh state` said."""
+    attempt = int(said.get("attempt") or 0)
+    match said["state"]:
+        case "never":
+            known = (
+                f"attempt {attempt} was prepared only" if attempt else "the node has no such job"
+            )
+            return NeverStarted(evidence=known)
+        case "queued":
+            return Queued(attempt=attempt, evidence=f"{_process(said)} waits for the host")
+        case "running":
+            return Running(attempt=attempt, evidence=f"{_process(said)} is alive")
+        case "finished":
+            status = int(said["status"])
+            evidence = said.get("undelivered") or f"the command exited with status {status}"
+            return Finished(attempt=attempt, exit_status=status, evidence=evidence)
+        case _:
+            return _stopped(said, attempt)
+
+
+def _stopped(said: dict[str, str], attempt: int) -> Stopped:
+    process = _process(said)
+    survivors = tuple(int(pid) for pid in said.get("survivors", "").split())
+    match said["reason"]:
+        case "deadline":
+            reason = StopReason.DEADLINE
+            evidence = f"it ran longer than its {said.get('deadline')} s"
+        case "cancelled":
+            reason = StopReason.CANCELLED
+            evidence = "it was cancelled"
+        case "reboot":
+            reason = StopReason.REBOOT
+            evidence = (
+                f"{process} is gone without an exit status, and the node has rebooted since "
+                f"(boot {said.get('boot')} then, {said.get('boot_now')} now)"
+            )
+        case "terminated":
+            reason = StopReason.KILLED
+            evidence = f"{process} was told to end (SIGTERM), exit status {said.get('status')}"
+        case _:
+            reason = StopReason.KILLED
+            evidence = f"{process} is gone without an exit status, on the same boot"
+    if survivors:
+        evidence += f"; still there: {', '.join(map(str, survivors))}"
+    return Stopped(attempt=attempt, reason=reason, evidence=evidence, survivors=survivors)
+
+
+def _process(said: dict[str, str]) -> str:
+    return f"process {said['pid']}" if said.get("pid") else "its process"
+
+
+# --- what is sent to start a job ------------------------------------------------------------
+
+
+def start_script(facts: NodeFacts, spec: JobSpec) -> str:
+    """Return job.sh with the files of the job's folder in front, for the verb `start`."""
+    _check(spec)
+    directory = f"{facts.workdir}/jobs/{spec.id}"
+    payload = "".join(
+        here_document(name, text)
+        for name, text in (
+            ("script", build_script(facts, spec)),
+            ("binaries", _binary_lines(spec, directory)),
+            ("rustc-wrapper", _rustc_wrapper(facts, spec, directory)),
+            ("job.sh", JOB_SH),
+        )
+    )
+    return f"write_payload() {{\n{payload}chmod 700 rustc-wrapper\n}}\n{JOB_SH}"
+
+
+def build_script(facts: NodeFacts, spec: JobSpec) -> str:
+    """Return the script that runs on the node: its whole environment, then the command."""
+    directory = f"{facts.workdir}/jobs/{spec.id}"
+    environment = {
+        **dict(clean_environment(facts)),
+        "CARGO_TERM_COLOR": "never",
+        "CARGO_INCREMENTAL": "0",
+        "ORCHESTRATOR_OUT": f"{directory}/out",
+        **({"CARGO_TARGET_DIR": spec.target_dir} if spec.target_dir else {}),
+        **dict(spec.env),
+    }
+    # A wrapper that the inventory asks for runs inside ours.
+    environment["ORCHESTRATOR_INNER_WRAPPER"] = environment.get("RUSTC_WRAPPER", "")
+    environment["RUSTC_WRAPPER"] = f"{directory}/rustc-wrapper"
+    return f"umask 022\n{exports(environment.items())}{spec.command}"
+
+
+def _rustc_wrapper(facts: NodeFacts, spec: JobSpec, directory: str) -> str:
+    """Return the script that keeps the node's paths out of what rustc makes.
+
+    RUSTFLAGS would do the same, but replace the flags in the project's own configuration.
+    """
+    cargo_home = dict(spec.env).get("CARGO_HOME") or facts.cargo_home or f"{facts.home}/.cargo"
+    # The last one that fits counts, so the longer paths come after what they may lie in.
+    renamed = (
+        (facts.home, "/build/home"),
+        (cargo_home, "/build/cargo"),
+        (spec.target_dir, "/build/target"),
+        (spec.source, "/build/source"),
+        (directory, "/build/job"),
+    )
+    options = " ".join(
+        quoted(f"--remap-path-prefix={path.rstrip('/')}={name}")
+        for path, name in renamed
+        if path and path != "/"
+    )
+    inner = '${ORCHESTRATOR_INNER_WRAPPER:+"$ORCHESTRATOR_INNER_WRAPPER"}'
+    return f'#!/bin/sh\nexec {inner} "$@" {options}'
+
+
+def _binary_lines(spec: JobSpec, directory: str) -> str:
+    def absolute(path: str) -> str:
+        return path if path.startswith("/") else f"{directory}/work/{path}"
+
+    return "\n".join(f"{name} {absolute(path)}" for name, path in spec.binaries)
+
+
+_WORD: Final = re.compile(r"[A-Za-z0-9._+@:-]+")
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _check(spec: JobSpec) -> None:
+    """Refuse what would mean something else on the node than here."""
+    words = (("lock", spec.lock), *(("binary name", name) for name, _ in spec.binaries))
+    for what, word in words:
+        if not _WORD.fullmatch(word) or word in {".", ".."}:
+            raise ConfigError(f"the {what} {word!r} has characters that a node may not be sent")
+    for name, _ in spec.env:
+        if not _VARIABLE.fullmatch(name):
+            raise ConfigError(f"{name!r} is not the name of an environment variable")
+    for _, path in spec.binaries:
+        if not path.isprintable() or ".." in path.split("/") or path.strip() != path:
+            raise ConfigError(f"the path {path!r} of a binary cannot be used")

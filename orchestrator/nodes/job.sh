@@ -1,0 +1,688 @@
+#!/bin/sh
+# The node's side of a job: POSIX sh, nothing else. docs/jobs.md tells the story.
+#
+#   job.sh start  WORKDIR ID REBUILD TIMEOUT LOCK SLOTS SHELL   attach to the job, or start an attempt
+#   job.sh run    WORKDIR ID GENERATION TIMEOUT LOCK SLOTS SHELL   the attempt itself, detached
+#   job.sh guard  WORKDIR ID LEADER TIMEOUT                     end the attempt at its deadline
+#   job.sh state  WORKDIR ID                                    what is known, as NAME=VALUE lines
+#   job.sh follow WORKDIR ID ATTEMPT FROM                       the log from a byte on, until the state changes
+#   job.sh rest   WORKDIR ID ATTEMPT FROM                       the log from a byte on, as it is now
+#   job.sh cancel WORKDIR ID ATTEMPT                            end the whole tree; prints who survived
+#   job.sh unpack WORKDIR DIGEST PART SHA256                    a pushed bundle becomes sources/DIGEST
+#   job.sh hash   WORKDIR ID ATTEMPT NAME                       size and SHA-256 of a delivered binary
+#   job.sh cat    WORKDIR ID ATTEMPT NAME                       its bytes
+#
+# Only run and guard have the folder of the job among their arguments, so a process that names it
+# belongs to the job.
+
+set -u
+
+PROC=/proc
+GRACE_SECONDS=5
+
+main() {
+    PATH=/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin:/usr/pkg/bin:/opt/homebrew/bin
+    # `ps` prints start times in the language and the zone of whoever asks.
+    LC_ALL=C TZ=UTC0
+    export PATH LC_ALL TZ
+    umask 077
+    verb=$1 workdir=$2 id=$3
+    shift 3
+    dir=$workdir/jobs/$id
+    boot=$(boot_id)
+    keep=
+    case $verb in
+    start) start "$@" ;;
+    run) run "$@" ;;
+    guard) guard "$@" ;;
+    state) state ;;
+    follow) follow "$@" ;;
+    rest) rest "$@" ;;
+    cancel) cancel "$@" ;;
+    unpack) unpack "$@" ;;
+    hash) delivered "$1" "$2" && printf '%s %s\n' "$(size_of "out/$2")" "$(hash_of "out/$2")" ;;
+    cat) delivered "$1" "$2" && exec cat "out/$2" ;;
+    *) fail "no such verb: $verb" ;;
+    esac
+}
+
+fail() {
+    printf '%s\n' "$*" >&2
+    exit 1
+}
+
+# --- start -------------------------------------------------------------------------------------
+
+start() {
+    mkdir -p "$dir" || fail "cannot make $dir"
+    cd "$dir" || exit
+    # Whoever is second waits for the few milliseconds of the first, then finds its job running.
+    start_polls=0
+    until acquire "$dir/start.lock" -; do
+        start_polls=$((start_polls + 1))
+        [ "$start_polls" -lt 150 ] || fail "another start of job $id does not come to an end"
+        pause
+    done
+    evaluate is_mine
+    case $job_state/$status/$1 in
+    queued/* | running/* | finished/0/0)
+        release "$dir/start.lock"
+        printf 'attached %s\n' "$attempt"
+        return
+        ;;
+    esac
+    new_attempt || fail "cannot write to $dir: $(df -Pk "$dir" | tail -n 1)"
+    printf 'started %s\n' "$attempt"
+    shift
+    # The process stays the same, so the start lock stays held until `run` has said who it is.
+    exec "$4" "$dir/job.sh" run "$workdir" "$id" "$generation" "$@" </dev/null >>"$dir/log" 2>&1
+}
+
+new_attempt() {
+    # What a killed wrapper left behind would build into the same folders.
+    stop_tree "$(group_of_old_attempt)"
+    case $attempt in
+    '') attempt=0 ;;
+    *) set_aside "$attempt" || return ;;
+    esac
+    attempt=$((attempt + 1))
+    rm -rf out work && mkdir out work || return
+    rm -f alive queue && mkfifo alive queue || return
+    put cookie "ORCHESTRATOR_OUT=$dir/out" && write_payload && : >log && put attempt "$attempt"
+}
+
+# `exit` goes first: an archive that is cut short must never look like a success.
+set_aside() {
+    mkdir -p "old/$1" || return
+    for aside_name in exit pid boot start_time started deadline cancelled terminated undelivered log script; do
+        [ ! -e "$aside_name" ] || mv -f "$aside_name" "old/$1/" || return
+    done
+}
+
+# --- run ---------------------------------------------------------------------------------------
+
+run() {
+    trap '' HUP
+    terminated=
+    # A shutdown, or someone's kill: the build below dies of it, and the end has to say why.
+    trap 'terminated=1' TERM INT
+    cd "$dir" || exit
+    # Readers of these pipes are told of the end, even of kill -9, by the kernel.
+    exec 3<>alive 4<>queue
+    put boot "$boot" && put start_time "$(process_start $$)" && put pid $$ || exit
+    generation=$1
+    release start.lock
+    shell=$5
+
+    wait_for_host "$3" "$4"
+    if [ -z "$terminated" ]; then
+        build "$2"
+    else
+        status=143
+    fi
+    [ -z "$terminated" ] || put terminated 1
+    [ "$status" != 0 ] || [ -e deadline ] || [ -e cancelled ] || deliver
+
+    [ -z "$slot" ] || release "$locks/$slot"
+    if [ -e deadline ]; then
+        put exit "124 deadline"
+    elif [ -e cancelled ]; then
+        put exit "$status cancelled"
+    elif [ -e undelivered ]; then
+        put exit "1 undelivered"
+    elif [ -n "$terminated" ] && [ "$status" != 0 ]; then
+        put exit "$status terminated"
+    else
+        put exit "$status exited"
+    fi
+}
+
+# wait_for_host LOCK SLOTS: sets $slot, or gives up when the job is told to end.
+wait_for_host() {
+    slot=
+    [ "$1" != - ] || return 0
+    # Beside every node's workdir, not in it: nodes of one host may have different ones.
+    locks=${HOME:-$workdir}/.cache/orchestrator/locks/$1
+    mkdir -p "$locks" 2>/dev/null || locks=$workdir/locks/$1
+    while [ -z "$terminated" ]; do
+        slot=1
+        while [ "$slot" -le "$2" ]; do
+            ! acquire "$locks/$slot" "$dir" || return 0
+            slot=$((slot + 1))
+        done
+        # The holder may be a job of hours: this is the one wait that nobody can end by telling.
+        sleep 0.5 2>/dev/null || sleep 1
+    done
+    slot=
+}
+
+# build TIMEOUT: runs the script to its end and leaves nothing of it alive; sets $status.
+build() {
+    # OpenBSD's default class gives rustc 1.5 GiB of data, and it dies of that.
+    raise_limit -d
+    # macOS starts with 256 open files, and cargo dies of that.
+    raise_limit -n
+    remove_old_binaries
+    put started "$(date +%s)"
+    # What a background process inherits it holds open: the pipes tell the end of this one only.
+    "$shell" "$dir/job.sh" guard "$workdir" "$id" $$ "$1" </dev/null >/dev/null 2>&1 3>&- 4>&- &
+    guard_pid=$!
+    exec 4>&-
+    # In the foreground, a trap waits until the script is over, and the status is the script's.
+    (cd work && exec env -i "ORCHESTRATOR_OUT=$dir/out" "$shell" -e "$dir/script" </dev/null >>"$dir/log" 2>&1 3>&-)
+    status=$?
+    # The number that a signal is reported with: 256 + n in ksh93, 384 + n in yash.
+    if [ "$status" -gt 384 ]; then
+        status=$((status - 256))
+    elif [ "$status" -gt 256 ]; then
+        status=$((status - 128))
+    fi
+    # A TERM that was sent to the whole group is seen by now; what follows is our own.
+    trap '' TERM INT
+    signal_group TERM $$
+    kill -TERM "$guard_pid" 2>/dev/null
+    wait "$guard_pid" 2>/dev/null
+    stop_tree $$
+    find_processes $$
+    [ -z "$found" ] || printf 'orchestrator: processes that cannot be killed:%s\n' "$found" >>log
+}
+
+# Not in POSIX, but in every shell that a node has; without them, the limit stays as it is.
+# shellcheck disable=SC3045
+raise_limit() {
+    limit=$(ulimit -H "$1" 2>/dev/null) || return 0
+    # A failing builtin may end the shell, so a copy tries first.
+    (ulimit -S "$1" "$limit") 2>/dev/null && ulimit -S "$1" "$limit" 2>/dev/null
+}
+
+# guard LEADER TIMEOUT: a process of its own, so that nobody has to be watching.
+guard() {
+    trap '' HUP
+    cd "$dir" || exit
+    keep=$1
+    sleep "$2" || exit
+    trap '' TERM
+    put deadline "$2"
+    signal_group TERM "$1"
+    stop_tree "$1"
+}
+
+# --- what a build leaves -----------------------------------------------------------------------
+
+# In our own folders a binary from an earlier attempt is removed, so that what is there afterwards
+# is new: cargo gives an unchanged program its old time.
+remove_old_binaries() {
+    while read -r binary_name binary_path; do
+        [ -n "$binary_name" ] || continue
+        case $binary_path in
+        "$workdir"/*) rm -f "$binary_path" ;;
+        esac
+    done <binaries
+}
+
+# Copies into out/ while the host is still ours: the next job there may clear the same /tmp folder.
+deliver() {
+    while read -r binary_name binary_path; do
+        [ -n "$binary_name" ] || continue
+        if problem=$(deliver_one "$binary_name" "$binary_path" 2>&1); then
+            continue
+        fi
+        printf 'orchestrator: %s\n' "$problem" >>log
+        put undelivered "$problem"
+        return
+    done <binaries
+}
+
+deliver_one() {
+    refuse_links_below "$2" || return
+    if [ -L "$2" ]; then
+        fail "the binary $2 is a link, and links are never followed"
+    elif [ ! -e "$2" ]; then
+        fail "the build succeeded but left no binary at $2"
+    elif [ ! -f "$2" ]; then
+        fail "the binary $2 is not a regular file"
+    fi
+    case $2 in
+    "$workdir"/*) ;;
+    *)
+        # Not `find NEW -newer OLD`: files of the same moment must pass.
+        [ -z "$(find started -newer "$2")" ] ||
+            fail "the binary $2 is older than the build: it was made by an earlier one"
+        ;;
+    esac
+    [ "$2" != "$dir/out/$1" ] || return 0
+    rm -rf "out/$1" && cp "$2" ".out.$$" && mv -f ".out.$$" "out/$1"
+}
+
+# refuse_links_below PATH: inside the job's folder no part of a path may lead elsewhere.
+refuse_links_below() {
+    case $1 in
+    "$dir"/*) links_rest=${1#"$dir"/} ;;
+    *) return 0 ;;
+    esac
+    links_path=$dir
+    while :; do
+        case $links_rest in
+        */*) ;;
+        *) return 0 ;;
+        esac
+        links_path=$links_path/${links_rest%%/*}
+        links_rest=${links_rest#*/}
+        [ ! -L "$links_path" ] || fail "the binary $1 lies behind the link $links_path"
+    done
+}
+
+# delivered ATTEMPT NAME: stands in the job's folder, and out/NAME is a regular file of this attempt.
+delivered() {
+    enter "$1"
+    [ ! -L out ] && [ ! -L "out/$2" ] || fail "out/$2 is a link, and links are never followed"
+    [ -e "out/$2" ] || fail "out/$2 is gone: the job had delivered it"
+    [ -f "out/$2" ] || fail "out/$2 is not a regular file"
+}
+
+size_of() {
+    wc -c <"$1" | tr -d ' '
+}
+
+# hash_of FILE: every tool below prints exactly one 64-digit word for its standard input.
+hash_of() {
+    if command -v sha256sum >/dev/null; then
+        sha256sum <"$1"
+    elif command -v sha256 >/dev/null; then
+        sha256 <"$1"
+    elif command -v shasum >/dev/null; then
+        shasum -a 256 <"$1"
+    elif command -v openssl >/dev/null; then
+        openssl dgst -sha256 <"$1"
+    else
+        cksum -a SHA256 <"$1"
+    fi | tr -cs '0-9a-fA-F' '\n' | grep -E '^[0-9a-fA-F]{64}$'
+}
+
+# --- what is known -----------------------------------------------------------------------------
+
+# evaluate [is_mine]: sets $job_state, $attempt, $status, $reason from the evidence in the folder.
+# `is_mine` says that the start lock is held by this very process.
+evaluate() {
+    status=
+    reason=
+    read_value attempt
+    attempt=$value
+    if [ -z "$attempt" ]; then
+        job_state=never
+        return
+    fi
+    if has_ended; then return; fi
+    read_value pid
+    pid=$value
+    if [ -z "$pid" ]; then
+        job_state=never
+        [ $# -gt 0 ] || ! is_locked start.lock || job_state=queued
+        return
+    fi
+    read_value start_time
+    start_time=$value
+    read_value boot
+    if is_alive "$pid" "$start_time" "$value" "$dir"; then
+        job_state=queued
+        [ ! -e started ] || job_state=running
+        return
+    fi
+    # It may have come to its end between the two looks.
+    if has_ended; then return; fi
+    job_state=stopped
+    if [ -e cancelled ]; then
+        reason=cancelled
+    elif [ -e deadline ]; then
+        reason=deadline
+    elif [ "$value" != "$boot" ]; then
+        reason=reboot
+    else
+        reason=killed
+    fi
+}
+
+has_ended() {
+    [ -e exit ] || return
+    read -r status reason <./exit
+    job_state=stopped
+    case $reason in
+    exited | undelivered) job_state=finished ;;
+    esac
+}
+
+# read_value NAME: the first line of a file in $value; empty without the file.
+read_value() {
+    value=
+    [ ! -e "$1" ] || read -r value <"$1" 2>/dev/null || :
+}
+
+state() {
+    attempt=
+    job_state=never
+    status=
+    reason=
+    if cd "$dir" 2>/dev/null; then evaluate; fi
+    printf '%s=%s\n' state "$job_state" attempt "$attempt" status "$status" reason "$reason" \
+        boot_now "$boot"
+    [ "$attempt" ] || return 0
+    for state_name in pid boot started undelivered deadline; do
+        read_value "$state_name"
+        printf '%s=%s\n' "$state_name" "$value"
+    done
+    printf 'log_bytes=%s\n' "$(size_of log 2>/dev/null)"
+    [ "$job_state" = stopped ] || return 0
+    find_processes "$(group_of_old_attempt)"
+    printf 'survivors=%s\n' "$found"
+}
+
+# enter ATTEMPT: stands in the job's folder, unless a newer attempt has taken it over.
+enter() {
+    cd "$dir" 2>/dev/null || fail "job $id is not there: $dir"
+    read_value attempt
+    [ "$value" = "$1" ] || fail "attempt $1 of job $id is not the current one, which is ${value:-none}"
+}
+
+follow() {
+    enter "$1"
+    pipe=alive
+    [ -e started ] || [ -e exit ] || pipe=queue
+    # Opened for both first: to open a pipe for reading alone waits for a writer, who may be gone.
+    exec 4<>"$pipe"
+    exec 5<"$pipe"
+    exec 4>&-
+    tail -c "+$2" -f log </dev/null 5<&- &
+    tail_pid=$!
+    trap 'kill "$tail_pid" 2>/dev/null; exit 1' HUP INT TERM
+    cat <&5 >/dev/null
+    kill "$tail_pid" 2>/dev/null
+    wait "$tail_pid" 2>/dev/null
+    return 0
+}
+
+rest() {
+    enter "$1"
+    exec tail -c "+$2" log
+}
+
+# --- the end of a process tree -----------------------------------------------------------------
+
+cancel() {
+    enter "$1"
+    evaluate
+    case $job_state in
+    queued | running) put cancelled "$(date +%s)" ;;
+    stopped) ;;
+    *) return 0 ;;
+    esac
+    leader=$(group_of_old_attempt)
+    if [ -n "$leader" ]; then
+        # The wrapper outlives TERM, ends the rest of its tree, and writes down how it went.
+        keep=$leader
+        signal_group TERM "$leader"
+        stop_tree "$leader"
+        keep=
+        wait_until_gone "$leader" 15
+        signal_each KILL
+        wait_until_gone "$leader" 10
+    fi
+    stop_tree "$leader"
+    find_processes "$leader"
+    for survivor in $found; do
+        ps -o pid= -o stat= -o args= -p "$survivor" 2>/dev/null || printf '%s\n' "$survivor"
+    done
+}
+
+# group_of_old_attempt: the process group of the job, if that number still means the job.
+group_of_old_attempt() {
+    read_value boot
+    [ "$value" = "$boot" ] || return 0
+    read_value start_time
+    start_time=$value
+    read_value pid
+    is_number "$value" || return 0
+    # While a group lives, its number goes to no other process: a foreign leader is a foreign group.
+    leader_start=$(process_start "$value")
+    [ -n "$leader_start" ] && [ "$leader_start" != "$start_time" ] || printf '%s\n' "$value"
+}
+
+# stop_tree GROUP: TERM, then KILL, for every process of the job but this one and $keep.
+stop_tree() {
+    find_processes "$1"
+    [ -n "$found" ] || return 0
+    signal_each TERM
+    wait_until_gone "$1" $((GRACE_SECONDS * 5))
+    [ -n "$found" ] || return 0
+    signal_each KILL
+    wait_until_gone "$1" 10
+}
+
+# wait_until_gone GROUP POLLS
+wait_until_gone() {
+    gone_polls=$2
+    while find_processes "$1" && [ -n "$found" ] && [ "$gone_polls" -gt 0 ]; do
+        gone_polls=$((gone_polls - 1))
+        pause
+    done
+}
+
+pause() {
+    sleep 0.2 2>/dev/null || sleep 1
+}
+
+signal_each() {
+    for signal_pid in $found; do
+        kill "-$1" "$signal_pid" 2>/dev/null
+    done
+}
+
+# signal_group SIGNAL GROUP: by the builtin alone. /bin/kill of procps 4.0.2 takes -10 for "all".
+signal_group() {
+    is_number "$2" || return 0
+    case $(command -v kill) in
+    */*)
+        find_processes "$2"
+        signal_each "$1"
+        ;;
+    *) kill "-$1" "-$2" 2>/dev/null ;;
+    esac
+    return 0
+}
+
+is_number() {
+    case $1 in
+    '' | *[!0-9]* | 0* | 1) return 1 ;;
+    esac
+}
+
+# find_processes GROUP: sets $found to the living processes of the job but this one and $keep: those
+# of its group, and those elsewhere that carry its mark in their environment.
+# No subshells here: a copy of this shell would find itself.
+find_processes() {
+    found=
+    if [ -r "$PROC/self/stat" ]; then
+        find_in_proc "$1"
+    else
+        find_with_ps "$1"
+    fi
+    rm -f ".found.$$"
+    return 0
+}
+
+find_in_proc() {
+    for stat_file in "$PROC"/[0-9]*/stat; do
+        { read -r stat_line <"$stat_file"; } 2>/dev/null || continue
+        # shellcheck disable=SC2086 # the fields after the command, which may hold anything
+        set -- "$1" ${stat_line##*") "}
+        [ "$2" != Z ] && [ "$4" = "$1" ] || continue
+        stat_file=${stat_file%/stat}
+        add_found "${stat_file##*/}"
+    done
+    grep -lsF -f cookie "$PROC"/[0-9]*/environ >".found.$$" 2>/dev/null
+    while read -r stat_file; do
+        stat_file=${stat_file%/*}
+        { read -r stat_line <"$stat_file/stat"; } 2>/dev/null || continue
+        case ${stat_line##*") "} in
+        Z*) ;;
+        *) add_found "${stat_file##*/}" ;;
+        esac
+    done <".found.$$"
+}
+
+find_with_ps() {
+    # -E or -e adds the environment; macOS hides that of its own programs, so arguments count too.
+    case $(uname -s) in
+    Darwin) ps -axEww -o pid= -o pgid= -o stat= -o command= ;;
+    Linux) ps -axww -o pid= -o pgid= -o stat= -o command= ;;
+    *) ps -axeww -o pid= -o pgid= -o stat= -o command= ;;
+    esac >".found.$$" 2>/dev/null
+    while read -r ps_pid ps_group ps_stat ps_command; do
+        case $ps_stat in
+        Z*) continue ;;
+        esac
+        case $ps_group/$ps_command in
+        "$1"/* | *"/$dir/"* | *" $dir/"* | *"=$dir/"*) ! kill -0 "$ps_pid" 2>/dev/null || add_found "$ps_pid" ;;
+        esac
+    done <".found.$$"
+}
+
+add_found() {
+    case " $$ $keep $found " in
+    *" $1 "*) ;;
+    *) found="$found $1" ;;
+    esac
+}
+
+# --- who is alive ------------------------------------------------------------------------------
+
+# is_alive PID START_TIME BOOT DIR: whether that very process lives, not one that got its number.
+is_alive() {
+    is_number "$1" || return
+    alive_start=$(process_start "$1")
+    [ -n "$alive_start" ] || return
+    [ "$alive_start/$boot" != "$2/$3" ] || return 0
+    # The BSDs count both times from the wall clock, which may have been set since.
+    [ ! -r "$PROC/self/stat" ] || return
+    case $(ps -ww -o args= -p "$1") in
+    *" $4/job.sh "*) return 0 ;;
+    esac
+    return 1
+}
+
+# process_start PID: when the process started, as one word; nothing for a zombie or no process.
+process_start() {
+    if [ -r "$PROC/self/stat" ]; then
+        { read -r stat_line <"$PROC/$1/stat"; } 2>/dev/null || return 0
+        # shellcheck disable=SC2086 # the fields after the command, which may hold anything
+        set -- ${stat_line##*") "}
+        [ "$1" = Z ] || printf '%s\n' "${20}"
+    else
+        ps -o stat= -o lstart= -p "$1" 2>/dev/null | sed -n -e '/^ *Z/d' -e 's/^ *[^ ]* *//' -e 's/[^A-Za-z0-9]/-/gp'
+    fi
+}
+
+# boot_id: one word that another boot does not have.
+boot_id() {
+    for boot_name in kern.bootsessionuuid kern.boot_id kern.boottime; do
+        if [ -r "$PROC/sys/kernel/random/boot_id" ]; then
+            cat "$PROC/sys/kernel/random/boot_id"
+        else
+            sysctl -n "$boot_name" 2>/dev/null
+        fi | tr -cd 'A-Za-z0-9' | grep . && return
+    done
+    printf 'unknown\n'
+}
+
+# --- locks -------------------------------------------------------------------------------------
+#
+# A lock is a folder of numbered files; the highest one tells who holds it: "PID START BOOT DIR", or
+# "released". To take it, link a file to the next number, which fails if it exists, and look again:
+# with a still higher one there, ours came from an old look and is removed. The highest file never
+# goes away, so a number is never used twice, and nobody breaks a lock that is not the one it saw.
+
+# acquire LOCK DIR: tries once; true with $generation set when it is ours.
+acquire() {
+    mkdir -p "$1"
+    find_highest "$1"
+    if is_held "$1/$highest"; then return 1; fi
+    generation=$((highest + 1))
+    printf '%s %s %s %s\n' $$ "$(process_start $$)" "$boot" "$2" >"$1/claim.$$" || return
+    ln "$1/claim.$$" "$1/$generation" 2>/dev/null
+    acquired=$?
+    rm -f "$1/claim.$$"
+    [ "$acquired" = 0 ] || return
+    find_highest "$1"
+    if [ "$highest" != "$generation" ]; then
+        rm -f "$1/$generation"
+        return 1
+    fi
+    # A few old ones stay: a listing that is under way must meet at least one of the latest.
+    for lock_file in "$1"/[0-9]*; do
+        [ $((${lock_file##*/} + 8)) -gt "$generation" ] || rm -f "$lock_file"
+    done
+}
+
+# release LOCK: $generation must be the one that was acquired.
+release() {
+    printf 'released\n' >"$1/claim.$$" && mv -f "$1/claim.$$" "$1/$generation"
+}
+
+is_locked() {
+    find_highest "$1"
+    is_held "$1/$highest"
+}
+
+find_highest() {
+    highest=0
+    for lock_file in "$1"/[0-9]*; do
+        [ -e "$lock_file" ] || continue
+        [ "${lock_file##*/}" -le "$highest" ] || highest=${lock_file##*/}
+    done
+}
+
+is_held() {
+    case $1 in
+    */0) return 1 ;;
+    esac
+    # Gone since it was listed: somebody else is at it.
+    { read -r held_pid held_start held_boot held_dir <"$1"; } 2>/dev/null || return 0
+    [ "$held_pid" != released ] || return
+    ! is_alive "$held_pid" "$held_start" "$held_boot" "$held_dir" || return 0
+    [ "$held_boot" = "$boot" ] && [ "$held_dir" != - ] || return
+    # The wrapper is dead, but what it ran may still be using the host.
+    (
+        dir=$held_dir
+        cd "$dir" 2>/dev/null || exit 1
+        find_processes "$(group_of_old_attempt)"
+        [ -n "$found" ]
+    )
+}
+
+# --- sources -----------------------------------------------------------------------------------
+
+# unpack PART SHA256: a folder sources/DIGEST is whole or not there, whoever else is at it.
+unpack() {
+    cd "$workdir/sources" || exit
+    [ "$(hash_of "$1")" = "$2" ] || {
+        rm -f "$1"
+        fail "the bundle arrived with other bytes than were sent"
+    }
+    until acquire "$id.lock" -; do pause; done
+    unpacked=0
+    if [ ! -e "$id.complete" ] || [ ! -d "$id" ]; then
+        rm -rf "$id" "$id.complete" "$id.new"
+        # The mark must not reach the disk before what it vouches for: power may fail.
+        mkdir "$id.new" && tar -xzf "$1" -C "$id.new" && mv "$id.new" "$id" && sync && : >"$id.complete"
+        unpacked=$?
+    fi
+    rm -f "$1"
+    release "$id.lock"
+    [ "$unpacked" = 0 ] || fail "cannot unpack the bundle: $(df -Pk . | tail -n 1)"
+}
+
+# put NAME TEXT: a file that is whole or not there.
+put() {
+    printf '%s\n' "$2" >".$1.$$" && mv -f ".$1.$$" "$1"
+}
+
+main "$@"

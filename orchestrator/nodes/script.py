@@ -1,0 +1,53 @@
+"""How text becomes part of a script for a node, and the environment of builds and gates."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from orchestrator.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from orchestrator.nodes.probe import NodeFacts
+
+
+def quoted(text: str) -> str:
+    """Return the text as one word of a POSIX shell script; a NUL raises ConfigError."""
+    if "\0" in text:
+        raise ConfigError(f"a NUL character cannot be sent to a shell: {text[:80]!r}")
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def here_document(path: str, text: str) -> str:
+    """Return the command that writes the text to a file; `path` is a shell word.
+
+    The text ends in one newline. Not `printf`: where that is no builtin, large texts are lost.
+    """
+    if "\0" in text:
+        raise ConfigError(f"a NUL character cannot be sent to a shell: {text[:80]!r}")
+    # A line of the text cannot be the mark, because the mark is made of the text.
+    mark = "END-" + hashlib.sha256(text.encode()).hexdigest()
+    return f"cat >{path} <<'{mark}'\n{text.rstrip(chr(10))}\n{mark}\n"
+
+
+def clean_environment(facts: NodeFacts) -> tuple[tuple[str, str], ...]:
+    """Return all that a build or a gate sees of a node: no login files, no coordinator's settings.
+
+    The toolchain's folders are kept because without them its proxies don't find it.
+    """
+    kept = (("CARGO_HOME", facts.cargo_home), ("RUSTUP_HOME", facts.rustup_home))
+    return (
+        ("PATH", facts.path),
+        ("HOME", facts.home),
+        ("USER", facts.user),
+        ("LOGNAME", facts.user),
+        ("LANG", "C" if facts.system == "Darwin" else "C.UTF-8"),
+        *((name, value) for name, value in kept if value),
+    )
+
+
+def exports(environment: Iterable[tuple[str, str]]) -> str:
+    """Return the lines that export the variables, in their order."""
+    return "".join(f"export {name}={quoted(value)}\n" for name, value in environment)
