@@ -18,12 +18,14 @@ import subprocess
 import threading
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Final, Self
 
 import asyncssh
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+_CHUNK_BYTES: Final = 64 * 1024
 
 
 def main() -> None:
@@ -128,16 +130,55 @@ class LoopbackNode:
 
 async def _relay(process: asyncssh.SSHServerProcess[bytes], popen: subprocess.Popen[bytes]) -> None:
     exited = _exit_of(popen)
-    with suppress(asyncssh.Error, OSError):
-        await process.redirect(popen.stdin, popen.stdout, popen.stderr, send_eof=False)
-        await process.stdout.drain()
-        await process.stderr.drain()
-        process.stdout.write_eof()
-        status = await exited
-        if status < 0:
-            process.exit_with_signal(signal.Signals(-status).name.removeprefix("SIG"))
-        else:
-            process.exit(status)
+    feeding = asyncio.ensure_future(_feed(popen.stdin, process.stdin))
+    try:
+        with suppress(asyncssh.Error, OSError):
+            await asyncio.gather(
+                _drain(popen.stdout, process.stdout), _drain(popen.stderr, process.stderr)
+            )
+            process.stdout.write_eof()
+            _report(process, await exited)
+    finally:
+        feeding.cancel()
+        await asyncio.wait((feeding,))
+
+
+def _report(process: asyncssh.SSHServerProcess[bytes], status: int) -> None:
+    if status < 0:
+        process.exit_with_signal(signal.Signals(-status).name.removeprefix("SIG"))
+    else:
+        process.exit(status)
+
+
+async def _feed(pipe: IO[bytes] | None, source: asyncssh.SSHReader[bytes]) -> None:
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.connect_write_pipe(_protocol, pipe)
+    writer = asyncio.StreamWriter(transport, protocol, None, loop)
+    try:
+        # A cut link ends the input like an end of file, and the process may end before its input.
+        with suppress(asyncssh.Error, OSError):
+            while data := await source.read(_CHUNK_BYTES):
+                writer.write(data)
+                await writer.drain()
+    finally:
+        writer.close()
+
+
+async def _drain(pipe: IO[bytes] | None, target: asyncssh.SSHWriter[bytes]) -> None:
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), pipe
+    )
+    try:
+        while data := await reader.read(_CHUNK_BYTES):
+            target.write(data)
+            await target.drain()
+    finally:
+        transport.close()
+
+
+def _protocol() -> asyncio.StreamReaderProtocol:
+    return asyncio.StreamReaderProtocol(asyncio.StreamReader())
 
 
 def _spawn(command: str, home: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -197,11 +238,7 @@ def _key(path: Path) -> Path:
 
 def _environment(home: Path, path: str) -> dict[str, str]:
     user = pwd.getpwuid(os.getuid()).pw_name
-    return {
-        "HOME": str(home),
-        "USER": user,
-        "LOGNAME": user,
-        "SHELL": "/bin/sh",
-        "PATH": path,
-        "LANG": os.environ.get("LANG", "C"),
-    }
+    login = {"HOME": str(home), "USER": user, "LOGNAME": user, "SHELL": "/bin/sh", "PATH": path}
+    # rustup's `cargo` looks for its toolchains below HOME, which is another one here.
+    kept = ("LANG", "RUSTUP_HOME", "CARGO_HOME")
+    return login | {name: os.environ[name] for name in kept if name in os.environ}

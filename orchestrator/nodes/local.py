@@ -95,6 +95,7 @@ def login_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return what a login over SSH would give.
 
     Nothing else of the coordinator's environment may steer a build: RUSTFLAGS, CARGO_*, GIT_*.
+    Where the toolchain lies is no setting: rustup's `cargo` does not start without it.
     """
     user = pwd.getpwuid(os.getuid())
     login = {
@@ -104,7 +105,7 @@ def login_environment(environment: Mapping[str, str]) -> dict[str, str]:
         "SHELL": user.pw_shell or "/bin/sh",
         "PATH": os.defpath,
     }
-    kept = (*login, "LANG")
+    kept = (*login, "LANG", "RUSTUP_HOME", "CARGO_HOME")
     return login | {name: environment[name] for name in kept if environment.get(name)}
 
 
