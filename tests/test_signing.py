@@ -204,6 +204,17 @@ def test_the_wrong_namespace_and_the_wrong_key_are_refused(
             verify_minisig(DATA, signatures.minisig, keys=keys)
 
 
+def test_either_signature_alone_is_over_the_very_bytes(
+    signer: FileSigner, signatures: Signatures
+) -> None:
+    keys = [signer.public]
+    for other in (DATA[1:], DATA + b"\n", b""):
+        with pytest.raises(StoreError, match="SSHSIG"):
+            verify_sshsig(other, signatures.sshsig, keys=keys, namespace=NAMESPACE)
+        with pytest.raises(StoreError, match="minisign"):
+            verify_minisig(other, signatures.minisig, keys=keys)
+
+
 def test_both_signatures_must_be_good(
     tmp_path: Path, signer: FileSigner, signatures: Signatures
 ) -> None:
@@ -228,6 +239,9 @@ def test_a_minisig_under_a_borrowed_key_number_is_refused(
     assert signer.public.key_id in forged
     with pytest.raises(StoreError, match="minisign"):
         verify_minisig(DATA, forged, keys=[signer.public])
+    # Nor does a signer let out what its own public key does not verify.
+    with pytest.raises(StoreError, match="bad signature"):
+        thief.sign(DATA, namespace=NAMESPACE, comment=COMMENT)
 
 
 def test_a_namespace_is_never_a_pattern(signer: FileSigner, signatures: Signatures) -> None:
