@@ -104,7 +104,7 @@ def read_elf(data: bytes) -> Binary:
         libc=_libc(elf),
         interpreter=elf.interpreter,
         needed=elf.needed,
-        symbol_versions=elf.symbol_versions,
+        symbol_versions=_system_versions(elf),
         freebsd_osreldate=_note_number(elf, b"FreeBSD"),
         netbsd_version=_note_number(elf, b"NetBSD"),
         rustc=next((m[1] for m in map(_RUSTC.fullmatch, elf.comments) if m), None),
@@ -176,10 +176,25 @@ def _claims(elf: Elf) -> Iterator[Claim]:
             yield Claim(os=system, evidence=f"note {note.owner.decode()}")
         if note.kind == _VERSION_NOTE and note.owner == b"GNU" and note.content[:4] == bytes(4):
             yield Claim(os=OS.LINUX, evidence="note GNU, Linux")
-    yield from _names_that_tell(_SYMBOL_VERSIONS, elf.symbol_versions, "symbol version")
+    yield from _names_that_tell(_SYMBOL_VERSIONS, _system_versions(elf), "symbol version")
     yield from _names_that_tell(_LIBRARIES, elf.needed, "library")
     if elf.osabi in _OSABI:
         yield Claim(os=_OSABI[elf.osabi], evidence=f"EI_OSABI {elf.osabi}", is_weak=True)
+
+
+def _system_versions(elf: Elf) -> tuple[str, ...]:
+    """Return the symbol versions of the system's libraries, each once.
+
+    GCC's runtime exports GLIBC_2.0 on every libc (seen in a Rust program for musl on arm64), so
+    what is needed of it says nothing about the system.
+    """
+    return tuple(
+        dict.fromkeys(
+            version.name
+            for version in elf.symbol_versions
+            if not version.library.startswith("libgcc_s.")
+        )
+    )
 
 
 def _names_that_tell(
@@ -205,7 +220,7 @@ def _libc(elf: Elf) -> Libc | None:
     """Return the libc of Linux that must be on the host; glibc wins, for it has no substitute."""
     loader = _loader(elf)
     is_gnu = "libc.so.6" in elf.needed or any(
-        name.startswith("GLIBC_") for name in elf.symbol_versions
+        name.startswith("GLIBC_") for name in _system_versions(elf)
     )
     if is_gnu:
         return Libc.GNU

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from orchestrator.core.image import Image, damaged, readable
@@ -43,6 +43,13 @@ class Note(NamedTuple):
     content: bytes
 
 
+class SymbolVersion(NamedTuple):
+    """One version that a library must have."""
+
+    library: str
+    name: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Elf:
     """What stands in an ELF file, not yet interpreted."""
@@ -57,7 +64,7 @@ class Elf:
     interpreter: str | None
     notes: tuple[Note, ...]
     needed: tuple[str, ...]
-    symbol_versions: tuple[str, ...]
+    symbol_versions: tuple[SymbolVersion, ...]
     flags_1: int
     comments: tuple[str, ...]
 
@@ -203,24 +210,24 @@ class _Dynamic:
             if tag == _DT_NEEDED
         )
 
-    def symbol_versions(self) -> tuple[str, ...]:
-        """Return every version that the file needs of its libraries' symbols, without repeats."""
+    def symbol_versions(self) -> tuple[SymbolVersion, ...]:
         address, count = self.first(_DT_VERNEED), self.first(_DT_VERNEEDNUM) or 0
         if address is None:
             return ()
-        names = self._version_names(self._offset(address, "the symbol versions"), count)
-        found = tuple(islice(names, MAX_VERSIONS + 1))
+        versions = self._versions(self._offset(address, "the symbol versions"), count)
+        found = tuple(islice(versions, MAX_VERSIONS + 1))
         if len(found) > MAX_VERSIONS:
             raise damaged(Format.ELF, f"more than {MAX_VERSIONS} symbol versions")
-        return tuple(dict.fromkeys(found))
+        return found
 
-    def _version_names(self, at: int, count: int) -> Iterator[str]:
+    def _versions(self, at: int, count: int) -> Iterator[SymbolVersion]:
         for _ in range(min(count, MAX_VERSIONS)):
-            _, names, _, first, following = self._image.unpack("HHIII", at, "a symbol version")
+            _, names, file, first, following = self._image.unpack("HHIII", at, "a symbol version")
+            library = self._string(file, "a library's name")
             name_at = at + first
             for _ in range(names):
                 _, _, _, name, step = self._image.unpack("IHHII", name_at, "a symbol version")
-                yield self._string(name, "a symbol version's name")
+                yield SymbolVersion(library, self._string(name, "a symbol version's name"))
                 name_at += step
             at += following
 
@@ -239,14 +246,14 @@ class _Dynamic:
 def _dynamic_entries(image: Image, segment: _Segment, layout: str) -> tuple[tuple[int, int], ...]:
     content = image.part(segment.offset, segment.size, "the dynamic section")
     reader = struct.Struct(image.byte_order + layout)
-    entries: list[tuple[int, int]] = []
-    for tag, value in reader.iter_unpack(content[: len(content) // reader.size * reader.size]):
-        if tag == 0:
-            break
-        if len(entries) == MAX_DYNAMIC_ENTRIES:
-            raise damaged(Format.ELF, f"more than {MAX_DYNAMIC_ENTRIES} dynamic entries")
-        entries.append((tag, value))
-    return tuple(entries)
+    whole = content[: len(content) // reader.size * reader.size]
+    entries = tuple(takewhile(lambda entry: entry[0], islice(reader.iter_unpack(whole), _ENOUGH)))
+    if len(entries) == _ENOUGH:
+        raise damaged(Format.ELF, f"more than {MAX_DYNAMIC_ENTRIES} dynamic entries")
+    return entries
+
+
+_ENOUGH: Final = MAX_DYNAMIC_ENTRIES + 1
 
 
 def _comments(image: Image, header: _Header, *, is_64_bit: bool) -> tuple[str, ...]:

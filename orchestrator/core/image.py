@@ -45,7 +45,7 @@ class Binary:
 
     `kind`, `cpu` and `other_system` (one that no target has) are for people. `os` and `arch` are
     None where the file names none, several, or one that no target has. A static Linux program
-    names no OS and no libc.
+    names no OS and no libc. `symbol_versions` are those needed of the system's own libraries.
     """
 
     format: Format

@@ -125,6 +125,16 @@ RIGHT: list[tuple[str, ElfFile | MachoFile | PeFile, list[str]]] = [
         ElfFile(interpreter="/lib/ld-musl-x86_64.so.1", needed=("libc.musl-x86_64.so.1",)),
         [],
     ),
+    (
+        "aarch64-unknown-linux-musl",
+        ElfFile(
+            machine=b.AARCH64,
+            interpreter="/lib/ld-musl-aarch64.so.1",
+            needed=("libgcc_s.so.1", "libc.so"),
+            versions={"libgcc_s.so.1": ("GCC_3.0", "GLIBC_2.0")},
+        ),
+        [],
+    ),
     ("x86_64-unknown-linux-gnu", ElfFile(osabi=3, file_type=2, notes=(LINUX_NOTE,)), []),
     ("x86_64-unknown-freebsd", freebsd(b.X86_64), ["freebsd>=14.1"]),
     ("aarch64-unknown-freebsd", replace(freebsd(b.AARCH64), osabi=0, notes=()), ["freebsd>=13.0"]),
