@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orchestrator.core.errors import StoreError
+from orchestrator.core.result import Artifact, CollectedBinary, Floor
+from orchestrator.core.signature import PublicKey, Signatures
+from orchestrator.core.target import parse_target
 from orchestrator.stores.store import (
     Created,
     Generation,
@@ -20,6 +25,10 @@ from orchestrator.stores.store import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from orchestrator.core.signature import Signer, Verifier
     from orchestrator.stores.store import ReleaseStore
 
 
@@ -69,11 +78,87 @@ class MemoryStore:
 
     def _write(self, name: str, data: bytes, kind: ObjectKind) -> Generation:
         self.writes += 1
-        generation = Generation(str(self.writes))
+        held = self.objects.get(name)
+        generation = Generation(str(int(held.generation) + 1 if held else 1))
         self.objects[name] = StoredObject(data=data, generation=generation)
         self.kinds[name] = kind
         return generation
 
 
+@dataclass(frozen=True, slots=True)
+class ToySigner:
+    """A Signer that takes microseconds and no secret: for tests of what is signed, and when."""
+
+    name: str = "toy"
+
+    @property
+    def public(self) -> PublicKey:
+        return PublicKey(ssh=self.name, minisign=self.name, key_id=self.name, fingerprint=self.name)
+
+    def sign(self, data: bytes, *, namespace: str, comment: str) -> Signatures:
+        mark = _toy_mark(self.name, data)
+        block = base64.b64encode(f"{namespace} {mark}".encode()).decode()
+        return Signatures(
+            sshsig=f"-----BEGIN SSH SIGNATURE-----\n{block}\n-----END SSH SIGNATURE-----\n",
+            minisig=f"untrusted comment: toy\n{mark}\ntrusted comment: {comment}\n{mark}\n",
+        )
+
+
+def toy_verify(
+    data: bytes, signatures: Signatures, *, keys: Sequence[PublicKey], namespace: str
+) -> None:
+    """Accept what a ToySigner with one of the keys signed."""
+    for key in keys:
+        good = ToySigner(key.ssh).sign(data, namespace=namespace, comment="any")
+        if (good.sshsig, good.minisig.split("\n")[1]) == (
+            signatures.sshsig,
+            signatures.minisig.split("\n")[1],
+        ):
+            return
+    raise StoreError("bad toy signature")
+
+
+def _toy_mark(name: str, data: bytes) -> str:
+    return hashlib.sha256(name.encode() + b" " + data).hexdigest()
+
+
+def make_artifact(
+    folder: Path,
+    triple: str = "x86_64-unknown-netbsd",
+    version: str = "1.0.0",
+    *,
+    os_release: str | None = None,
+    floors: tuple[Floor, ...] = (),
+) -> Artifact:
+    """Stage an archive and two binaries that hold nothing but their own names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    label = f"{version}-{triple}{os_release or ''}"
+    binaries = tuple(_make_binary(folder, label, name) for name in ("demo", "demo-extra"))
+    path = folder / f"{label}.tar.gz"
+    data = f"archive of {label}".encode()
+    path.write_bytes(data)
+    return Artifact(
+        version=version,
+        target=parse_target(triple),
+        os_release=os_release,
+        path=path,
+        size_bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        floors=floors,
+        binaries=binaries,
+    )
+
+
+def _make_binary(folder: Path, label: str, name: str) -> CollectedBinary:
+    data = f"{name} of {label}".encode()
+    path = folder / f"{label}.{name}"
+    path.write_bytes(data)
+    return CollectedBinary(
+        name=name, path=path, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
+    )
+
+
 if TYPE_CHECKING:
-    _: ReleaseStore = MemoryStore()
+    _store: ReleaseStore = MemoryStore()
+    _signer: Signer = ToySigner()
+    _verify: Verifier = toy_verify
