@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.core.index import Status, release_order
+from orchestrator.core.index import Row, Status, release_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from orchestrator.core.index import Row
     from orchestrator.core.result import Floor
     from orchestrator.core.version import Version
 
@@ -34,6 +33,7 @@ class Reason(Enum):
     """Why a row was not taken."""
 
     PENDING = "pending"
+    ABSENT = "absent"
     YANKED = "yanked"
     REVOKED = "revoked"
     FLOOR = "floor"
@@ -42,7 +42,11 @@ class Reason(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassedOver:
-    """A row that would have come first, and why it was not taken."""
+    """A row that would have come first, and why it was not taken.
+
+    For `Reason.ABSENT` it is a pending row that the index does not have: the version exists for
+    other targets only, and nobody has announced it for the best candidate.
+    """
 
     row: Row
     reason: Reason
@@ -65,6 +69,9 @@ def resolve(rows: Sequence[Row], host: Host) -> Resolution:
     """
     passed_over: list[PassedOver] = []
     for row in _in_order(rows, host):
+        if isinstance(row, PassedOver):
+            passed_over.append(row)
+            continue
         refusal = _refusal(row, host) or _refused_fallback(row, host, passed_over)
         if refusal is None:
             return Resolution(chosen=row, passed_over=tuple(passed_over))
@@ -72,11 +79,24 @@ def resolve(rows: Sequence[Row], host: Host) -> Resolution:
     return Resolution(chosen=None, passed_over=tuple(passed_over))
 
 
-def _in_order(rows: Sequence[Row], host: Host) -> Iterator[Row]:
-    lists = [[row for row in rows if row.target == target] for target in host.candidates]
+def _in_order(rows: Sequence[Row], host: Host) -> Iterator[Row | PassedOver]:
+    # Other targets too: their rows order versions that no candidate of this host shares.
+    targets = dict.fromkeys((*host.candidates, *(row.target for row in rows)))
+    lists = [[row for row in rows if row.target == target] for target in targets]
     for version in _versions_in_order([[str(row.version) for row in own] for own in lists]):
-        if host.version is None or version == str(host.version):
-            yield from (row for own in lists for row in own if str(row.version) == version)
+        if host.version is not None and version != str(host.version):
+            continue
+        found = [row for own in lists for row in own if str(row.version) == version]
+        own = [row for row in found if row.target in host.candidates]
+        yield from own or _absent(found, host)
+
+
+def _absent(elsewhere: Sequence[Row], host: Host) -> Iterator[PassedOver]:
+    offered = [row for row in elsewhere if row.status in {Status.OK, Status.PENDING}]
+    for target in host.candidates[:1] if offered else ():
+        row = Row(target=target, version=offered[0].version, status=Status.PENDING)
+        message = f"{row.version} is not built for {target}"
+        yield PassedOver(row=row, reason=Reason.ABSENT, message=message)
 
 
 def _versions_in_order(lists: list[list[str]]) -> Iterator[str]:
@@ -118,11 +138,14 @@ def _is_met(floor: Floor, host: Host) -> bool:
     return found is None or release_order(found) >= release_order(floor.release)
 
 
+_NEWER: Final = {Reason.PENDING, Reason.ABSENT, Reason.FLOOR}
+
+
 def _refused_fallback(row: Row, host: Host, passed_over: Sequence[PassedOver]) -> PassedOver | None:
     newer = [
         other.row
         for other in passed_over
-        if other.reason in {Reason.PENDING, Reason.FLOOR} and other.row.version != row.version
+        if other.reason in _NEWER and other.row.version != row.version
     ]
     if not host.is_strict or not newer:
         return None

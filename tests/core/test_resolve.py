@@ -162,5 +162,43 @@ def test_a_newer_version_of_the_next_candidate_comes_before_an_older_one_of_the_
     assert chosen(linux(), row(GNU, "2.0.0", Status.PENDING), *rows) == f"{MUSL} 2.0.0"
 
 
+def test_versions_that_candidates_do_not_share_are_ordered_by_other_targets() -> None:
+    rows = [row(GNU, "1.0.0"), row(MUSL, "2.0.0")]
+    assert chosen(linux(), *rows) == f"{GNU} 1.0.0"
+    elsewhere = [row(OPENBSD, version, Status.OK, "openbsd==7.8") for version in ("1.0.0", "2.0.0")]
+    assert chosen(linux(), *rows, *elsewhere) == f"{MUSL} 2.0.0"
+
+
+def test_a_newer_version_that_exists_only_elsewhere_is_told() -> None:
+    rows = [row(GNU, "1.0.0"), row(OPENBSD, "2.0.0", Status.PENDING), row(OPENBSD, "1.0.0")]
+    resolution = resolved(linux(), *rows)
+    assert resolution.chosen == row(GNU, "1.0.0")
+    (passed,) = resolution.passed_over
+    assert passed.reason is Reason.ABSENT
+    assert passed.row == row(GNU, "2.0.0", Status.PENDING)
+    assert passed.message == f"2.0.0 is not built for {GNU}"
+    assert chosen(linux(is_strict=True), *rows) is None
+    pinned = resolved(linux(version="2.0.0"), *rows)
+    assert pinned == Resolution(chosen=None, passed_over=(passed,))
+
+
+@pytest.mark.parametrize("status", [Status.YANKED, Status.REVOKED])
+def test_a_version_that_was_taken_back_elsewhere_is_no_news(status: Status) -> None:
+    rows = (row(GNU, "1.0.0"), row(OPENBSD, "2.0.0", status), row(OPENBSD, "1.0.0"))
+    assert resolved(linux(is_strict=True), *rows) == Resolution(chosen=row(GNU, "1.0.0"))
+
+
 def test_a_host_that_nothing_is_built_for_gets_nothing() -> None:
-    assert resolved(openbsd("7.8"), row(GNU, "1.0.0")) == Resolution(chosen=None)
+    resolution = resolved(openbsd("7.8"), row(GNU, "1.0.0"))
+    assert resolution.chosen is None
+    assert [passed.reason for passed in resolution.passed_over] == [Reason.ABSENT]
+    nowhere = Host(candidates=(), releases={})
+    assert resolved(nowhere, row(GNU, "1.0.0")) == Resolution(chosen=None)
+
+
+def test_without_comparing_versions_they_still_come_newest_first() -> None:
+    numbers = [f"{major}.{minor}.0" for major in (2, 1, 0) for minor in (10, 9, 1)]
+    rows = [row(OPENBSD, number, Status.YANKED) for number in numbers]
+    rows += [row(GNU, number, Status.PENDING) for number in numbers[1::2]]
+    rows += [row(MUSL, number, Status.PENDING) for number in numbers[::2]]
+    assert [str(passed.row.version) for passed in resolved(linux(), *rows).passed_over] == numbers
