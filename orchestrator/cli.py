@@ -1,6 +1,6 @@
 """The way in for a person: argv → command → exit code.
 
-Only argparse is imported here: `--help` must answer at once, and each command imports what it needs.
+Only argparse is imported here: `--help` must answer at once. Each command imports what it needs.
 """
 
 from __future__ import annotations

@@ -103,8 +103,8 @@ def _tell_interrupted(version: Version) -> None:
 
 
 async def _show_plan(operator: Operator, request: ReleaseRequest, *, as_json: bool) -> int:
-    from orchestrator.listing import show_plan
     from orchestrator.core.dry_run import plan_as_data
+    from orchestrator.listing import show_plan
 
     channel = operator.channel(request.version, operator.public_keys())
     # Before `keygen` nothing can be published, so there is nothing to read either.
@@ -133,18 +133,22 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 async def _status(operator: Operator, version: Version | None, *, as_json: bool) -> int:
-    from orchestrator.listing import show_status
     from orchestrator.core.report import row_as_data
+    from orchestrator.jobs import describe_jobs, known_jobs
+    from orchestrator.listing import show_status
 
     keys = operator.public_keys()
     index = await operator.index(operator.channel(version, keys)) if keys else None
     rows = [row for row in index.rows if version in {None, row.version}] if index else []
+    known = known_jobs(operator.dist, operator.inventory.nodes, version)
+    async with operator.connections() as connect:
+        jobs = await describe_jobs(connect, known)
     data: Mapping[str, object] = {
         "project": operator.inventory.project.name,
         "store": operator.store().describe(),
         "serial": index.serial if index else None,
         "published": [row_as_data(row) for row in rows],
-        "jobs": await operator.jobs(version),
+        "jobs": jobs,
     }
     if as_json:
         print(json.dumps(data, indent=2))
@@ -167,7 +171,16 @@ def logs(arguments: argparse.Namespace) -> int:
 
 
 async def _logs(operator: Operator, version: Version, node: Node, *, follow: bool) -> int:
-    raise NotImplementedError
+    from orchestrator.console import write_log
+    from orchestrator.jobs import follow_log, known_jobs, read_log
+
+    known = known_jobs(operator.dist, (node,), version)
+    if not (follow and known):
+        write_log(read_log(operator.dist, version, node))
+        return 0
+    async with operator.connections() as connect:
+        await follow_log(connect, known[0], write_log)
+    return 0
 
 
 def _new_passphrase() -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -262,6 +263,17 @@ def describe_result(result: Result) -> str:
             return f"skipped: {result.reason}"
         case _:
             assert_never(result)
+
+
+def write_log(data: bytes) -> None:
+    """Write a log to standard output: its bytes into a file, made visible on a terminal."""
+    if not sys.stdout.isatty():
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    text = data.decode(errors="replace")
+    sys.stdout.write("".join(char if char in "\n\t" else visible(char) for char in text))
+    sys.stdout.flush()
 
 
 def show_report(report: Report, stream: TextIO) -> None:

@@ -6,10 +6,11 @@ import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from orchestrator.core.errors import OrchestratorError
 from orchestrator.core.events import NodeFinished, ReleaseStarted, SourceReady
 from orchestrator.core.report import Report, exit_code
 from orchestrator.core.result import Built
-from orchestrator.delivery import deliver
+from orchestrator.delivery import Delivery
 from orchestrator.publication import Publication
 
 if TYPE_CHECKING:
@@ -36,11 +37,11 @@ async def make_release(
     try:
         async with asyncio.TaskGroup() as group:
             bundle = group.create_task(_make_bundle(plan, world))
+            delivery = Delivery(plan=plan, bundle=bundle, world=world)
             tasks = [
-                group.create_task(_complete(task, plan, bundle, publication, world))
-                for task in plan.tasks
+                group.create_task(_complete(task, delivery, publication)) for task in plan.tasks
             ]
-    except* Exception as errors:
+    except* OrchestratorError as errors:
         # One error speaks for all: they stop the run for the same reason.
         raise _first(errors) from None
     await publication.finish()
@@ -78,15 +79,11 @@ async def _make_bundle(plan: BuildPlan, world: World) -> Bundle | None:
 
 
 async def _complete(
-    task: BuildTask,
-    plan: BuildPlan,
-    bundle: asyncio.Task[Bundle | None],
-    publication: Publication,
-    world: World,
+    task: BuildTask, delivery: Delivery, publication: Publication
 ) -> tuple[Result, ...]:
     results = []
-    async for result in deliver(task, plan, bundle, world):
-        world.observe(NodeFinished(node=result.node, result=result))
+    async for result in delivery.deliver(task):
+        delivery.world.observe(NodeFinished(node=result.node, result=result))
         if isinstance(result, Built):
             await publication.add(result, stands_for=task.node.name)
         results.append(result)

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 from orchestrator.core.errors import StoreError
 from orchestrator.core.events import Phase, PhaseChanged, Published
 from orchestrator.core.index import Status
-from orchestrator.core.installer import InstallerValues, render_download_page, render_installer
+from orchestrator.core.installer import (
+    InstallerValues,
+    render_download_page,
+    render_installer,
+    summarize_downloads,
+)
 from orchestrator.core.inventory import Policy
 from orchestrator.core.result import Built, Failed, FailureClass
 from orchestrator.stores.publish import (
@@ -190,7 +195,7 @@ async def _publish_installer(plan: BuildPlan, outlet: Outlet, index: Index) -> N
         outlet.store,
         outlet.channel,
         install_script=render_installer(outlet.template, values),
-        page=render_download_page(values, index.rows),
+        page=render_download_page(values, summarize_downloads(index.rows)),
         serial=index.serial,
     )
 

@@ -6,10 +6,13 @@ import re
 from typing import TYPE_CHECKING, Final, assert_never
 
 from orchestrator.core.errors import BuildError
+from orchestrator.core.index import release_order
 from orchestrator.core.result import Floor
 from orchestrator.core.target import OS, Libc
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orchestrator.core.image import Binary
     from orchestrator.core.target import Target
 
@@ -40,6 +43,16 @@ def measure_floors(binary: Binary, target: Target, *, os_release: str | None) ->
             return ()
         case _:
             assert_never(target.os)
+
+
+def join_floors(floors: Iterable[Floor]) -> tuple[Floor, ...]:
+    """Return the floors of several binaries that are shipped together: the highest of each name."""
+    highest: dict[str, Floor] = {}
+    for floor in floors:
+        known = highest.setdefault(floor.name, floor)
+        if release_order(floor.release) > release_order(known.release):
+            highest[floor.name] = floor
+    return tuple(highest.values())
 
 
 def _glibc(binary: Binary) -> tuple[Floor, ...]:

@@ -1,0 +1,339 @@
+"""One node's part of a release: from its task to a checked, packed artifact."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.core.archive import ArchiveEntry, archive_name, pack_archive
+from orchestrator.core.binary import check_binary
+from orchestrator.core.errors import BuildError, NodeError
+from orchestrator.core.events import LogAppended, Phase, PhaseChanged
+from orchestrator.core.floors import join_floors
+from orchestrator.core.inventory import LeakPolicy
+from orchestrator.core.leaks import find_leaks
+from orchestrator.core.plan import fill_command
+from orchestrator.core.result import Artifact, Built, Failed, FailureClass, Skipped
+from orchestrator.nodes.bundle import push_bundle
+from orchestrator.nodes.collect import collect
+from orchestrator.nodes.follow import Follower, LogCursor, follow_job, require_success
+from orchestrator.nodes.gate import Gate, GateBinary, run_gate
+from orchestrator.nodes.job import JobSpec, Queued, Running, job_id, start_job
+from orchestrator.nodes.probe import probe
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable
+    from pathlib import Path
+
+    from orchestrator.core.errors import OrchestratorError
+    from orchestrator.core.plan import BuildPlan, BuildTask, NodeTask
+    from orchestrator.core.result import CollectedBinary, Floor, Result
+    from orchestrator.core.target import Target
+    from orchestrator.nodes.job import Job, JobState
+    from orchestrator.nodes.probe import NodeFacts
+    from orchestrator.nodes.transport import Transport
+    from orchestrator.source import Bundle
+    from orchestrator.world import World
+
+# In the folder of a version and node.
+BUILD_LOG: Final = "build.log"
+JOB_RECORD: Final = "job.json"
+_LOG_TAIL_LINES: Final = 20
+_LOG_TAIL_BYTES: Final = 16 * 1024
+_GATE_TIMEOUT: Final = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What the nodes of one release share; the bundle may still be in the making."""
+
+    plan: BuildPlan
+    bundle: Awaitable[Bundle | None]
+    world: World
+
+    async def deliver(self, task: BuildTask) -> AsyncIterator[Result]:
+        """Yield what became of the task's nodes, in their order.
+
+        A stand-by node takes over when the one before it failed for a reason of the machine,
+        never for a compile error: that would only fail again.
+        """
+        candidates = (task.first, *task.standby)
+        for number, candidate in enumerate(candidates, start=1):
+            result = await _NodeDelivery(self, candidate).run()
+            yield result
+            if not (isinstance(result, Failed) and result.failure_class is FailureClass.MACHINE):
+                for spare in candidates[number:]:
+                    reason = f"stands by for {candidate.node.name}"
+                    yield Skipped(node=spare.node.name, target=spare.node.target, reason=reason)
+                return
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """A machine that can run the binaries; `out` is where they lie there already, if they do."""
+
+    transport: Transport
+    facts: NodeFacts
+    out: str | None
+
+
+class _NodeDelivery:
+    """One node, from its task to its result."""
+
+    def __init__(self, delivery: Delivery, task: NodeTask) -> None:
+        self._plan = delivery.plan
+        self._bundle = delivery.bundle
+        self._world = delivery.world
+        self._task = task
+        self._node = task.node
+        self._folder = delivery.world.dist / str(delivery.plan.version) / task.node.name
+        self._log_path = self._folder / BUILD_LOG
+        self._has_log = False
+
+    async def run(self) -> Built | Failed:
+        begun = self._world.monotonic()
+        try:
+            self._enter(Phase.CONNECTING)
+            async with self._world.connect(self._node) as transport:
+                built = await self._build(transport, begun)
+        except NodeError as error:
+            return self._failed(FailureClass.MACHINE, error)
+        except BuildError as error:
+            return self._failed(FailureClass.BUILD, error)
+        if not built.was_attached:
+            self._world.remember(self._node.name, built.elapsed)
+        return built
+
+    async def _build(self, transport: Transport, begun: float) -> Built:
+        facts = await probe(transport, workdir=self._node.workdir)
+        bundle = await asyncio.shield(asyncio.ensure_future(self._bundle))
+        source = await self._push(transport, facts, bundle)
+        spec = self._spec(facts, source, bundle.digest if bundle else None)
+        job = await start_job(transport, facts, spec, rebuild=self._plan.request.rebuild)
+        self._record(job)
+        await self._follow(transport, job)
+        self._enter(Phase.COLLECTING)
+        names = tuple(name for name, _ in spec.binaries)
+        binaries = await collect(transport, job, names=names, into=self._folder)
+        floors, os_release = await self._gate(
+            _Place(transport=transport, facts=facts, out=f"{job.directory}/out"), binaries
+        )
+        self._enter(Phase.CHECKING)
+        warnings = await asyncio.to_thread(self._scan, facts, binaries)
+        artifact = await asyncio.to_thread(self._pack, binaries, floors, os_release)
+        return Built(
+            node=self._node.name,
+            artifact=artifact,
+            elapsed=timedelta(seconds=self._world.monotonic() - begun),
+            was_attached=job.was_attached,
+            warnings=warnings,
+        )
+
+    async def _push(
+        self, transport: Transport, facts: NodeFacts, bundle: Bundle | None
+    ) -> str | None:
+        if bundle is None:
+            return None
+        self._enter(Phase.PUSHING)
+        folder = await push_bundle(
+            transport,
+            facts,
+            archive=bundle.path,
+            archive_sha256=bundle.archive_sha256,
+            digest=bundle.digest,
+        )
+        return f"{folder}/source/{bundle.subdirectory}".rstrip("/")
+
+    def _spec(self, facts: NodeFacts, source: str | None, digest: str | None) -> JobSpec:
+        node, project = self._node, self._plan.inventory.project
+        command = fill_command(self._task, source=source, jobs=node.jobs or facts.cpus or 1)
+        target_dir = f"{facts.workdir}/target/{node.name}" if self._task.is_kept_warm else None
+        id_ = job_id(
+            project=project.name,
+            version=str(self._plan.version),
+            target=node.target.triple,
+            command=command,
+            source_digest=digest,
+            # Nodes that share a host build in folders of their own, so these are different jobs.
+            env=(*node.env, ("CARGO_TARGET_DIR", target_dir or "")),
+        )
+        names = tuple(f"{name}{node.target.exe_suffix}" for name in project.binaries)
+        out = f"{facts.workdir}/jobs/{id_}/out"
+        paths = self._task.binary_paths or tuple(f"{out}/{name}" for name in names)
+        return JobSpec(
+            id=id_,
+            command=command,
+            binaries=tuple(zip(names, paths, strict=True)),
+            lock=node.group or "host",
+            slots=node.slots,
+            timeout=node.timeout,
+            env=node.env,
+            source=source,
+            target_dir=target_dir,
+        )
+
+    async def _follow(self, transport: Transport, job: Job) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with self._log_path.open("wb", buffering=0) as log:
+            self._has_log = True
+
+            def on_log(data: bytes) -> None:
+                log.write(data)
+                self._world.observe(LogAppended(node=self._node.name, data=data))
+
+            follower = Follower(
+                on_log=on_log,
+                on_state=self._note_state,
+                silence_timeout=self._node.silence_timeout,
+                cursor=LogCursor(),
+            )
+            end = await follow_job(transport, job, follower)
+        require_success(end)
+
+    def _note_state(self, state: JobState) -> None:
+        match state:
+            case Queued():
+                self._enter(Phase.QUEUED)
+            case Running():
+                self._enter(Phase.BUILDING)
+            case _:
+                pass
+
+    async def _gate(
+        self, builder: _Place, binaries: tuple[CollectedBinary, ...]
+    ) -> tuple[tuple[Floor, ...], str | None]:
+        """Check and run the binaries on the node named for it, else where they were built."""
+        if not self._task.gate_nodes:
+            self._enter(Phase.GATING)
+            return await self._check_on(builder, binaries)
+        reasons = []
+        for gate_node in self._task.gate_nodes:
+            self._enter(Phase.GATING, f"on {gate_node.name}")
+            try:
+                async with self._world.connect(gate_node) as transport:
+                    facts = await probe(transport, workdir=gate_node.workdir)
+                    place = _Place(transport=transport, facts=facts, out=None)
+                    return await self._check_on(place, binaries)
+            except NodeError as error:
+                reasons.append(f"{gate_node.name}: {error.message}")
+        raise NodeError(
+            "the build is there, but no node for its gate: " + "; ".join(reasons),
+            hint="run the same command when one is up: only the gate is missing",
+        )
+
+    async def _check_on(
+        self, place: _Place, binaries: tuple[CollectedBinary, ...]
+    ) -> tuple[tuple[Floor, ...], str | None]:
+        target = self._node.target
+        is_bound = target.is_bound_to_os_release
+        os_release = self._node.os_release or place.facts.release if is_bound else None
+        floors = await asyncio.to_thread(_measure, binaries, target, os_release)
+        project = self._plan.inventory.project
+        await run_gate(
+            place.transport,
+            place.facts,
+            binaries=tuple(
+                GateBinary(
+                    name=binary.name,
+                    path=binary.path,
+                    sha256=binary.sha256,
+                    remote_path=f"{place.out}/{binary.name}" if place.out else None,
+                )
+                for binary in binaries
+            ),
+            gate=Gate(
+                version=str(self._plan.version),
+                target=target.triple,
+                name=project.name,
+                version_command=project.version_command,
+                commands=project.gate,
+                timeout=_GATE_TIMEOUT,
+            ),
+        )
+        return floors, os_release
+
+    def _scan(self, facts: NodeFacts, binaries: tuple[CollectedBinary, ...]) -> tuple[str, ...]:
+        needles = {"home path": facts.home, "user name": facts.user}
+        if facts.hostname:
+            needles["host name"] = facts.hostname
+        leaks = tuple(
+            f"{binary.name} holds the {leak}"
+            for binary in binaries
+            for leak in find_leaks(binary.path.read_bytes(), needles)
+        )
+        if leaks and self._plan.inventory.project.leaks is LeakPolicy.REFUSE:
+            hint = "build with --remap-path-prefix, or set `leaks: warn` to publish it all the same"
+            raise BuildError("; ".join(leaks), hint=hint)
+        return leaks
+
+    def _pack(
+        self,
+        binaries: tuple[CollectedBinary, ...],
+        floors: tuple[Floor, ...],
+        os_release: str | None,
+    ) -> Artifact:
+        project, version = self._plan.inventory.project.name, str(self._plan.version)
+        key = f"{self._node.target}{os_release or ''}"
+        data = pack_archive(
+            f"{project}-{version}-{key}",
+            [
+                ArchiveEntry(name=binary.name, data=binary.path.read_bytes(), is_executable=True)
+                for binary in binaries
+            ],
+        )
+        path = self._folder / archive_name(project, version, key)
+        part = path.with_name(f"{path.name}.part")
+        part.write_bytes(data)
+        part.replace(path)
+        return Artifact(
+            version=version,
+            target=self._node.target,
+            os_release=os_release,
+            path=path,
+            size_bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            floors=floors,
+            binaries=binaries,
+        )
+
+    def _record(self, job: Job) -> None:
+        """Leave word of the job for `logs` and `status`; losing it loses nothing."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        record = {"id": job.id, "workdir": job.workdir, "attempt": job.attempt}
+        (self._folder / JOB_RECORD).write_text(json.dumps(record), encoding="utf-8")
+
+    def _failed(self, failure_class: FailureClass, error: OrchestratorError) -> Failed:
+        tail = _last_lines(self._log_path) if self._has_log else ()
+        return Failed(
+            node=self._node.name,
+            target=self._node.target,
+            failure_class=failure_class,
+            message=error.message,
+            hint=error.hint,
+            log_tail=tail,
+            log_path=self._log_path if self._has_log else None,
+        )
+
+    def _enter(self, phase: Phase, detail: str = "") -> None:
+        self._world.observe(PhaseChanged(node=self._node.name, phase=phase, detail=detail))
+
+
+def _measure(
+    binaries: tuple[CollectedBinary, ...], target: Target, os_release: str | None
+) -> tuple[Floor, ...]:
+    return join_floors(
+        floor
+        for binary in binaries
+        for floor in check_binary(binary.path.read_bytes(), target, os_release=os_release)
+    )
+
+
+def _last_lines(log: Path) -> tuple[str, ...]:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()
+    return tuple(lines[-_LOG_TAIL_LINES:])
