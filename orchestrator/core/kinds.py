@@ -217,10 +217,9 @@ class Duration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListOf:
-    """Several values of one kind; INVALID stays in its position."""
+    """One value or several of one kind; INVALID stays in its position."""
 
     item: Kind
-    minimum: int = 0
     unique: bool = False
 
     @property
@@ -232,7 +231,7 @@ class ListOf:
         """Return a tuple."""
         if not isinstance(raw, list):
             return place.refuse(f"must be a list, not {shown(raw)}")
-        if len(raw) < self.minimum:
+        if not raw:
             return place.refuse("is empty")
         values = tuple(self.item.read(each, place.item(index)) for index, each in enumerate(raw))
         if self.unique:
@@ -245,12 +244,8 @@ class ListOf:
 
     def schema(self) -> dict[str, Any]:
         """Return an array."""
-        schema: dict[str, Any] = {"type": "array", "items": self.item.schema()}
-        if self.minimum:
-            schema["minItems"] = self.minimum
-        if self.unique:
-            schema["uniqueItems"] = True
-        return schema
+        schema = {"type": "array", "minItems": 1, "items": self.item.schema()}
+        return schema | ({"uniqueItems": True} if self.unique else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,7 +273,7 @@ class OneOrMany:
 
     @property
     def _many(self) -> ListOf:
-        return ListOf(item=self.item, minimum=1, unique=self.unique)
+        return ListOf(item=self.item, unique=self.unique)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -446,6 +441,8 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 def shown(raw: object) -> str:
     """Return a wrong value for a message: short, one line, nothing that moves a cursor."""
     match raw:
+        case "":
+            return "empty"
         case str():
             cut = raw if len(raw) <= _SHOWN else raw[:_SHOWN] + "..."
             return f"`{cut}`" if cut.isprintable() and cut.isascii() else f"`{cut!a}`"

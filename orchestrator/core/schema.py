@@ -81,8 +81,7 @@ _LOOPBACK: Final = r"(?:127\.0\.0\.1|localhost|\[::1\])"
 
 def _name(what: str) -> Text:
     return Text(
-        words=f"{what} of lower-case letters, digits, `.`, `_` and `-` that starts with a letter "
-        "or digit",
+        words=f"{what} of `a-z 0-9 . _ -` that starts with a letter or digit",
         pattern="[a-z0-9][a-z0-9._-]*",
         max_length=64,
     )
@@ -309,7 +308,7 @@ PROJECT: Final = Record(
         ),
         Field(
             key="binaries",
-            kind=ListOf(item=_name("a file name"), minimum=1, unique=True),
+            kind=ListOf(item=_name("a file name"), unique=True),
             summary="The programs in a release, without `.exe`; without it, one with the "
             "project's name.",
             example=["ballistics"],
@@ -624,7 +623,7 @@ INVENTORY: Final = Record(
         ),
         Field(
             key="nodes",
-            kind=ListOf(item=NODE, minimum=1),
+            kind=ListOf(item=NODE),
             summary="The machines that build.",
             example=[{"name": "local", "host": "local", "target": "host"}],
             required=True,
