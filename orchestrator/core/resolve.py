@@ -20,7 +20,7 @@ class Host:
     """The machine to install on, and what its user asked for.
 
     `candidates` are the targets that run there, best first; `releases` maps floor names to what the
-    host has (`{"glibc": "2.36"}`); a name that is missing is one that could not be found out.
+    host has, as numbers with dots (`{"glibc": "2.36"}`); a missing name could not be found out.
     """
 
     candidates: tuple[str, ...]
@@ -87,8 +87,8 @@ def _in_order(rows: Sequence[Row], host: Host) -> Iterator[Row | PassedOver]:
         if host.version is not None and version != str(host.version):
             continue
         found = [row for own in lists for row in own if str(row.version) == version]
-        own = [row for row in found if row.target in host.candidates]
-        yield from own or _absent(found, host)
+        mine = [row for row in found if row.target in host.candidates]
+        yield from mine or _absent(found, host)
 
 
 def _absent(elsewhere: Sequence[Row], host: Host) -> Iterator[PassedOver]:
