@@ -15,7 +15,10 @@ from orchestrator.core.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_NAME: Final = 100
+# What ustar has room for in its two fields, and a file system in a name.
+MAX_ENTRY: Final = 100
+MAX_FOLDER: Final = 155
+MAX_FILE: Final = 255
 _NAME: Final = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9._+-]*", re.ASCII)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 # 1980-01-01 00:00 UTC: GNU tar calls 1970 implausible, and zip knows nothing earlier.
@@ -42,8 +45,9 @@ def pack_archive(folder: str, entries: Sequence[ArchiveEntry]) -> bytes:
     names = [entry.name for entry in entries]
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"an archive needs files, each with its own name, not {names}")
-    for name in (folder, *names):
-        _require_name(name)
+    _require_name(folder, MAX_FOLDER)
+    for name in names:
+        _require_name(name, MAX_ENTRY)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for entry in sorted(entries, key=lambda entry: entry.name):
@@ -54,23 +58,23 @@ def pack_archive(folder: str, entries: Sequence[ArchiveEntry]) -> bytes:
 def archive_name(project: str, version: str, target_key: str) -> str:
     """Return `<project>-<version>-<target>.tar.gz`; the key has an OS release where it matters."""
     name = f"{project}-{version}-{target_key}.tar.gz"
-    _require_name(name)
+    _require_name(name, MAX_FILE)
     return name
 
 
 def sha256_line(sha256: str, file_name: str) -> str:
     """Return the line that `sha256sum -c` accepts."""
-    _require_name(file_name)
+    _require_name(file_name, MAX_FILE)
     if not _SHA256.fullmatch(sha256):
         raise ConfigError(f"not a SHA-256 in lowercase hex: {sha256[:80]!r}")
     return f"{sha256}  {file_name}\n"
 
 
-def _require_name(name: str) -> None:
-    if len(name) > MAX_NAME or not _NAME.fullmatch(name):
+def _require_name(name: str, limit: int) -> None:
+    if len(name) > limit or not _NAME.fullmatch(name):
         raise ConfigError(
             f"not a safe file name: {name[:120]!r}",
-            hint=f"use at most {MAX_NAME} of A-Z a-z 0-9 . _ + -, and begin with neither . nor -",
+            hint=f"use at most {limit} of A-Z a-z 0-9 . _ + -, and begin with neither . nor -",
         )
 
 

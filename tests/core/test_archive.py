@@ -8,6 +8,7 @@ import io
 import shutil
 import subprocess
 import tarfile
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -70,7 +71,7 @@ def test_the_tars_of_this_machine_unpack_it(command: list[str], tmp_path: Path) 
     assert not readme.stat().st_mode & 0o111
 
 
-BAD_NAMES = ["", ".", "..", ".hidden", "-rf", "a/b", "a b", "a\n", "ä", "a`b", "x" * 101]
+BAD_NAMES = ["", ".", "..", ".hidden", "-rf", "a/b", "a b", "a\n", "ä", "a`b", "x" * 256]
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
@@ -82,6 +83,17 @@ def test_an_unsafe_name_enters_no_archive(name: str) -> None:
         pack_archive(name, [README])
     with pytest.raises(ConfigError, match="safe file name"):
         sha256_line("0" * 64, name)
+
+
+def test_the_longest_names_fit() -> None:
+    folder, name = "f" * 155, "n" * 100
+    entry = ArchiveEntry(name=name, data=b"x", is_executable=True)
+    with tarfile.open(fileobj=io.BytesIO(pack_archive(folder, [entry]))) as tar:
+        assert tar.getnames() == [f"{folder}/{name}"]
+    with pytest.raises(ConfigError, match="safe file name"):
+        pack_archive(folder + "f", [entry])
+    with pytest.raises(ConfigError, match="safe file name"):
+        pack_archive(folder, [replace(entry, name=name + "n")])
 
 
 def test_an_archive_has_files_and_each_name_once() -> None:

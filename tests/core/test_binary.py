@@ -299,6 +299,11 @@ def test_a_refusal_says_what_it_is_and_what_was_wanted() -> None:
             LINUX,
             "the loader /lib/ld-linux-aarch64.so.1",
         ),
+        (
+            replace(GLIBC, interpreter="/lib/ld-musl-x86_64.so.1"),
+            LINUX,
+            "the loader /lib/ld-musl-x86_64.so.1",
+        ),
         (ElfFile(interpreter="/opt/ld.so"), MUSL, "the loader /opt/ld.so"),
         (replace(freebsd(b.AARCH64), interpreter="/opt/x"), FREEBSD_ARM64, "the loader /opt/x"),
         (
@@ -422,6 +427,7 @@ def test_notes_of_other_kinds_and_lengths_are_not_evidence() -> None:
     odd = b.ElfNote(owner="Go", content=b"abc", kind=4)
     binary = read_binary(ElfFile(notes=(odd, build_id, hurd, tag), note_alignment=8).build())
     assert binary.signals == ()
+    assert binary.freebsd_osreldate is None
     assert read_binary(ElfFile(notes=(odd, arch)).build()).netbsd_version is None
 
 

@@ -151,6 +151,8 @@ def without_end(data: bytes) -> bytes:
         (patched(MachoFile().build(), 16, "<I", 1025), "1025 load commands"),
         (patched(MachoFile().build(), 36, "<I", 0), "a load command of 0 bytes"),
         (patched(MachoFile().build(), 36, "<I", 1 << 31), "a load command reaches past"),
+        (patched(MachoFile().build(), 80, "<Q", 1 << 40), "a segment reaches past"),
+        (patched(FULL.build(), 40, "<Q", 0)[:0x240], "a segment reaches past"),
         (MachoFile().build()[:-1], "reaches past its end"),
         (struct.pack(">II", 0xCAFEBABE, 9), "a universal file with 9 parts"),
         (struct.pack(">II", 0xCAFEBABE, 0), "a universal file with 0 parts"),
@@ -171,6 +173,11 @@ def test_a_code_signature_that_is_not_there_is_missed() -> None:
     at = data.index(struct.pack("<II", 0x1D, 16))
     with pytest.raises(BuildError, match="the code signature reaches past"):
         read_binary(patched(data, at + 8, "<I", len(data)))
+
+
+def test_a_mach_o_file_of_the_other_byte_order_is_for_no_target() -> None:
+    data = struct.pack(">8I", 0xFEEDFACF, b.MAC_ARM64, 0, 2, 0, 0, 0, 0)
+    assert read_binary(data).arch is None
 
 
 def test_a_file_without_section_headers_is_read_all_the_same() -> None:

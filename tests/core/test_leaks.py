@@ -43,6 +43,7 @@ def test_windows_text_is_searched_too() -> None:
         ("xalex".encode("utf-16-le"), False),
         ("alexx".encode("utf-16-le"), False),
         (".alex.".encode("utf-16-le"), True),
+        ("alex\u3061".encode("utf-16-le"), True),
     ],
 )
 def test_a_name_counts_as_a_whole_word_only(data: bytes, is_found: bool) -> None:  # noqa: FBT001 -- a parameter of the test
