@@ -58,7 +58,7 @@ class LoopbackNode:
         self.port = 0
         self._host_key = _key(folder / "host_key")
         self._environment = _environment(home, path)
-        self._connections: set[asyncssh.SSHServerConnection] = set()
+        self.connections: set[asyncssh.SSHServerConnection] = set()
         self._server: asyncssh.SSHAcceptor | None = None
 
     @classmethod
@@ -94,7 +94,7 @@ class LoopbackNode:
         self._server = await asyncssh.listen(
             "127.0.0.1",
             port or self.port,
-            server_factory=lambda: _Server(self._connections),
+            server_factory=lambda: _Server(self.connections),
             server_host_keys=[str(self._host_key)],
             authorized_client_keys=f"{self.identity}.pub",
             process_factory=self._run,
@@ -114,7 +114,7 @@ class LoopbackNode:
 
     def disconnect(self) -> None:
         """Cut every link, and go on serving."""
-        for connection in tuple(self._connections):
+        for connection in tuple(self.connections):
             connection.abort()
 
     async def _run(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
@@ -196,17 +196,17 @@ def _spawn(command: str, home: Path, environment: dict[str, str]) -> subprocess.
 
 class _Server(asyncssh.SSHServer):
     def __init__(self, connections: set[asyncssh.SSHServerConnection]) -> None:
-        self._connections = connections
+        self.connections = connections
         self._connection: asyncssh.SSHServerConnection | None = None
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
-        self._connections.add(conn)
+        self.connections.add(conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         if self._connection is not None:
-            self._connections.discard(self._connection)
+            self.connections.discard(self._connection)
 
 
 def _exit_of(popen: subprocess.Popen[bytes]) -> asyncio.Future[int]:
@@ -242,3 +242,7 @@ def _environment(home: Path, path: str) -> dict[str, str]:
     # rustup's `cargo` looks for its toolchains below HOME, which is another one here.
     kept = ("LANG", "RUSTUP_HOME", "CARGO_HOME")
     return login | {name: os.environ[name] for name in kept if name in os.environ}
+
+
+if __name__ == "__main__":
+    main()

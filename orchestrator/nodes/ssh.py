@@ -162,9 +162,9 @@ async def _dial(node: Node, handshakes: asyncio.Semaphore) -> asyncssh.SSHClient
                 hint=f"offered: {await _offered(node)}; one of them belongs into "
                 "its ~/.ssh/authorized_keys",
             ) from error
-        except asyncssh.Error as error:
+        except (asyncssh.Error, ConnectionResetError) as error:
             raise NodeError(
-                f"{_place(node)} broke off the SSH handshake: {error.reason}",
+                f"{_place(node)} broke off the SSH handshake: {_reason(error)}",
                 hint="is it an SSH server? it may also be overloaded, or be refusing this "
                 "machine for some minutes after failed logins: look at its log",
             ) from error
@@ -247,6 +247,7 @@ class _HostKeys:
     def __init__(self, node: Node) -> None:
         self._place = _place(node)
         self._pinned = None if node.host_key is None else _parsed(node.host_key, self._place)
+        self._known = _known_hosts() if self._pinned is None else None
         self._expected: Sequence[asyncssh.SSHKey] = ()
         self.offered: asyncssh.SSHKey | None = None
 
@@ -254,12 +255,15 @@ class _HostKeys:
         self, host: str, address: str, port: int | None
     ) -> tuple[Sequence[asyncssh.SSHKey], ...]:
         """Return the keys, CA keys and revoked keys for a host."""
-        if self._pinned is not None:
-            self._expected = [self._pinned]
+        if self._known is None:
+            self._expected = [self._pinned] if self._pinned is not None else []
             return self._expected, [], []
-        keys, authorities, revoked, *_ = _known_hosts().match(host, address, port)
-        self._expected = keys
-        return keys, authorities, revoked
+        self._expected, authorities, revoked, *_ = self._known.match(host, address, port)
+        if port is not None:
+            # With no key for the port, asyncssh looks up the bare host, and forgets these.
+            for name in (host, address):
+                revoked = [*revoked, *self._known.match(f"[{name}]:{port}", "", None)[2]]
+        return self._expected, authorities, revoked
 
     def refusal(self, error: asyncssh.HostKeyNotVerifiable) -> NodeError:
         """Return what to tell: nobody ever accepts a key by continuing."""
