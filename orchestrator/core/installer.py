@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.index import Status
+from orchestrator.core.signature import artifact_namespace
 from orchestrator.core.template import render_template
 
 if TYPE_CHECKING:
@@ -202,24 +203,15 @@ def _size(size_bytes: int | None) -> str:
 
 
 def _verification(values: InstallerValues) -> str:
-    steps = [
-        "<p>The installer does all of this by itself. By hand, with an archive and the files beside"
-        " it (written here as FILE):</p>",
-        "<pre>sha256sum -c FILE.sha256          # macOS: shasum -a 256 -c FILE.sha256</pre>",
+    commands = ["sha256sum -c FILE.sha256    # macOS: shasum -a 256 -c FILE.sha256"]
+    commands += [f"minisign -V -P {key} -x FILE.minisig -m FILE" for key in values.minisign_keys]
+    commands += [
+        f"echo '{values.project} {key}' > signers\n"
+        f"ssh-keygen -Y verify -f signers -I {values.project} "
+        f"-n {artifact_namespace(values.project)} -s FILE.sshsig < FILE"
+        for key in values.ssh_keys
     ]
-    for key in values.minisign_keys:
-        steps.append(f"<pre>minisign -V -P {escape(key)} -x FILE.minisig -m FILE</pre>")
-    for key in values.ssh_keys:
-        signer = f"{values.project} {key}"
-        command = (
-            f"echo '{signer}' > signers\n"
-            f"ssh-keygen -Y verify -f signers -I {values.project} -n artifact@{values.project}"
-            " -s FILE.sshsig < FILE"
-        )
-        steps.append(f"<pre>{escape(command)}</pre>")
-    if not values.minisign_keys and not values.ssh_keys:
-        steps.append("<p>This project does not sign its releases.</p>")
-    return "\n".join(steps)
+    return "\n".join(f"<pre>{escape(command)}</pre>" for command in commands)
 
 
 _STYLE: Final = """\
@@ -229,7 +221,8 @@ pre { overflow-x: auto; padding: .6rem; border: 1px solid #8888; border-radius: 
 dd { margin: 0; }
 div { overflow-x: auto; }
 table { border-collapse: collapse; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #8888; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; }
+tr { border-bottom: 1px solid #8888; }
 """
 
 _PAGE: Final = """\
@@ -260,6 +253,7 @@ with <code>| sh -s -- --plan</code>; to take everything away again, with
 </tbody>
 </table></div>
 <h2>Verify</h2>
+<p>The installer does this by itself. By hand, with an archive and the files beside it:</p>
 {verification}
 </body>
 </html>

@@ -1,0 +1,338 @@
+"""A published site on loopback and a simulated host: what the tests of install.sh stand on."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import shutil
+import subprocess
+import tarfile
+import threading
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from orchestrator.core.index import Index, Row, Status, join_signed, parse_floor, render_index
+from orchestrator.core.installer import InstallerValues, render_installer
+from orchestrator.core.signature import index_namespace
+from orchestrator.core.version import parse_version
+from orchestrator.signing import FileSigner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+ROOT: Final = Path(__file__).parent.parent
+TEMPLATE: Final = (ROOT / "install.sh.j2").read_text()
+PROJECT: Final = "tool"
+GNU: Final = "x86_64-unknown-linux-gnu"
+MUSL: Final = "x86_64-unknown-linux-musl"
+
+# What every system has; downloaders, hash tools and verifiers are added by the test that is about
+# them.
+BASE_TOOLS: Final = tuple(
+    """
+    [ awk basename cat chmod cut date dd dirname echo env expr false grep gzip head kill ln ls mkdir
+    mktemp mv od printf pwd rm rmdir sed sh sleep sort tail tar test touch tr true wc
+    """.split()  # noqa: SIM905 -- a column of 40 names tells less
+)
+
+# Enough to install with. No verifier: most tests are not about signatures.
+DEFAULT_TOOLS: Final = ("curl", "wget", "sha256sum", "shasum", "perl")
+
+
+def uname(
+    system: str, machine: str, *, processor: str = "unknown", release: str = "1.0", os: str = ""
+) -> str:
+    """Return the shell text of a `uname`; without `os` it does not know -o."""
+    answers = {"-s": system, "-m": machine, "-p": processor, "-r": release, "-o": os}
+    cases = " ".join(f"{flag}) echo '{answer}' ;;" for flag, answer in answers.items() if answer)
+    return f"case $1 in {cases} *) exit 1 ;; esac"
+
+
+LINUX: Final = {
+    "uname": uname("Linux", "x86_64", release="6.1.0-18-amd64", os="GNU/Linux"),
+    "getconf": '[ "$1" = GNU_LIBC_VERSION ] && echo "glibc 2.36"',
+    "id": "echo 1000",
+    # A 64-bit userland, whatever the tests run on.
+    "od": "echo ' 02'",
+}
+
+
+@dataclass(kw_only=True)
+class Site:
+    """One folder of the server: what a project has published."""
+
+    root: Path
+    url: str
+    signer: FileSigner
+    redirects: dict[str, str]
+    project: str = PROJECT
+    serial: int = 7
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def values(self) -> InstallerValues:
+        return InstallerValues(
+            project=self.project,
+            binaries=(self.project,),
+            base_urls=(self.url,),
+            channel="stable",
+            ssh_keys=(self.signer.public.ssh,),
+            minisign_keys=(self.signer.public.minisign,),
+        )
+
+    @property
+    def script(self) -> str:
+        return render_installer(TEMPLATE, self.values)
+
+    @property
+    def index(self) -> Path:
+        return self.root / "stable.idx"
+
+    def add(
+        self,
+        version: str,
+        target: str = GNU,
+        *,
+        status: Status = Status.OK,
+        floors: str = "",
+        program: str | None = None,
+    ) -> Row:
+        """Add a row, and for anything but a pending one the archive that it names."""
+        row = Row(
+            target=target,
+            version=parse_version(version),
+            status=status,
+            floors=tuple(parse_floor(floor) for floor in floors.split(",") if floor),
+        )
+        if status is not Status.PENDING:
+            row = self._packed(row, program or f'#!/bin/sh\necho "{self.project} {version}"\n')
+        self.rows.append(row)
+        return row
+
+    def _packed(self, row: Row, program: str) -> Row:
+        key = row.target + (row.exact_release or "")
+        folder = f"{self.project}-{row.version}-{key}"
+        path = f"releases/{row.version}/{key}/{folder}.tar.gz"
+        archive = pack({f"{folder}/{self.project}": program.encode()})
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(archive)
+        return self.relisted(replace(row, path=path), archive)
+
+    def relisted(self, row: Row, archive: bytes) -> Row:
+        """Return the row as it would be for other bytes."""
+        return replace(row, size_bytes=len(archive), sha256=hashlib.sha256(archive).hexdigest())
+
+    def archive(self, row: Row) -> Path:
+        assert row.path is not None
+        return self.root / row.path
+
+    def publish(self, *, expires_in: timedelta = timedelta(days=90)) -> None:
+        """Sign and write the index of all rows; they must be in the order that an index has."""
+        today = datetime.now(UTC).date()
+        expires = today + expires_in
+        index = Index(
+            project=self.project,
+            channel="stable",
+            serial=self.serial,
+            issued=min(today, expires),
+            expires=expires,
+            rows=tuple(self.rows),
+        )
+        self.publish_text(render_index(index))
+
+    def publish_text(self, text: str) -> None:
+        """Sign and write any text as the index."""
+        namespace = index_namespace(PROJECT)
+        signatures = self.signer.sign(text.encode(), namespace=namespace, comment="index")
+        self.index.write_text(join_signed(text, signatures.sshsig, signatures.minisig))
+
+
+def pack(files: Mapping[str, bytes]) -> bytes:
+    """Return a .tar.gz of executable files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.mode = 0o755
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return gzip.compress(buffer.getvalue(), mtime=0)
+
+
+@dataclass(kw_only=True)
+class Server:
+    """The HTTP server that all sites of a test session share."""
+
+    root: Path
+    url: str
+    redirects: dict[str, str]
+    signer: FileSigner
+    _count: int = 0
+
+    def site(self) -> Site:
+        """Return a new, empty site."""
+        self._count += 1
+        root = self.root / str(self._count)
+        root.mkdir()
+        return Site(
+            root=root, url=f"{self.url}/{self._count}", signer=self.signer, redirects=self.redirects
+        )
+
+
+def serve(root: Path) -> Iterator[Server]:
+    """Yield a server of the folder on loopback."""
+    redirects: dict[str, str] = {}
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, directory=str(root), **kwargs)
+
+        def do_GET(self) -> None:
+            if self.path in redirects:
+                self.send_response(302)
+                self.send_header("Location", redirects[self.path])
+                self.end_headers()
+            else:
+                super().do_GET()
+
+        def log_message(self, *args: object) -> None:
+            del args
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield Server(
+            root=root,
+            url=f"http://127.0.0.1:{server.server_port}",
+            redirects=redirects,
+            signer=FileSigner(Ed25519PrivateKey.generate()),
+        )
+        server.shutdown()
+        thread.join()
+
+
+@dataclass(kw_only=True)
+class Host:
+    """A machine to install on: a scratch home, and nothing on PATH but what its system has."""
+
+    root: Path
+    path: list[str] = field(default_factory=list)
+    shell: Path = Path("/bin/sh")
+
+    def __post_init__(self) -> None:
+        for folder in (self.home, self.shims, self.temporary):
+            folder.mkdir(parents=True)
+        self.path = [str(self.shims)]
+        self.simulate(LINUX)
+        self.provide(*BASE_TOOLS, *DEFAULT_TOOLS)
+
+    @property
+    def home(self) -> Path:
+        return self.root / "home of a user"
+
+    @property
+    def bin(self) -> Path:
+        return self.home / ".local/bin"
+
+    @property
+    def binary(self) -> Path:
+        return self.bin / PROJECT
+
+    @property
+    def receipt(self) -> Path:
+        return self.home / ".config" / PROJECT / "receipt"
+
+    @property
+    def shims(self) -> Path:
+        return self.root / "shims"
+
+    @property
+    def temporary(self) -> Path:
+        return self.root / "tmp dir"
+
+    def simulate(self, tools: Mapping[str, str]) -> None:
+        """Put tools, given as shell text, before all others."""
+        for name, text in tools.items():
+            shim = self.shims / name
+            shim.unlink(missing_ok=True)
+            shim.write_text(f"#!/bin/sh\n{text}\n")
+            shim.chmod(0o755)
+
+    def provide(self, *tools: str) -> None:
+        """Put tools of this machine on PATH, if it has them; a simulated one stays."""
+        for name in tools:
+            found = shutil.which(name)
+            if found and not (self.shims / name).exists():
+                (self.shims / name).symlink_to(found)
+
+    def provide_only(self, *tools: str) -> None:
+        """Leave these tools, the simulated ones, and what every system has."""
+        for name in DEFAULT_TOOLS:
+            if (self.shims / name).is_symlink():
+                (self.shims / name).unlink()
+        self.provide(*tools)
+
+    def run(
+        self, script: str, *arguments: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Pipe the script into the shell, as `curl … | sh -s -- ARGUMENTS` does."""
+        # posh has no -s; without arguments it reads its input all the same.
+        options = ["-s", "--", *arguments] if arguments else []
+        environment = {
+            "HOME": str(self.home),
+            "PATH": ":".join(self.path),
+            "SHELL": "/bin/sh",
+            "TMPDIR": str(self.temporary),
+            "XDG_BIN_HOME": str(self.bin),
+        }
+        return subprocess.run(
+            [self.shell, *options],
+            input=script,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            cwd=self.root,
+            env=environment | dict(env or {}),
+        )
+
+    def tree(self) -> dict[str, tuple[int, bytes]]:
+        """Return every file and folder that an installer could have touched, with its content."""
+        return {
+            str(path.relative_to(self.root)): (path.lstat().st_mode, _content(path))
+            for top in (self.home, self.temporary)
+            for path in sorted(top.rglob("*"))
+        }
+
+
+def _content(path: Path) -> bytes:
+    if path.is_symlink():
+        return str(path.readlink()).encode()
+    return path.read_bytes() if path.is_file() else b""
+
+
+def as_shell(folder: Path, program: str) -> Path:
+    """Return a shell that is called by the name `sh`, which is how it learns to be one."""
+    found = shutil.which(program)
+    assert found is not None
+    link = folder / program / "sh"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(found)
+    return link
+
+
+def said(result: subprocess.CompletedProcess[str]) -> str:
+    """Return everything that was printed."""
+    return result.stdout + result.stderr
+
+
+def verdicts(plan: str) -> Sequence[str]:
+    """Return the candidate lines of a `--plan`."""
+    return [line.strip() for line in plan.splitlines() if line.startswith("  ")]

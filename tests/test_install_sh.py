@@ -1,0 +1,1005 @@
+"""The rendered installer, run by real shells against a real server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from orchestrator.core.index import Status
+from orchestrator.core.installer import render_installer
+from orchestrator.core.resolve import Host as ResolvingHost
+from orchestrator.core.resolve import resolve
+from orchestrator.signing import FileSigner
+from tests.installer_site import (
+    BASE_TOOLS,
+    GNU,
+    MUSL,
+    PROJECT,
+    ROOT,
+    TEMPLATE,
+    Host,
+    Server,
+    Site,
+    as_shell,
+    pack,
+    said,
+    serve,
+    uname,
+    verdicts,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+SHELLS: Final = ("dash", "bash", "busybox", "mksh", "ksh93", "yash", "posh", "zsh")
+VERIFIERS: Final = ("ssh-keygen", "minisign", "signify-openbsd", "openssl")
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("curl") or shutil.which("wget")), reason="needs curl or wget"
+)
+
+
+# Where `make` puts shellcheck and shfmt.
+os.environ["PATH"] += f":{Path(sys.executable).parent}"
+
+
+def needs(tool: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(shutil.which(tool) is None, reason=f"needs {tool}")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from serve(tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture
+def site(server: Server) -> Site:
+    return server.site()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(root=tmp_path / "host")
+
+
+def assert_untouched(host: Host, action: Callable[[], subprocess.CompletedProcess[str]]) -> str:
+    """Run what must be refused; return what was printed."""
+    before = host.tree()
+    result = action()
+    assert result.returncode == 1, said(result)
+    assert host.tree() == before
+    assert result.stderr.count("\nerror: ") + result.stderr.startswith("error: ") == 1
+    return said(result)
+
+
+# Every shell
+
+
+@pytest.mark.parametrize("shell", [pytest.param(name, marks=needs(name)) for name in SHELLS])
+def test_it_installs_upgrades_and_uninstalls_in_every_shell(
+    site: Site, host: Host, shell: str
+) -> None:
+    host.shell = as_shell(host.root / "shells", shell)
+    host.provide(*VERIFIERS)
+    before = host.tree()
+    # busybox prefers its own uname to the simulated one.
+    environment = {"XDG_BIN_HOME": str(host.bin)}
+    script = site.script.replace("wanted_target=''", f"wanted_target='{GNU}'")
+    site.add("1.0.0", floors="glibc>=2.17")
+    site.publish()
+    result = host.run(script, env=environment)
+    assert result.returncode == 0, said(result)
+    assert result.stderr.endswith(f"installed tool 1.0.0 to {host.binary}\n")
+    assert result.stdout == ""
+    site.rows.clear()
+    site.add("1.1.0")
+    site.publish()
+    assert host.run(script, env=environment).returncode == 0
+    assert subprocess.check_output([host.binary], text=True) == "tool 1.1.0\n"
+    assert not list(host.temporary.iterdir())
+    # As a file: posh takes no arguments beside a script on standard input.
+    result = host.run(script.replace("action=install", "action=uninstall"), env=environment)
+    assert result.returncode == 0, said(result)
+    assert host.tree() == before
+
+
+@pytest.mark.parametrize(
+    "shell", [pytest.param(name, marks=needs(name)) for name in ("zsh", "ksh93", "bash")]
+)
+def test_it_installs_in_a_shell_that_goes_by_its_own_name(
+    site: Site, host: Host, shell: str
+) -> None:
+    found = shutil.which(shell)
+    assert found is not None
+    host.shell = Path(found)
+    site.add("1.1.0", status=Status.PENDING)
+    site.add("1.0.0", floors="glibc>=2.17")
+    site.publish()
+    result = host.run(site.script, f"--prefix={host.home}/a b")
+    assert result.returncode == 0, said(result)
+    assert result.stderr.endswith(f"installed tool 1.0.0 to {host.home}/a b/bin/tool\n")
+
+
+# Hosts
+
+DARWIN: Final = {"sw_vers": "echo 14.5", "arch": "exit 1"}
+
+
+def on_linux(machine: str, **tools: str) -> dict[str, str]:
+    return {"uname": uname("Linux", machine, release="6.1.0", os="GNU/Linux"), **tools}
+
+
+def on_mac(machine: str, **tools: str) -> dict[str, str]:
+    processor = {"arm64": "arm", "x86_64": "i386"}[machine]
+    return {"uname": uname("Darwin", machine, processor=processor), **DARWIN, **tools}
+
+
+def on_bsd(system: str, machine: str, processor: str, release: str, **tools: str) -> dict[str, str]:
+    return {"uname": uname(system, machine, processor=processor, release=release), **tools}
+
+
+NO_GLIBC: Final = {"getconf": "echo 'getconf: unknown variable' >&2; exit 1"}
+MUSL_LDD: Final = "{ echo 'musl libc (x86_64)'; echo 'Version 1.2.3'; } >&2; exit 1"
+GLIBC_LDD: Final = "echo 'ldd (GNU libc) 2.17'; echo 'Copyright'"
+
+HOSTS: Final = {
+    "Linux x86_64": (on_linux("x86_64"), f"{GNU} {MUSL}", "linux=6.1.0 glibc=2.36"),
+    "Linux x86_64, only ldd": (
+        on_linux("x86_64", **NO_GLIBC, ldd=GLIBC_LDD),
+        f"{GNU} {MUSL}",
+        "linux=6.1.0 glibc=2.17",
+    ),
+    "Linux x86_64, musl": (on_linux("x86_64", **NO_GLIBC, ldd=MUSL_LDD), MUSL, "linux=6.1.0"),
+    "Linux x86_64, 32-bit userland": (on_linux("x86_64", od="echo ' 01'"), None, ""),
+    "Linux aarch64": (
+        on_linux("aarch64"),
+        "aarch64-unknown-linux-gnu aarch64-unknown-linux-musl",
+        "linux=6.1.0 glibc=2.36",
+    ),
+    "Linux aarch64, 32-bit userland": (
+        on_linux("aarch64", od="echo ' 01'"),
+        "armv7-unknown-linux-gnueabihf armv7-unknown-linux-musleabihf",
+        "linux=6.1.0 glibc=2.36",
+    ),
+    "Linux armv7": (
+        on_linux("armv7l", od="echo ' 01'"),
+        "armv7-unknown-linux-gnueabihf armv7-unknown-linux-musleabihf",
+        "linux=6.1.0 glibc=2.36",
+    ),
+    "Linux armv7, musl": (
+        on_linux("armv7l", **NO_GLIBC, ldd=MUSL_LDD),
+        "armv7-unknown-linux-musleabihf",
+        "linux=6.1.0",
+    ),
+    "Linux riscv64": (
+        on_linux("riscv64"),
+        "riscv64gc-unknown-linux-gnu riscv64gc-unknown-linux-musl",
+        "linux=6.1.0 glibc=2.36",
+    ),
+    "Linux armv6": (on_linux("armv6l"), None, ""),
+    "Linux i686": (on_linux("i686"), None, ""),
+    "Linux mips64": (on_linux("mips64"), None, ""),
+    "Android": (
+        {"uname": uname("Linux", "aarch64", release="5.10.1", os="Android"), **NO_GLIBC},
+        "aarch64-linux-android aarch64-unknown-linux-musl",
+        "linux=5.10.1",
+    ),
+    "WSL": (
+        {"uname": uname("Linux", "x86_64", release="5.15.1-microsoft-standard-WSL2")},
+        f"{GNU} {MUSL}",
+        "linux=5.15.1 glibc=2.36",
+    ),
+    "Mac arm64": (on_mac("arm64", sysctl="echo 1"), "aarch64-apple-darwin", "macos=14.5"),
+    "Mac arm64 with Rosetta": (
+        on_mac("arm64", sysctl="echo 1", arch="exit 0"),
+        "aarch64-apple-darwin x86_64-apple-darwin",
+        "macos=14.5",
+    ),
+    "Mac arm64, in a Rosetta shell": (
+        on_mac("x86_64", sysctl="echo 1"),
+        "aarch64-apple-darwin x86_64-apple-darwin",
+        "macos=14.5",
+    ),
+    "Mac x86_64, key absent": (
+        on_mac("x86_64", sysctl="echo 'unknown oid' >&2; exit 1"),
+        "x86_64-apple-darwin",
+        "macos=14.5",
+    ),
+    "Mac x86_64, key 0": (on_mac("x86_64", sysctl="echo 0"), "x86_64-apple-darwin", "macos=14.5"),
+    "FreeBSD amd64": (
+        on_bsd("FreeBSD", "amd64", "amd64", "15.0", **{"freebsd-version": "echo 14.3-RELEASE-p5"}),
+        "x86_64-unknown-freebsd",
+        "freebsd=14.3",
+    ),
+    "FreeBSD arm64": (
+        on_bsd("FreeBSD", "arm64", "aarch64", "14.3-RELEASE"),
+        "aarch64-unknown-freebsd",
+        "freebsd=14.3",
+    ),
+    "FreeBSD armv7": (
+        on_bsd("FreeBSD", "arm", "armv7", "14.3-RELEASE"),
+        "armv7-unknown-freebsd",
+        "freebsd=14.3",
+    ),
+    "FreeBSD riscv64": (
+        on_bsd("FreeBSD", "riscv", "riscv64", "14.3-RELEASE"),
+        "riscv64gc-unknown-freebsd",
+        "freebsd=14.3",
+    ),
+    "FreeBSD powerpc": (on_bsd("FreeBSD", "powerpc", "powerpc64le", "14.3"), None, ""),
+    "OpenBSD amd64": (
+        on_bsd("OpenBSD", "amd64", "amd64", "7.8"),
+        "x86_64-unknown-openbsd",
+        "openbsd=7.8",
+    ),
+    "OpenBSD arm64": (
+        on_bsd("OpenBSD", "arm64", "aarch64", "7.8"),
+        "aarch64-unknown-openbsd",
+        "openbsd=7.8",
+    ),
+    "NetBSD amd64": (
+        on_bsd("NetBSD", "amd64", "x86_64", "10.1_STABLE"),
+        "x86_64-unknown-netbsd",
+        "netbsd=10.1",
+    ),
+    "NetBSD arm64": (
+        on_bsd("NetBSD", "evbarm", "aarch64", "10.1"),
+        "aarch64-unknown-netbsd",
+        "netbsd=10.1",
+    ),
+    "NetBSD 32-bit arm": (on_bsd("NetBSD", "evbarm", "earmv7hf", "10.1"), None, ""),
+    "DragonFly": (
+        on_bsd("DragonFly", "x86_64", "x86_64", "6.4-RELEASE"),
+        "x86_64-unknown-dragonfly",
+        "dragonfly=6.4",
+    ),
+    "illumos": (
+        {"uname": uname("SunOS", "i86pc", processor="i386", release="5.11", os="illumos")},
+        "x86_64-unknown-illumos",
+        "",
+    ),
+    "Solaris": ({"uname": uname("SunOS", "i86pc", os="Solaris")}, None, ""),
+    "Windows": ({"uname": uname("MINGW64_NT-10.0", "x86_64", os="Msys")}, None, ""),
+    "Haiku": ({"uname": uname("Haiku", "x86_64")}, None, ""),
+}
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_a_host_gets_its_targets_or_a_refusal(site: Site, host: Host, name: str) -> None:
+    tools, candidates, facts = HOSTS[name]
+    host.simulate(tools)
+    # The functions of the script itself, up to where the network would be needed.
+    definitions, call, _ = site.script.partition('    main "$@"\n')
+    assert call
+    steps = 'read_options; find_home; detect_host; choose_target; echo "$candidates|$facts"'
+    script = f"{definitions}{steps}\n}}\n"
+    result = host.run(script)
+    if candidates is None:
+        assert result.returncode == 1
+        assert result.stderr.startswith("error: this installer knows no target for this host (")
+        assert "--target" in result.stderr
+        assert "from source with cargo" in result.stderr
+        assert result.stderr.count("\n") == 1
+    else:
+        assert result.stdout == f"{candidates}|{facts}\n", result.stderr
+
+
+# Which version
+
+
+def choose(host: Host, site: Site, *arguments: str) -> str:
+    site.publish()
+    result = host.run(site.script, "--no-modify-path", *arguments)
+    assert result.returncode == 0, said(result)
+    return result.stderr
+
+
+def test_a_pending_version_is_explained_and_the_one_before_is_installed(
+    site: Site, host: Host
+) -> None:
+    site.add("1.1.0", MUSL, status=Status.PENDING)
+    site.rows.insert(0, site.add("1.1.0", GNU, status=Status.PENDING))
+    site.rows = [site.rows[0]]
+    site.add("1.0.0")
+    text = choose(host, site)
+    assert f"1.1.0 is not built for {GNU} yet: installing 1.0.0\n" in text
+    assert subprocess.check_output([host.binary], text=True) == "tool 1.0.0\n"
+
+
+def test_a_version_that_only_others_have_is_explained_too(site: Site, host: Host) -> None:
+    site.add("1.1.0", "x86_64-apple-darwin")
+    site.add("1.0.0", "x86_64-apple-darwin")
+    site.add("1.0.0", GNU)
+    assert f"1.1.0 is not built for {GNU}: installing 1.0.0\n" in choose(host, site)
+
+
+def test_a_floor_is_compared_before_anything_is_downloaded(site: Site, host: Host) -> None:
+    site.archive(site.add("1.1.0", floors="glibc>=2.100")).unlink()
+    site.add("1.0.0", floors="glibc>=2.9")
+    text = choose(host, site)
+    assert f"1.1.0 for {GNU} needs glibc 2.100 or newer, and this host has 2.36" in text
+    assert "installed tool 1.0.0" in text
+
+
+def test_a_static_build_comes_before_an_older_version(site: Site, host: Host) -> None:
+    site.add("1.1.0", GNU, floors="glibc>=2.39")
+    site.add("1.0.0", GNU)
+    site.add("1.1.0", MUSL)
+    text = choose(host, site)
+    assert f": installing 1.1.0 for {MUSL}\n" in text
+    assert "installed tool 1.1.0" in text
+
+
+def test_openbsd_gets_the_build_for_its_own_release(site: Site, host: Host) -> None:
+    host.simulate(on_bsd("OpenBSD", "amd64", "amd64", "7.8"))
+    target = "x86_64-unknown-openbsd"
+    site.add("1.1.0", target, floors="openbsd==7.9")
+    site.add("1.0.0", target, floors="openbsd==7.9")
+    row = site.add("1.0.0", target, floors="openbsd==7.8")
+    assert row.path is not None
+    assert "/x86_64-unknown-openbsd7.8/" in row.path
+    text = choose(host, site)
+    assert (
+        f"1.1.0 for {target} needs openbsd 7.9, and this host has 7.8: installing 1.0.0\n" in text
+    )
+    assert "1.0.0 for" not in text
+    assert "installed tool 1.0.0" in text
+
+
+def test_a_yanked_version_is_installed_only_when_asked_for(site: Site, host: Host) -> None:
+    site.add("1.2.0", status=Status.REVOKED)
+    site.add("1.1.0", status=Status.YANKED)
+    site.add("1.0.0")
+    assert "installed tool 1.0.0" in choose(host, site)
+    assert "installed tool 1.1.0" in choose(host, site, "--version", "v1.1.0")
+    text = assert_untouched(host, lambda: host.run(site.script, "--version=1.2.0"))
+    assert f"1.2.0 for {GNU} was revoked" in text
+
+
+def test_strict_refuses_an_older_version_but_not_another_target(site: Site, host: Host) -> None:
+    site.add("1.1.0", GNU, status=Status.PENDING)
+    site.add("1.0.0", GNU)
+    site.publish()
+    text = assert_untouched(host, lambda: host.run(site.script, "--strict"))
+    assert "1.0.0 is older than 1.1.0, and --strict was given" in text
+    site.add("1.1.0", MUSL)
+    assert "installed tool 1.1.0" in choose(host, site, "--strict")
+
+
+def test_a_version_or_target_that_does_not_exist_is_refused(site: Site, host: Host) -> None:
+    site.add("1.0.0")
+    site.publish()
+    for arguments in (["--version", "3.0.0"], ["--target", "m68k-unknown-none"]):
+        text = assert_untouched(host, lambda: host.run(site.script, *arguments))  # noqa: B023 -- runs now
+        assert "nothing to install on this host (Linux x86_64, glibc 2.36)" in text
+        assert arguments[1] in text
+
+
+def test_the_installer_and_the_coordinator_choose_the_same_row(site: Site, host: Host) -> None:
+    for version, gnu, musl in (
+        ("1.4.0", (Status.PENDING, ""), None),
+        ("1.3.0", (Status.OK, "glibc>=2.40"), (Status.REVOKED, "")),
+        ("1.2.0", (Status.YANKED, ""), (Status.PENDING, "")),
+        ("1.2.0-rc.1", None, (Status.OK, "")),
+        ("1.1.0", (Status.OK, "glibc>=2.36"), (Status.OK, "")),
+    ):
+        for target, row in ((GNU, gnu), (MUSL, musl)):
+            if row is not None:
+                site.add(version, target, status=row[0], floors=row[1])
+    site.rows.sort(key=lambda row: row.target)
+    site.publish()
+    text = said(host.run(site.script, "--plan"))
+    resolution = resolve(
+        site.rows, ResolvingHost(candidates=(GNU, MUSL), releases={"glibc": "2.36"})
+    )
+    assert resolution.chosen is not None
+    expected = [f"{each.row.version} {each.row.target}: refused" for each in resolution.passed_over]
+    expected.append(f"{resolution.chosen.version} {resolution.chosen.target}: taken")
+    assert [
+        line[: len(want)] for line, want in zip(verdicts(text), expected, strict=False)
+    ] == expected
+
+
+def test_a_plan_tells_everything_and_changes_nothing(site: Site, host: Host) -> None:
+    site.add("1.1.0", status=Status.PENDING)
+    site.add("1.0.0")
+    site.publish()
+    before = host.tree()
+    result = host.run(site.script, "--plan")
+    assert result.returncode == 0, said(result)
+    assert host.tree() == before
+    assert "host: Linux x86_64, glibc 2.36\n" in result.stdout
+    assert verdicts(result.stdout) == [
+        f"1.1.0 {GNU}: refused: 1.1.0 is not built for {GNU} yet",
+        f"1.0.0 {GNU}: taken",
+    ]
+    for line in (
+        f"would add: {host.binary}",
+        f"would write: {host.receipt}",
+        f"would edit: {host.home}/.profile",
+    ):
+        assert f"{line}\n" in result.stdout
+
+
+def test_a_build_that_cannot_run_here_is_passed_over(site: Site, host: Host) -> None:
+    site.add("1.1.0", GNU, program="#!/nonexistent/loader\n")
+    site.add("1.0.0", GNU)
+    site.add("1.1.0", MUSL, program="#!/bin/sh\necho 'no such symbol' >&2\nexit 1\n")
+    site.publish()
+    result = host.run(site.script)
+    assert result.returncode == 0, said(result)
+    assert f"1.1.0 for {GNU} cannot run here (exit status 12" in result.stderr
+    assert f"1.1.0 for {MUSL} cannot run here (exit status 1: no such symbol)" in result.stderr
+    assert "installed tool 1.0.0" in result.stderr
+    site.rows = [row for row in site.rows if str(row.version) == "1.1.0"]
+    site.publish()
+    text = assert_untouched(host, lambda: host.run(site.script))
+    assert "no build of tool runs on this host" in text
+
+
+def test_a_build_that_never_ends_is_stopped(site: Site, host: Host) -> None:
+    site.add("1.1.0", program="#!/bin/sh\nexec sleep 60\n")
+    site.add("1.0.0")
+    site.publish()
+    script = site.script.replace("TRIAL_SECONDS=20", "TRIAL_SECONDS=1")
+    for tool in ("perl", "timeout"):
+        host.provide_only("curl", "wget", "sha256sum", "shasum", tool)
+        result = host.run(script, f"--prefix={host.home}/{tool}")
+        assert result.returncode == 0, said(result)
+        assert "1.1.0 for x86_64-unknown-linux-gnu cannot run here" in result.stderr
+        assert "installed tool 1.0.0" in result.stderr
+
+
+# Trust
+
+
+@pytest.fixture
+def published(site: Site) -> Site:
+    site.add("1.0.0")
+    site.publish()
+    return site
+
+
+def flip(file: Path, offset: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[offset] ^= 1
+    file.write_bytes(content)
+
+
+def test_one_changed_byte_of_the_archive_is_refused(published: Site, host: Host) -> None:
+    archive = published.archive(published.rows[0])
+    flip(archive, archive.stat().st_size // 2)
+    text = assert_untouched(host, lambda: host.run(published.script))
+    assert "the SHA-256 of http" in text
+    archive.write_bytes(archive.read_bytes()[:-1])
+    assert " bytes instead of " in assert_untouched(host, lambda: host.run(published.script))
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["orchestrator-index 1", "serial 7", "ok\t", "U1NIU0lH", "RW", "trusted comment: index\n"],
+)
+@needs("ssh-keygen")
+@needs("minisign")
+def test_one_changed_byte_of_the_index_or_of_a_signature_is_refused(
+    published: Site, host: Host, place: str
+) -> None:
+    host.provide(*VERIFIERS)
+    flip(published.index, published.index.read_text().rindex(place) + len(place) - 1)
+    assert_untouched(host, lambda: host.run(published.script))
+
+
+def without_block(text: str, first: str, last: str) -> str:
+    start = text.index(first)
+    return text[:start] + text[text.index(last, start) + len(last) :]
+
+
+def test_a_missing_signature_is_a_bad_one(published: Site, host: Host) -> None:
+    text = published.index.read_text()
+    published.index.write_text(
+        without_block(text, "-----BEGIN SSH", "-----END SSH SIGNATURE-----\n")
+    )
+    assert "the SSH signature of http" in assert_untouched(host, lambda: host.run(published.script))
+    published.index.write_text(text[: text.index("untrusted comment")])
+    assert "the minisign signature of http" in assert_untouched(
+        host, lambda: host.run(published.script)
+    )
+
+
+@needs("ssh-keygen")
+def test_an_index_signed_by_another_key_is_refused(published: Site, host: Host) -> None:
+    host.provide(*VERIFIERS)
+    script = published.script
+    published.signer = FileSigner(Ed25519PrivateKey.generate())
+    published.publish()
+    assert "is bad: refusing" in assert_untouched(host, lambda: host.run(script))
+
+
+def test_bytes_after_the_signatures_are_ignored(published: Site, host: Host) -> None:
+    text = published.index.read_text()
+    row = next(line for line in text.splitlines() if line.startswith(GNU))
+    published.index.write_text(f"{text}{row.replace('1.0.0', '9.9.9')}\n#end 2\n")
+    result = host.run(published.script)
+    assert "installed tool 1.0.0" in result.stderr
+    published.index.write_text(f"{row.replace('1.0.0', '9.9.9')}\n{text}")
+    assert_untouched(host, lambda: host.run(published.script))
+
+
+def test_a_signed_index_that_is_not_meant_for_this_is_refused(site: Site, host: Host) -> None:
+    site.add("1.0.0")
+    site.publish()
+    script = site.script
+    signed = site.index.read_text()
+    text = signed[: signed.index("-----BEGIN")]
+    for old, new, reason in (
+        ("#project tool", "#project other", "is the index of other, not of tool"),
+        ("#channel stable", "#channel beta", "is of channel beta, not stable"),
+        ("#end 1", "#end 2", "says that it has 2 rows and has 1"),
+        ("-index 1", "-index 2", "is in a format newer than this installer"),
+        ("\treleases/", "\t../releases/", "has a malformed row"),
+        ("\treleases/", "\t/releases/", "has a malformed row"),
+        ("\tok\t", "\tok;id\t", "has a malformed row"),
+        ("#serial 7", "#serial 7\n#serial 8", "says #serial twice"),
+        ("#serial 7\n", "", "has no serial"),
+    ):
+        site.publish_text(text.replace(old, new))
+        refused = assert_untouched(host, lambda: host.run(script))
+        assert reason in refused
+
+
+def test_a_lower_serial_than_the_receipt_has_is_refused(published: Site, host: Host) -> None:
+    assert host.run(published.script).returncode == 0
+    published.serial = 6
+    published.publish()
+    text = assert_untouched(host, lambda: host.run(published.script))
+    assert "is older (serial 6) than what was installed from before (serial 7)" in text
+    published.serial = 10
+    published.publish()
+    assert host.run(published.script).returncode == 0
+
+
+def test_an_expired_index_is_refused_unless_it_is_allowed(site: Site, host: Host) -> None:
+    site.add("1.0.0")
+    site.publish(expires_in=timedelta(days=-2))
+    text = assert_untouched(host, lambda: host.run(site.script))
+    assert "the index expired on" in text
+    assert "--allow-expired" in text
+    result = host.run(site.script, "--allow-expired")
+    assert result.returncode == 0, said(result)
+
+
+@pytest.mark.parametrize("verifier", [pytest.param(name, marks=needs(name)) for name in VERIFIERS])
+def test_each_verifier_alone_accepts_the_good_and_refuses_the_bad(
+    published: Site, host: Host, verifier: str
+) -> None:
+    host.provide(verifier)
+    plan = host.run(published.script, "--plan", "--require-signature")
+    assert plan.returncode == 0, said(plan)
+    assert f"signature: {verifier}\n" in plan.stdout
+    flip(published.index, published.index.read_text().index("#serial 7") + 8)
+    assert "is bad: refusing" in assert_untouched(host, lambda: host.run(published.script))
+
+
+def test_a_tool_that_believes_or_knows_nothing_is_no_verifier(published: Site, host: Host) -> None:
+    host.simulate({"ssh-keygen": "exit 0", "minisign": "echo 'no such option' >&2; exit 2"})
+    host.simulate({"openssl": "exit 1"})
+    assert "a signature is required: refusing" in assert_untouched(
+        host, lambda: host.run(published.script, "--require-signature")
+    )
+    result = host.run(published.script)
+    assert result.returncode == 0, said(result)
+    assert "can check signatures: relying on TLS and SHA-256 alone" in result.stderr
+
+
+@needs("ssh-keygen")
+def test_a_required_signature_is_remembered(published: Site, host: Host) -> None:
+    host.provide("ssh-keygen")
+    assert host.run(published.script, "--require-signature").returncode == 0
+    (host.shims / "ssh-keygen").unlink()
+    assert "a signature is required" in assert_untouched(host, lambda: host.run(published.script))
+
+
+def test_a_project_without_keys_says_so(published: Site, host: Host) -> None:
+    keyed = published.values
+    script = render_installer(
+        TEMPLATE,
+        type(keyed)(
+            project=keyed.project,
+            binaries=keyed.binaries,
+            base_urls=keyed.base_urls,
+            channel=keyed.channel,
+        ),
+    )
+    assert "no key was pinned" in host.run(script).stderr
+    assert host.binary.exists()
+
+
+# Tools
+
+HASH_SHIMS: Final[dict[str, Mapping[str, str]]] = {
+    "sha256 as on FreeBSD": {"sha256": "[ $# = 0 ] && $REAL | cut -c1-64"},
+    "cksum as on NetBSD": {
+        "cksum": '[ "$*" = \'-a SHA256\' ] || exit 1; echo "$($REAL | cut -c1-64)"'
+    },
+    "cksum as on OpenBSD": {
+        "cksum": '[ "$*" = \'-a sha256\' ] || exit 1; echo "SHA256 (-) = $($REAL | cut -c1-64)"'
+    },
+    "digest as on illumos": {"digest": "[ \"$*\" = '-a sha256' ] || exit 1; $REAL | cut -c1-64"},
+    "openssl 3": {
+        "openssl": '[ "$*" = \'dgst -sha256\' ] || exit 1; echo "SHA2-256(stdin)= $($REAL | cut -c1-64)"'
+    },
+}
+
+
+@pytest.mark.parametrize("name", HASH_SHIMS)
+@needs("sha256sum")
+def test_each_hash_tool_alone_is_enough(published: Site, host: Host, name: str) -> None:
+    real = shutil.which("sha256sum")
+    host.simulate(
+        {tool: text.replace("$REAL", str(real)) for tool, text in HASH_SHIMS[name].items()}
+    )
+    host.provide_only("curl")
+    result = host.run(published.script)
+    assert result.returncode == 0, said(result)
+    assert host.binary.exists()
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [pytest.param(name, marks=needs(name)) for name in ("sha256sum", "shasum", "openssl", "perl")],
+)
+def test_each_real_hash_tool_alone_refuses_another_archive(
+    published: Site, host: Host, tool: str
+) -> None:
+    # shasum is a perl program that asks env for perl.
+    host.provide_only("curl", tool, *(["perl"] if tool == "shasum" else []))
+    assert host.run(published.script).returncode == 0
+    flip(published.archive(published.rows[0]), 40)
+    assert "the SHA-256 of http" in assert_untouched(host, lambda: host.run(published.script))
+
+
+def test_without_a_hash_tool_nothing_is_installed(published: Site, host: Host) -> None:
+    host.provide_only("curl", "ssh-keygen")
+    text = assert_untouched(host, lambda: host.run(published.script))
+    assert "none of them computes SHA-256 here: refusing to install" in text
+
+
+@pytest.mark.parametrize(
+    "tool", [pytest.param(name, marks=needs(name)) for name in ("curl", "wget", "tnftp", "busybox")]
+)
+def test_each_downloader_alone_is_enough(published: Site, host: Host, tool: str) -> None:
+    found = shutil.which(tool)
+    assert found is not None
+    name = {"tnftp": "ftp", "busybox": "wget"}.get(tool, tool)
+    host.provide_only("sha256sum")
+    (host.shims / name).symlink_to(found)
+    result = host.run(published.script)
+    assert result.returncode == 0, said(result)
+    published.archive(published.rows[0]).unlink()
+    assert "could not be downloaded" in assert_untouched(host, lambda: host.run(published.script))
+
+
+@needs("curl")
+def test_fetch_is_called_as_freebsd_has_it(published: Site, host: Host) -> None:
+    curl = shutil.which("curl")
+    host.simulate({"fetch": f'[ "$1 $2 $4" = "-q -T -o" ] && exec {curl} -sf -o "$5" "$6"'})
+    host.provide_only("sha256sum")
+    result = host.run(published.script)
+    assert result.returncode == 0, said(result)
+
+
+def test_without_a_downloader_it_says_what_it_needs(published: Site, host: Host) -> None:
+    host.provide_only("sha256sum")
+    text = assert_untouched(host, lambda: host.run(published.script))
+    assert "this needs curl, wget, fetch or ftp" in text
+
+
+@needs("curl")
+def test_a_redirect_to_plain_http_is_refused(published: Site, host: Host) -> None:
+    path = published.url.removeprefix("http://")
+    path = path[path.index("/") :]
+    published.index.rename(published.root / "moved.idx")
+    published.redirects[f"{path}/stable.idx"] = f"{published.url}/moved.idx"
+    host.provide_only("curl", "sha256sum", "shasum", "perl")
+    assert "could not be downloaded" in assert_untouched(host, lambda: host.run(published.script))
+
+
+def test_a_login_page_is_named_and_the_next_base_url_is_tried(published: Site, host: Host) -> None:
+    portal = published.root / "portal"
+    portal.mkdir()
+    (portal / "stable.idx").write_text("<!DOCTYPE html>\n<title>Welcome</title>\n")
+    script = published.script
+    text = assert_untouched(host, lambda: host.run(script, "--base-url", f"{published.url}/portal"))
+    assert "answered with a web page" in text
+    script = script.replace("BASE_URLS='", f"BASE_URLS='{published.url}/portal\n")
+    result = host.run(script)
+    assert result.returncode == 0, said(result)
+    assert "answered with a web page" in result.stderr
+    archive = published.rows[0].path or ""
+    (portal / archive).parent.mkdir(parents=True)
+    (portal / archive).write_text("<html>" + "x" * 600)
+    (portal / "stable.idx").write_text(published.index.read_text())
+    result = host.run(script)
+    assert result.returncode == 0, said(result)
+    assert "answered with a web page" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.org",
+        "http://localhost.example.org/",
+        "http://127.0.0.1@example.org/",
+        "http://localhost:80@example.org/",
+        "https://user@example.org",
+        "https://example.org/$(id)",
+        "https://",
+        "ftp://example.org",
+        "file:///tmp",
+    ],
+)
+def test_a_base_url_that_is_not_https_is_refused(published: Site, host: Host, url: str) -> None:
+    for arguments, env in ((["--base-url", url], {}), ([], {"INSTALL_BASE_URL": url})):
+        result = host.run(published.script, *arguments, env=env)
+        assert result.returncode == 2
+        assert "URL: " in result.stderr
+
+
+@pytest.mark.parametrize(
+    "url", ["https://example.org:8443/a%20b", "http://[::1]:80/x", "http://localhost"]
+)
+def test_a_base_url_that_is_safe_is_taken(published: Site, host: Host, url: str) -> None:
+    host.simulate({"curl": "echo 'not today' >&2; exit 7"})
+    text = assert_untouched(host, lambda: host.run(published.script, f"--base-url={url}"))
+    assert f"cannot download {url}/stable.idx with curl: not today" in text
+
+
+# Placing
+
+
+def test_it_installs_over_a_program_that_runs(site: Site, host: Host) -> None:
+    sleep = shutil.which("sleep")
+    assert sleep is not None
+    if subprocess.run([sleep, "--version"], capture_output=True, check=False).returncode:
+        pytest.skip("needs a sleep that knows --version")
+    row = site.add("1.0.0")
+    archive = site.archive(row)
+    archive.write_bytes(
+        pack({f"{archive.name.removesuffix('.tar.gz')}/{PROJECT}": Path(sleep).read_bytes()})
+    )
+    site.rows = []
+    site.add("1.1.0")
+    site.publish()
+    host.bin.mkdir(parents=True)
+    shutil.copy(sleep, host.binary)
+    with subprocess.Popen([host.binary, "60"]) as running:
+        result = host.run(site.script)
+        assert result.returncode == 0, said(result)
+        assert running.poll() is None
+        running.kill()
+    assert subprocess.check_output([host.binary], text=True) == "tool 1.1.0\n"
+
+
+@pytest.mark.parametrize(
+    ("shell", "name", "content"),
+    [
+        ("/bin/sh", ".profile", None),
+        ("/bin/ksh", ".profile", ""),
+        ("/bin/bash", ".bashrc", "# mine\n"),
+        ("/bin/zsh", ".zshrc", "# mine, without a line break"),
+        ("/usr/bin/fish", ".config/fish/conf.d/tool.fish", None),
+        ("/bin/tcsh", ".cshrc", "# mine\n"),
+    ],
+)
+def test_one_line_goes_into_the_right_file_and_out_again(
+    published: Site, host: Host, shell: str, name: str, content: str | None
+) -> None:
+    file = host.home / name
+    if content is not None:
+        file.write_text(content)
+    before = host.tree()
+    assert host.run(published.script, env={"SHELL": shell}).returncode == 0
+    edited = file.read_text()
+    assert edited.startswith(content or "")
+    added = [line for line in edited.splitlines() if line.endswith("# added by the tool installer")]
+    assert len(added) == 1
+    assert "$HOME/.local/bin" in added[0]
+    assert host.run(published.script, env={"SHELL": shell}).returncode == 0
+    assert file.read_text() == edited
+    result = host.run(published.script, "--uninstall")
+    assert result.returncode == 0, said(result)
+    assert host.tree() == before
+
+
+def test_the_line_puts_the_binary_on_path(published: Site, host: Host) -> None:
+    assert host.run(published.script).returncode == 0
+    command = '. "$HOME/.profile"; . "$HOME/.profile"; echo "$PATH"; tool'
+    output = subprocess.check_output(
+        ["/bin/sh", "-c", command], text=True, env={"HOME": str(host.home), "PATH": "/usr/bin:/bin"}
+    )
+    assert output == f"{host.bin}:/usr/bin:/bin\ntool 1.0.0\n"
+
+
+def test_path_is_left_alone_when_it_is_right_or_not_ours_to_change(
+    published: Site, host: Host
+) -> None:
+    host.path.insert(0, str(host.bin))
+    result = host.run(published.script)
+    assert "PATH" not in result.stderr
+    host.path.pop(0)
+    for arguments, env in ((["--no-modify-path"], {}), ([], {"NO_MODIFY_PATH": "1"})):
+        result = host.run(published.script, *arguments, env=env)
+        assert f"{host.bin} is not on PATH, or run: " in result.stderr
+    assert not (host.home / ".profile").exists()
+
+
+def test_what_was_edited_after_us_survives_the_uninstall(published: Site, host: Host) -> None:
+    profile = host.home / ".profile"
+    profile.write_text("# one")
+    host.run(published.script)
+    with profile.open("a") as file:
+        file.write("# two")
+    assert host.run(published.script, "--uninstall").returncode == 0
+    assert profile.read_text() == "# one\n# two"
+
+
+def test_the_destination_follows_the_rules(published: Site, host: Host) -> None:
+    default = host.run(published.script, "--plan", env={"XDG_BIN_HOME": ""})
+    assert f"would add: {host.home}/.local/bin/tool\n" in default.stdout
+    relative = host.run(published.script, "--plan", "--prefix", "some where")
+    assert f"would add: {host.root}/some where/bin/tool\n" in relative.stdout
+    host.simulate({"id": "echo 0"})
+    root = host.run(published.script, "--plan", env={"XDG_BIN_HOME": ""})
+    assert " /usr/local/bin/tool\n" in root.stdout
+    host.run(published.script, "--prefix", f"{host.home}/elsewhere")
+    again = host.run(published.script, "--plan")
+    assert f"would replace: {host.home}/elsewhere/bin/tool (1.0.0)\n" in again.stdout
+
+
+def test_without_home_it_asks_the_system_or_says_so(published: Site, host: Host) -> None:
+    host.simulate({"getent": f'[ "$2" = 1000 ] && echo "me:x:1000:1000::{host.home}:/bin/sh"'})
+    assert host.run(published.script, env={"HOME": ""}).returncode == 0
+    assert host.receipt.exists()
+    host.simulate({"getent": "echo 'me:x:1000:1000:::/bin/sh'"})
+    result = host.run(published.script, env={"HOME": ""})
+    assert result.returncode == 1
+    assert "HOME is not set" in result.stderr
+
+
+def test_a_directory_in_the_way_is_refused(published: Site, host: Host) -> None:
+    host.binary.mkdir(parents=True)
+    assert "tool is a directory" in assert_untouched(host, lambda: host.run(published.script))
+
+
+def test_an_archive_without_the_binary_is_refused(site: Site, host: Host) -> None:
+    row = site.add("1.0.0")
+    archive = site.archive(row)
+    content = pack({"elsewhere/tool": b"#!/bin/sh\n"})
+    archive.write_bytes(content)
+    # The index names the bytes as they are: only what is inside is wrong.
+    site.rows = [site.relisted(row, content)]
+    site.publish()
+    assert "the archive of 1.0.0 has no" in assert_untouched(host, lambda: host.run(site.script))
+
+
+def test_uninstall_needs_a_receipt(published: Site, host: Host) -> None:
+    text = assert_untouched(host, lambda: host.run(published.script, "--uninstall"))
+    assert "nothing to uninstall" in text
+
+
+def test_another_program_of_that_name_is_pointed_out(published: Site, host: Host) -> None:
+    host.simulate({PROJECT: "echo other"})
+    host.path.append(str(host.bin))
+    result = host.run(published.script)
+    assert f"warning: {host.shims}/tool comes before {host.binary} on PATH" in result.stderr
+
+
+@needs("openssl")
+def test_quiet_says_nothing_when_all_is_well(published: Site, host: Host) -> None:
+    host.simulate({"ssh-keygen": "exit 0", "minisign": "exit 0"})
+    host.provide("openssl")
+    result = host.run(published.script, "--quiet")
+    assert (result.returncode, said(result)) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--frobnicate"], ["extra"], ["--version"], ["--version", "1;id"], ["--prefix="]]
+)
+def test_a_wrong_option_is_refused_with_2(
+    published: Site, host: Host, arguments: list[str]
+) -> None:
+    result = host.run(published.script, *arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+
+
+def test_help_lists_every_option(published: Site, host: Host) -> None:
+    result = host.run(published.script, "--help")
+    assert result.returncode == 0
+    page = (ROOT / "docs/installer.md").read_text()
+    for line in result.stdout.splitlines():
+        option = line.split()[0] if line.startswith("  --") else ""
+        assert option in TEMPLATE
+        assert option in page
+
+
+def test_several_installs_at_once_leave_one_good_copy(published: Site, host: Host) -> None:
+    results: list[subprocess.CompletedProcess[str]] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(host.run(published.script)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [result.returncode for result in results] == [0] * 4
+    assert [path.name for path in host.bin.iterdir()] == [PROJECT]
+    assert not list(host.temporary.iterdir())
+
+
+@pytest.mark.parametrize(
+    "shell", [pytest.param(name, marks=needs(name)) for name in ("dash", "bash")]
+)
+@pytest.mark.parametrize(
+    ("name", "number"), [("HUP", signal.SIGHUP), ("INT", signal.SIGINT), ("TERM", signal.SIGTERM)]
+)
+def test_a_signal_leaves_nothing_behind(
+    published: Site, host: Host, shell: str, name: str, number: signal.Signals
+) -> None:
+    host.shell = as_shell(host.root / "shells", shell)
+    host.simulate({"curl": f"kill -{name} $PPID; sleep 0.1"})
+    before = host.tree()
+    result = host.run(published.script)
+    assert result.returncode == 128 + number
+    assert host.tree() == before
+
+
+# Cut off
+
+
+def cuts(script: str) -> list[int]:
+    """Return where to cut: everywhere at the end, and around the line breaks before."""
+    if os.environ.get("EVERY_PREFIX"):
+        return list(range(len(script)))
+    breaks = [at for at, letter in enumerate(script) if letter == "\n"]
+    return [*(at + 1 for at in breaks[::12]), *range(len(script) - 120, len(script) - 1)]
+
+
+def test_no_prefix_of_the_script_acts(published: Site, host: Host) -> None:
+    log = host.root / "log"
+    for tool in (*BASE_TOOLS, "uname", "id", "curl", "wget", "ssh-keygen", "sha256sum"):
+        (host.shims / tool).unlink(missing_ok=True)
+    host.simulate(
+        {
+            tool: f"echo {tool} >> '{log}'"
+            for tool in (*BASE_TOOLS, "uname", "id", "curl", "wget", "ssh-keygen", "sha256sum")
+        }
+    )
+    script = published.script
+    for cut in cuts(script):
+        host.run(script[:cut], "--prefix", "a", "--uninstall")
+        assert not log.exists(), f"the first {cut} bytes of {len(script)} act"
+    host.run(script)
+    assert log.exists()
+
+
+# Lint
+
+
+# `make lint` looks at the template; what it becomes is looked at here.
+@needs("shfmt")
+@needs("shellcheck")
+def test_it_is_clean_after_rendering(published: Site) -> None:
+    for command in (["shellcheck", "-s", "sh", "-"], ["shfmt", "-i", "4", "-d"]):
+        subprocess.run(command, input=published.script, text=True, check=True)
