@@ -33,7 +33,7 @@ def main() -> int:
     _make_repository(WORK / "trajectory")
     late = _second_target()
     with ExitStack() as running:
-        node = _start(running, "-m", "examples.loopback_node", "--folder", str(WORK / "ssh-node"))
+        node = _start_node(running)
         server = _start_server(running)
         url = server.first_line.rpartition(" ")[2]
         _write_inventory(url, json.loads(node.first_line), late)
@@ -144,7 +144,7 @@ nodes:
     target: {late.host}
     workdir: {WORK}/local-node
   - name: ssh-node
-    host: {node["user"]}@127.0.0.1
+    host: {node["host"]}
     port: {node["port"]}
     host_key: {node["host_key"]}
     identity: {node["identity"]}
@@ -179,6 +179,12 @@ def _start(running: ExitStack, *arguments: str) -> Started:
     if not started.first_line:
         _stop(f"{' '.join(arguments)} did not start")
     return started
+
+
+def _start_node(running: ExitStack) -> Started:
+    # The home is this user's own, because that is where their toolchain is.
+    options = ("--folder", str(WORK / "ssh-node"), "--home", str(Path.home()))
+    return _start(running, "-m", "examples.loopback_node", *options)
 
 
 def _start_server(running: ExitStack) -> Started:

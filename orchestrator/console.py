@@ -28,7 +28,7 @@ from orchestrator.core.events import (
 from orchestrator.core.result import Built, Failed, Skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from rich.console import RenderableType
@@ -106,7 +106,7 @@ class Console:
         is_quiet: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._terminal = Terminal(file=stream, highlight=False, soft_wrap=True)
+        self._terminal = open_terminal(stream)
         self._is_quiet = is_quiet
         self._monotonic = monotonic
         self._rows: dict[str, _NodeRow] = {}
@@ -278,45 +278,60 @@ def write_log(data: bytes) -> None:
 
 def show_report(report: Report, stream: TextIO) -> None:
     """Write the summary of a release: what each node did, what failed and how to go on."""
-    terminal = Terminal(file=stream, highlight=False, soft_wrap=True)
+    terminal = open_terminal(stream)
     for result in report.results:
         if isinstance(result, Failed):
             terminal.print(_failure_panel(result))
-    terminal.print(_summary_table(report))
+    rows = [_summary_cells(result) for result in report.results]
+    for line in columns(("node", "target", "result", "time", "size", "floors", "sha256"), rows):
+        terminal.print(line)
     terminal.print()
-    for line in _closing_lines(report):
-        terminal.print(Text(visible(line)))
+    for text in _closing_lines(report):
+        terminal.print(Text(visible(text)))
 
 
-def _summary_table(report: Report) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left")
-    for heading in ("node", "target", "result", "time", "size", "floors", "sha256"):
-        table.add_column(heading, no_wrap=True)
-    for result in report.results:
-        table.add_row(*_summary_cells(result))
-    return table
+def open_terminal(stream: TextIO) -> Terminal:
+    """Return the way to print to a stream: nothing is wrapped, cut or coloured by guess."""
+    return Terminal(file=stream, highlight=False, soft_wrap=True)
+
+
+def columns(heading: Sequence[str], rows: Sequence[Sequence[Text | str]]) -> list[Text]:
+    """Return the lines of a table that is as wide as it needs to be: nothing is ever cut off."""
+    cells = [[Text(name, style="bold dim") for name in heading]]
+    cells += [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+    widths = [
+        max((row[i].cell_len for row in cells if i < len(row)), default=0)
+        for i in range(len(heading))
+    ]
+    lines = []
+    for row in cells:
+        line = Text()
+        for width, cell in zip(widths, row, strict=False):
+            line.append_text(cell).append(" " * (width - cell.cell_len + 2))
+        line.rstrip()
+        lines.append(line)
+    return lines
 
 
 def _summary_cells(result: Result) -> tuple[Text | str, ...]:
+    name = Text(result.node, style="bold")
     match result:
         case Built():
             artifact = result.artifact
             return (
-                Text(result.node, style="bold"),
+                name,
                 artifact.target.triple,
                 Text("attached" if result.was_attached else "built", style="green"),
                 human_time(result.elapsed),
                 human_size(artifact.size_bytes),
-                ", ".join(str(floor) for floor in artifact.floors) or "none",
+                ",".join(str(floor) for floor in artifact.floors) or "none",
                 artifact.sha256[:12],
             )
         case Failed():
-            name = result.failure_class.name.lower()
-            failed = Text(f"failed ({name})", style="red")
-            return (Text(result.node, style="bold"), result.target.triple, failed)
+            failed = f"failed ({result.failure_class.name.lower()})"
+            return (name, result.target.triple, Text(failed, style="red"))
         case Skipped():
-            reason = Text(result.reason, style="dim")
-            return (Text(result.node, style="bold"), result.target.triple, reason)
+            return (name, result.target.triple, Text(result.reason, style="dim"))
         case _:
             assert_never(result)
 
@@ -365,7 +380,7 @@ def _failure_panel(failed: Failed) -> Panel:
 
 def show_error(message: str, hint: str | None, stream: TextIO) -> None:
     """Write an error as it is worded: `error: …`, then `hint: …`."""
-    terminal = Terminal(file=stream, highlight=False, soft_wrap=True)
+    terminal = open_terminal(stream)
     first, *more = message.splitlines() or [""]
     terminal.print(Text.assemble(("error: ", "bold red"), visible(first)))
     for line in more:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console as Terminal
-from rich.table import Table
 from rich.text import Text
 
-from orchestrator.console import human_size, visible
+from orchestrator.console import columns, human_size, open_terminal, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import TextIO
+
+    from rich.console import Console as Terminal
 
 
 def show_plan(plan: Mapping[str, Any], stream: TextIO) -> None:
     """Write a plan (`core.dry_run.plan_as_data`)."""
-    terminal = _terminal(stream)
+    terminal = open_terminal(stream)
     terminal.print(Text(f"{plan['project']} {plan['version']}", style="bold"))
     _field(terminal, "source", plan["source"])
     if plan["publishes"]:
@@ -46,17 +46,17 @@ def show_plan(plan: Mapping[str, Any], stream: TextIO) -> None:
 
 def show_status(status: Mapping[str, Any], stream: TextIO) -> None:
     """Write what is published and what the nodes said about their jobs."""
-    terminal = _terminal(stream)
+    terminal = open_terminal(stream)
     serial = f", index serial {status['serial']}" if status["serial"] else ""
     where = f" in {status['store']}{serial}"
     terminal.print(Text.assemble((status["project"], "bold"), visible(where)))
     if status["published"]:
-        terminal.print(_published_table(status["published"]))
+        _lines(terminal, _published(status["published"]))
     else:
         terminal.print("nothing is published")
     if status["jobs"]:
         terminal.print()
-        terminal.print(_jobs_table(status["jobs"]))
+        _lines(terminal, _jobs(status["jobs"]))
 
 
 def _show_node(terminal: Terminal, task: Mapping[str, Any]) -> None:
@@ -71,38 +71,29 @@ def _show_node(terminal: Terminal, task: Mapping[str, Any]) -> None:
         _field(terminal, "   publishes", "\n".join(task["publishes"]))
 
 
-def _published_table(rows: list[Mapping[str, Any]]) -> Table:
-    table = _table("version", "target", "status", "size", "floors", "path")
-    for row in rows:
-        size = human_size(row["size_bytes"]) if row["size_bytes"] else ""
-        style = "" if row["status"] == "ok" else "yellow"
-        table.add_row(
+def _lines(terminal: Terminal, lines: Sequence[Text]) -> None:
+    for line in lines:
+        terminal.print(line)
+
+
+def _published(rows: Sequence[Mapping[str, Any]]) -> list[Text]:
+    cells = [
+        (
             row["version"],
             row["target"],
-            Text(row["status"], style=style),
-            size,
-            ", ".join(row["floors"]),
+            Text(row["status"], style="" if row["status"] == "ok" else "yellow"),
+            human_size(row["size_bytes"]) if row["size_bytes"] else "",
+            ",".join(row["floors"]),
             row["path"] or "",
         )
-    return table
+        for row in rows
+    ]
+    return columns(("version", "target", "status", "size", "floors", "path"), cells)
 
 
-def _jobs_table(jobs: list[Mapping[str, Any]]) -> Table:
-    table = _table("version", "node", "job", "evidence")
-    for job in jobs:
-        table.add_row(job["version"], job["node"], job["state"], Text(visible(job["evidence"])))
-    return table
-
-
-def _terminal(stream: TextIO) -> Terminal:
-    return Terminal(file=stream, highlight=False, soft_wrap=True)
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in headings:
-        table.add_column(heading, no_wrap=True)
-    return table
+def _jobs(jobs: Sequence[Mapping[str, Any]]) -> list[Text]:
+    cells = [(job["version"], job["node"], job["state"], visible(job["evidence"])) for job in jobs]
+    return columns(("version", "node", "job", "evidence"), cells)
 
 
 def _field(terminal: Terminal, name: str, text: str) -> None:
