@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import struct
 import subprocess
@@ -162,10 +163,10 @@ def without_end(data: bytes) -> bytes:
     ],
 )
 def test_a_lying_file_is_refused_at_once(data: bytes, reason: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(BuildError, match=reason):
         read_binary(data)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_a_code_signature_that_is_not_there_is_missed() -> None:
@@ -194,7 +195,10 @@ def test_no_bytes_break_the_search_for_leaks(data: bytes, text: str) -> None:
         assert line.isprintable()
 
 
-@pytest.mark.skipif(shutil.which("readelf") is None, reason="needs readelf")
+@pytest.mark.skipif(
+    platform.system() != "Linux" or shutil.which("readelf") is None,
+    reason="needs readelf of GNU binutils",
+)
 @pytest.mark.parametrize("sample", SAMPLES[:3])
 def test_readelf_reads_the_samples_as_meant(sample: bytes, tmp_path: Path) -> None:
     path = tmp_path / "sample"
