@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import os
 import signal
+import socket
 from collections import deque
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -129,15 +131,17 @@ class _Link:
 
 async def _hang_up(link: _Link) -> None:
     link.dialling.cancel()
-    # NodeError: whoever waited for the connection was told already.
-    with suppress(asyncio.CancelledError, NodeError):
-        connection = await link.dialling
-        connection.close()
-        try:
-            async with asyncio.timeout(_CLOSING_SECONDS):
-                await connection.wait_closed()
-        except TimeoutError:
-            connection.abort()
+    # Not `await`: whoever waited for it was told of its failure already.
+    await asyncio.wait((link.dialling,))
+    if link.dialling.cancelled() or link.dialling.exception() is not None:
+        return
+    connection = link.dialling.result()
+    connection.close()
+    try:
+        async with asyncio.timeout(_CLOSING_SECONDS):
+            await connection.wait_closed()
+    except TimeoutError:
+        connection.abort()
 
 
 async def _dial(node: Node, handshakes: asyncio.Semaphore) -> asyncssh.SSHClientConnection:
@@ -370,7 +374,8 @@ class SshTransport:
         target = absolute(destination)
         async with self._channels:
             try:
-                async with await self._retried(self._connection.start_sftp_client) as sftp:
+                start = self._connection.start_sftp_client
+                async with await self._retried(start, asyncssh.SFTPClient.exit) as sftp:
                     # The mode is set while the file is empty: nobody else may open it to read.
                     private = asyncssh.SFTPAttrs(permissions=0o600)
                     async with sftp.open(target, "wb", private) as file:
@@ -407,18 +412,20 @@ class SshTransport:
             return channel
 
         try:
-            return await self._retried(create)
+            return await self._retried(create, asyncssh.SSHClientChannel.abort)
         except (asyncssh.Error, OSError) as error:
             raise _lost(self._place, error) from error
 
-    async def _retried(self, opening: Callable[[], Awaitable[_Opened]]) -> _Opened:
+    async def _retried(
+        self, opening: Callable[[], Awaitable[_Opened]], abandon: Callable[[_Opened], None]
+    ) -> _Opened:
         """Open a channel; sshd counts a session for a while after its channel is closed."""
         import asyncssh  # noqa: PLC0415 -- see _dial
 
         attempt = 0
         while True:
             try:
-                return await _whole(opening)
+                return await _whole(opening, abandon)
             except asyncssh.ChannelOpenError as error:
                 if self._connection.is_closed():
                     raise _lost(self._place, error) from error
@@ -431,21 +438,21 @@ class SshTransport:
             attempt += 1
 
 
-async def _whole(opening: Callable[[], Awaitable[_Opened]]) -> _Opened:
-    """Open a channel; when cancelled, close what opens later, lest it hold a session for ever."""
+async def _whole(
+    opening: Callable[[], Awaitable[_Opened]], abandon: Callable[[_Opened], None]
+) -> _Opened:
+    """Open a channel; when cancelled, abandon what opens later: it would hold a session."""
+
+    def abandon_late(task: asyncio.Future[_Opened]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            abandon(task.result())
+
     task = asyncio.ensure_future(opening())
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        task.add_done_callback(_abandon)
+        task.add_done_callback(abandon_late)
         raise
-
-
-def _abandon(task: asyncio.Future[Any]) -> None:
-    if not task.cancelled() and task.exception() is None:
-        opened = task.result()
-        # A channel, or an SFTP client, which is how they call it.
-        (opened.abort if hasattr(opened, "abort") else opened.exit)()
 
 
 class SshProcess:
@@ -583,9 +590,14 @@ def _lost(place: str, cause: BaseException | None) -> NodeError:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(getattr(error, "reason", "")) or str(error) or type(error).__name__
+    match error:
+        case socket.gaierror():
+            return error.strerror or "its name cannot be resolved"
+        case OSError(errno=int() as number):
+            # asyncio's own text repeats the address as a tuple.
+            return os.strerror(number)
+        case _:
+            return str(getattr(error, "reason", "")) or str(error) or type(error).__name__
 
 
 def _fingerprint(public_data: bytes) -> str:

@@ -238,13 +238,32 @@ async def test_an_encrypted_identity_is_used_through_the_agent(
             agent.terminate()
 
 
+@sshd.needs_sshd
+async def test_a_jump_host_of_the_users_configuration_is_only_a_pipe(
+    node: Node, tmp_path: Path, scratch_home: Path
+) -> None:
+    with sshd.running(tmp_path / "jump") as jump:
+        _configure(
+            scratch_home,
+            f"Host inner\n  HostName 127.0.0.1\n  ProxyJump {jump.host}:{jump.port}\n"
+            f"Host 127.0.0.1\n  IdentityFile {jump.identity}\n",
+        )
+        _know(scratch_home, f"[127.0.0.1]:{jump.port} {jump.host_key}")
+        behind = replace(node, host=f"{getpass.getuser()}@inner")
+        async with SshConnections() as ssh:
+            assert await _echo(ssh, behind) == "hello\n"
+        assert "HAS CHANGED" in (await _refusal(replace(behind, host_key=_another_key()))).message
+        _know(scratch_home, f"[127.0.0.1]:{jump.port} {_another_key()}")
+        assert "jump host" in str((await _refusal(behind)).hint)
+
+
 # No way
 
 
 async def test_a_refused_connection_says_so(node: Node, server: LoopbackNode) -> None:
     await server.stop()
     error = await _refusal(node)
-    assert f"cannot connect to 127.0.0.1:{node.port}" in error.message
+    assert error.message == f"cannot connect to 127.0.0.1:{node.port}: Connection refused"
 
 
 async def test_a_node_that_never_answers_costs_its_connect_timeout(node: Node) -> None:
@@ -296,6 +315,21 @@ async def test_the_nodes_of_a_host_share_one_connection(node: Node, server: Loop
         await _until_idle(server)
         async with ssh.connect(node) as again:
             assert (await run(again, "echo", timeout=SOON)).stdout == b"\n"
+
+
+async def test_nodes_that_connect_at_once_share_one_handshake(
+    node: Node, server: LoopbackNode
+) -> None:
+    most = 0
+
+    async def enter(ssh: SshConnections) -> None:
+        nonlocal most
+        async with ssh.connect(node):
+            most = max(most, len(server.connections))
+
+    async with SshConnections() as ssh:
+        await asyncio.gather(*(enter(ssh) for _ in range(3)))
+    assert most == 1
 
 
 async def test_a_pin_is_not_bypassed_by_sharing(node: Node, scratch_home: Path) -> None:
@@ -362,6 +396,50 @@ async def _until_idle(server: LoopbackNode) -> None:
     async with asyncio.timeout(SOON.total_seconds()):
         while server.connections:  # noqa: ASYNC110 -- the server tells nobody
             await asyncio.sleep(0.01)
+
+
+# Ends that are none
+
+
+class _Ending(LoopbackNode):
+    """A node whose every session ends as the test says."""
+
+    signal = ""
+
+    async def _run(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        process.stdout.write(b"half of the ans")
+        if self.signal:
+            process.exit_with_signal(self.signal)
+        else:
+            process.close()
+
+
+async def test_a_session_without_an_exit_status_is_no_success(tmp_path: Path) -> None:
+    async with (
+        _Ending.start(tmp_path) as server,
+        SshConnections() as ssh,
+        ssh.connect(_node("u@127.0.0.1", server)) as transport,
+    ):
+        with pytest.raises(NodeError, match="closed without an exit status"):
+            await run(transport, "echo", timeout=SOON)
+        server.signal = "XYZ@example.com"
+        assert (await run(transport, "echo", timeout=SOON)).exit_status < 0
+
+
+async def test_a_push_over_a_lost_link_is_no_success(
+    node: Node, server: LoopbackNode, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    with source.open("wb") as file:
+        file.truncate(300_000_000)
+    async with SshConnections() as ssh:
+        for delay in (0.0, 0.002, 0.01, 0.05):
+            async with ssh.connect(node) as transport:
+                pushing = asyncio.ensure_future(transport.push(source, str(tmp_path / "there")))
+                await asyncio.sleep(delay)
+                server.disconnect()
+                with pytest.raises(NodeError, match="lost the link"):
+                    await pushing
 
 
 # What real sshd does

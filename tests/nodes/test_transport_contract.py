@@ -174,9 +174,9 @@ async def test_a_slow_reader_slows_the_node_down(transport: Transport, tmp_path:
     progress = tmp_path / "progress"
     script = """i=0
     while [ "$i" -lt 40 ]; do
-        dd if=/dev/zero bs=262144 count=1 2>/dev/null
         i=$((i + 1))
         echo "$i" >"$1"
+        dd if=/dev/zero bs=262144 count=1 2>/dev/null
     done"""
     process = await transport.open(script, str(progress))
     size_bytes = len(await process.read())
