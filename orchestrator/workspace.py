@@ -114,7 +114,7 @@ def _read_text(path: Path) -> str:
     if len(content) > MAX_BYTES:
         raise ConfigError(f"{path}: is larger than {MAX_BYTES} bytes, too large for an inventory")
     try:
-        return content.decode("utf-8-sig")
+        return content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}:{line}: is not UTF-8 text") from error
@@ -200,8 +200,7 @@ class _Guard:
             if node.id == "mapping":
                 self._check_keys(node)
             self._sizes[node] = self._measure(node)
-        values, levels = self._sizes[node]
-        self._limit(values, self._depth + levels, mark)
+        self._limit(*self._sizes[node], mark)
 
     def _check_keys(self, mapping: Any) -> None:
         lines: dict[str, int] = {}

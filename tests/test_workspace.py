@@ -272,7 +272,9 @@ def test_rustc_is_not_asked_when_no_node_wants_to_know(file: Path, fake_rustc: P
     assert not (file.parent / "asked").exists()
 
 
-@pytest.mark.parametrize("script", ["exit 1", "echo nothing", "printf 'host: $(id)\\n'"])
+@pytest.mark.parametrize(
+    "script", ["echo 'host: x86_64-unknown-netbsd'; exit 1", "echo nothing", "echo 'host: $(id)'"]
+)
 def test_a_rustc_without_an_answer_is_no_rustc(fake_rustc: Path, script: str) -> None:
     fake_rustc.write_text(f"#!/bin/sh\n{script}\n")
     assert host_triple() is None
@@ -343,10 +345,12 @@ def test_editors_find_the_schema_in_the_first_line() -> None:
     assert first == "# yaml-language-server: $schema=./build-nodes.schema.json"
 
 
-def table(*, rows: int = 40, velocity: float = 2700, step: float = -20) -> str:
+def table(
+    *, rows: int = 40, velocity: float = 2700, step: float = -20, tick: float = 0.02, loss: int = 30
+) -> str:
     head = "time_s,x_yd,y_yd,z_yd,velocity_fps,energy_ft-lb"
     lines = (
-        f"{0.02 * row:.4f},0,0,{14 * row},{velocity + step * row:.2f},{2700 - 30 * row:.2f}"
+        f"{tick * row:.4f},0,0,{14 * row},{velocity + step * row:.2f},{2700 - loss * row:.2f}"
         for row in range(rows)
     )
     return "\n".join([head, *lines])
@@ -359,13 +363,27 @@ def table(*, rows: int = 40, velocity: float = 2700, step: float = -20) -> str:
         (table(rows=5), 1),
         (table(step=20), 1),
         (table(step=0), 1),
+        (table(tick=0), 1),
+        (table(loss=0), 1),
         (table(velocity=2000, step=-30), 1),
         (table().replace("2360.00", "nan"), 1),
         (table().replace("velocity", "speed"), 1),
         ("error: no such command", 1),
         ("", 1),
     ],
-    ids=["good", "short", "faster", "constant", "slow", "nan", "other columns", "error", "nothing"],
+    ids=[
+        "good",
+        "short",
+        "faster",
+        "constant",
+        "no time",
+        "no loss",
+        "slow",
+        "nan",
+        "other columns",
+        "error",
+        "nothing",
+    ],
 )
 def test_the_shipped_gate_wants_a_coherent_trajectory(
     tmp_path: Path, printed: str, status: int

@@ -161,7 +161,7 @@ def test_the_slots_that_one_node_gives_its_group_hold_for_all_of_it() -> None:
 
 
 def test_default_slots_give_way_to_what_a_group_says() -> None:
-    nodes = [node(group="rig", slots=2), node(name="b", group="rig"), node(name="c")]
+    nodes = [node(group="rig"), node(name="b", group="rig", slots=2), node(name="c")]
     inventory = parse({"defaults": {"slots": 3}, "nodes": nodes})
     assert [each.slots for each in inventory.nodes] == [2, 2, 3]
 
