@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.core.binary import check_binary, read_binary
 from orchestrator.core.errors import BuildError
-from orchestrator.core.floors import measure_floors
+from orchestrator.core.floors import join_floors, measure_floors
 from orchestrator.core.target import OS, TARGETS, Arch, Format, Libc, Target
 from tests.core import binaries as b
 from tests.core.binaries import ElfFile, MachoFile, PeFile, number_note
@@ -372,6 +372,18 @@ def test_the_floor_of_glibc_is_the_highest_number(versions: tuple[str, ...], flo
 def test_an_unknown_interface_of_glibc_is_no_floor(version: str) -> None:
     with pytest.raises(BuildError, match=version):
         check_binary(glibc("GLIBC_2.17", version), LINUX, os_release=None)
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_binaries_shipped_together_have_the_highest_of_their_floors(is_reversed: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+    floors = [
+        *check_binary(glibc("GLIBC_2.9"), LINUX, os_release=None),
+        *check_binary(glibc("GLIBC_2.34"), LINUX, os_release=None),
+        *check_binary(MachoFile().build(), MACOS, os_release=None),
+    ]
+    joined = join_floors(reversed(floors) if is_reversed else floors)
+    assert sorted(map(str, joined)) == ["glibc>=2.34", "macos>=11.0"]
+    assert join_floors([]) == ()
 
 
 def test_a_binary_without_a_minimum_version_has_no_floor() -> None:
