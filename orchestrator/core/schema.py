@@ -110,8 +110,9 @@ def _version_complaint(text: str) -> str | None:
 
 
 def _host_complaint(text: str) -> str | None:
-    address, _, port = text.partition(":")
-    if port.isdigit() and "@" in address:
+    # An IPv6 address has two colons at least.
+    _, _, port = text.partition(":")
+    if port.isdecimal():
         return f"a port has a key of its own: `port: {port[:5]}`"
     return None
 
@@ -398,7 +399,7 @@ PUBLICATION: Final = Record(
         Field(
             key="signing",
             kind=SIGNING,
-            summary="How the index and the artifacts are signed; without it, they are not.",
+            summary="How the index and the artifacts are signed; nothing is published unsigned.",
             example={"key": "~/.config/orchestrator/ballistics.key"},
         ),
         Field(
