@@ -169,8 +169,9 @@ class Started:
 
 
 def _start(running: ExitStack, *arguments: str) -> Started:
+    command = [sys.executable, *arguments]
     process = subprocess.Popen(
-        [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=_environment()
     )
     assert process.stdout is not None  # noqa: S101 -- because of PIPE
     started = Started(process=process, first_line=process.stdout.readline().strip())
@@ -182,9 +183,7 @@ def _start(running: ExitStack, *arguments: str) -> Started:
 
 
 def _start_node(running: ExitStack) -> Started:
-    # The home is this user's own, because that is where their toolchain is.
-    options = ("--folder", str(WORK / "ssh-node"), "--home", str(Path.home()))
-    return _start(running, "-m", "examples.loopback_node", *options)
+    return _start(running, "-m", "examples.loopback_node", "--folder", str(WORK / "ssh-node"))
 
 
 def _start_server(running: ExitStack) -> Started:
@@ -195,7 +194,17 @@ def _start_server(running: ExitStack) -> Started:
 
 def _orchestrate(*arguments: str) -> None:
     print(f"$ orchestrator {' '.join(arguments)}", flush=True)
-    subprocess.run([str(ORCHESTRATOR), *arguments], cwd=WORK, check=True)
+    subprocess.run([str(ORCHESTRATOR), *arguments], cwd=WORK, check=True, env=_environment())
+
+
+def _environment() -> dict[str, str]:
+    """Return an environment in which caches and locks land in the demo's own folder.
+
+    rustup's proxies find the toolchain by their home, which is then another one.
+    """
+    toolchain = os.environ.get("RUSTUP_HOME") or str(Path.home() / ".rustup")
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("XDG_")}
+    return kept | {"HOME": str(WORK / "maintainer"), "RUSTUP_HOME": toolchain}
 
 
 def _install(url: str, home: Path, *arguments: str) -> None:
