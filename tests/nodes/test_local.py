@@ -71,19 +71,21 @@ async def test_a_child_that_holds_the_outputs_does_not_hold_the_answer_up() -> N
     assert (answer.stdout, answer.stderr, answer.exit_status) == (b"started\n", b"warned\n", 4)
 
 
-async def test_closing_wakes_a_reader() -> None:
-    process = await LocalTransport(os.environ).open("exec sleep 0.3 >/dev/null 2>&1 3>&-")
-    # Its outputs are closed: the end comes while it runs, and the status when it ends.
+async def test_closed_outputs_are_an_end_before_the_exit() -> None:
+    process = await LocalTransport(os.environ).open("exec sleep 0.2 >/dev/null 2>&1")
     assert await process.read() == b""
     assert (await process.finish()).exit_status == 0
     await process.close()
 
-    process = await LocalTransport(os.environ).open("exec sleep 0.3")
+
+async def test_closing_wakes_a_reader_and_leaves_the_exit_status() -> None:
+    process = await LocalTransport(os.environ).open("sleep 0.6; exit 3")
     reading = asyncio.ensure_future(process.read())
     await asyncio.sleep(0.02)
     await process.close()
-    assert await reading == b""
-    assert (await process.finish()).exit_status == 0
+    async with asyncio.timeout(0.4):
+        assert await reading == b""
+    assert (await process.finish()).exit_status == 3
 
 
 async def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
