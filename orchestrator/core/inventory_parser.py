@@ -45,11 +45,12 @@ def parse_inventory(data: object, *, place: str, host_triple: str | None = None)
         _check(draft, host_triple)
     if draft is None or problems:
         raise ConfigError.of(problems, hint=_HINT)
+    slots = {group: said for group, (said, _) in draft.slots_of_groups.items()}
     return Inventory(
         project=_project(draft),
         publication=_publication(draft.publication),
         nodes=tuple(
-            _node(draft, entry, target)
+            _node(entry, target, slots)
             for entry in draft.entries
             if (target := _target(entry, host_triple))
         ),
@@ -277,9 +278,8 @@ def _publication(given: Mapping[str, Any]) -> Publication:
     return Publication(**{**given, "signing": Signing(**signing) if signing else None})
 
 
-def _node(draft: _Draft, entry: _Entry, target: Target) -> Node:
+def _node(entry: _Entry, target: Target, slots: Mapping[str, int]) -> Node:
     values = {**entry.defaults, **entry.own, "target": target}
-    group = values.get("group")
-    if group in draft.slots_of_groups:
-        values["slots"] = draft.slots_of_groups[group][0]
+    if values.get("group") in slots:
+        values["slots"] = slots[values["group"]]
     return Node(**values)
