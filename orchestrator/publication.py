@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.core.errors import StoreError
@@ -27,28 +26,14 @@ from orchestrator.stores.publish import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from datetime import date
+    from collections.abc import Iterable
 
     from orchestrator.core.events import Observer
     from orchestrator.core.index import Index, Row
     from orchestrator.core.inventory import Project
     from orchestrator.core.plan import BuildPlan
     from orchestrator.core.result import Artifact, Result
-    from orchestrator.core.signature import Signer
-    from orchestrator.stores.store import ReleaseStore
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outlet:
-    """Where a release goes and who signs it; `url` is None when no installer can be rendered."""
-
-    store: ReleaseStore
-    channel: Channel
-    signer: Signer
-    template: str
-    url: str | None
-    today: Callable[[], date]
+    from orchestrator.world import Outlet
 
 
 class Publication:

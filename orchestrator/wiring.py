@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from orchestrator.core.signature import PublicKey
     from orchestrator.core.version import Version
     from orchestrator.nodes.transport import Connect, Transport
-    from orchestrator.publication import Outlet
     from orchestrator.stores.store import ReleaseStore
+    from orchestrator.world import Outlet
 
 STABLE: Final = "stable"
 PRERELEASE: Final = "prerelease"
@@ -128,8 +128,8 @@ class Operator:
 
     def outlet(self, version: Version) -> Outlet:
         """Return where the version goes; raise ConfigError if nothing could be signed."""
-        from orchestrator.publication import Outlet  # noqa: PLC0415 -- only a release needs it
         from orchestrator.signing import load_signer  # noqa: PLC0415 -- only a release needs it
+        from orchestrator.world import Outlet  # noqa: PLC0415 -- only a release needs it
 
         path = self.key_path()
         if not path.exists():

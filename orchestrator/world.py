@@ -11,12 +11,14 @@ from orchestrator.core.version import Version
 from orchestrator.source import Bundle
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from datetime import date, timedelta
     from pathlib import Path
 
     from orchestrator.core.events import Observer
+    from orchestrator.core.signature import Signer
     from orchestrator.nodes.transport import Connect
-    from orchestrator.publication import Outlet
+    from orchestrator.stores.publish import Channel
+    from orchestrator.stores.store import ReleaseStore
 
 MakeBundle = Callable[[Source, Version, tuple[str, ...]], Awaitable[Bundle]]
 
@@ -35,3 +37,15 @@ class World:
     observe: Observer
     remember: Callable[[str, timedelta], None]
     monotonic: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlet:
+    """Where a release goes and who signs it; `url` is None when no installer can be rendered."""
+
+    store: ReleaseStore
+    channel: Channel
+    signer: Signer
+    template: str
+    url: str | None
+    today: Callable[[], date]
