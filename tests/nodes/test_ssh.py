@@ -515,8 +515,8 @@ def test_every_shell_keeps_here_documents_and_a_last_exec(words: str) -> None:
     script = """cat <<'END'
 }; $x
 END
+(cat; echo sub)
 read -r line
-(cat; echo sub) & wait
 exec cat - /dev/null <<END
 last
 END"""
