@@ -35,14 +35,15 @@ class JobSpec:
     """What a node has to run, and what must be there afterwards.
 
     `command` runs in an empty folder, line by line until one fails (`sh -e`). `binaries` pairs a
-    name with the path where the command leaves it: absolute, or relative to that folder. At most
+    name with the path where the command leaves it: absolute, or relative to that folder; None
+    when the command puts it into $ORCHESTRATOR_OUT under its name. At most
     `slots` jobs with the same `lock` run at once on the host. `source` and `target_dir` are
     folders on the node: the first is kept out of the binary, the second is cargo's.
     """
 
     id: str
     command: str
-    binaries: tuple[tuple[str, str], ...]
+    binaries: tuple[tuple[str, str | None], ...]
     lock: str
     timeout: timedelta
     env: tuple[tuple[str, str], ...] = ()
@@ -322,10 +323,12 @@ def _rustc_wrapper(facts: NodeFacts, spec: JobSpec, directory: str) -> str:
 
 
 def _binary_lines(spec: JobSpec, directory: str) -> str:
-    def absolute(path: str) -> str:
+    def absolute(name: str, path: str | None) -> str:
+        if path is None:
+            return f"{directory}/out/{name}"
         return path if path.startswith("/") else f"{directory}/work/{path}"
 
-    return "\n".join(f"{name} {absolute(path)}" for name, path in spec.binaries)
+    return "\n".join(f"{name} {absolute(name, path)}" for name, path in spec.binaries)
 
 
 _WORD: Final = re.compile(r"[A-Za-z0-9._+@:-]+")
@@ -342,5 +345,7 @@ def _check(spec: JobSpec) -> None:
         if not _VARIABLE.fullmatch(name):
             raise ConfigError(f"{name!r} is not the name of an environment variable")
     for _, path in spec.binaries:
-        if not path.isprintable() or ".." in path.split("/") or path.strip() != path:
+        if path is None:
+            continue
+        if not path or not path.isprintable() or ".." in path.split("/") or path.strip() != path:
             raise ConfigError(f"the path {path!r} of a binary cannot be used")

@@ -179,9 +179,10 @@ build() {
     fi
     # A TERM that was sent to the whole group is seen by now; what follows is our own.
     trap '' TERM INT
-    signal_group TERM $$
-    kill -TERM "$guard_pid" 2>/dev/null
+    # KILL, because a process that is just being made can lose a TERM to the traps of this one.
+    kill -KILL "$guard_pid" 2>/dev/null
     wait "$guard_pid" 2>/dev/null
+    signal_group TERM $$
     stop_tree $$
     find_processes $$
     [ -z "$found" ] || printf 'orchestrator: processes that cannot be killed:%s\n' "$found" >>log
@@ -423,8 +424,7 @@ cancel() {
         stop_tree "$leader"
         keep=
         wait_until_gone "$leader" 15
-        signal_each KILL
-        wait_until_gone "$leader" 10
+        wait_until_gone "$leader" 10 KILL
     fi
     stop_tree "$leader"
     find_processes "$leader"
@@ -448,19 +448,15 @@ group_of_old_attempt() {
 
 # stop_tree GROUP: TERM, then KILL, for every process of the job but this one and $keep.
 stop_tree() {
-    find_processes "$1"
-    [ -n "$found" ] || return 0
-    signal_each TERM
-    wait_until_gone "$1" $((GRACE_SECONDS * 5))
-    [ -n "$found" ] || return 0
-    signal_each KILL
-    wait_until_gone "$1" 10
+    wait_until_gone "$1" $((GRACE_SECONDS * 5)) TERM
+    [ -z "$found" ] || wait_until_gone "$1" 10 KILL
 }
 
-# wait_until_gone GROUP POLLS
+# wait_until_gone GROUP POLLS [SIGNAL]: the signal again and again, for what was born meanwhile.
 wait_until_gone() {
     gone_polls=$2
     while find_processes "$1" && [ -n "$found" ] && [ "$gone_polls" -gt 0 ]; do
+        [ -z "${3-}" ] || signal_each "$3"
         gone_polls=$((gone_polls - 1))
         pause
     done

@@ -115,10 +115,11 @@ use_workdir() {
         say problem "the workdir $1 belongs to another user, or everybody may write to it"
         return
     }
-    cd "$1" && : >.probe && rm -f .probe || {
+    if ! (cd "$1" && : >.probe && rm -f .probe); then
         say problem "the workdir $1 cannot be written to"
         return
-    }
+    fi
+    cd "$1" || return
     say workdir "$(pwd -P)"
     say disk_kb "$(df -Pk . | awk 'NR == 2 { print $4 }')"
 }

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orchestrator.nodes import bundle, gate, probe
+from orchestrator.nodes.follow import require_success
+from orchestrator.nodes.job import (
+    JOB_SH,
+    Finished,
+    Running,
+    Stopped,
+    StopReason,
+    cancel_job,
+    read_job,
+)
+from tests.nodes.bench import Bench, ShellTransport, bench
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+SHELLS = ("dash", "bash", "busybox", "mksh", "ksh93", "yash", "zsh", "posh")
+NO_PROC = JOB_SH.replace("PROC=/proc\n", "PROC=/nonexistent\n")
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Each shell under the name `sh`, as a system would have it."""
+    found = shutil.which(request.param)
+    if found is None:
+        pytest.skip(f"needs {request.param}")
+    (tmp_path / "sh").symlink_to(found)
+    return str(tmp_path / "sh")
+
+
+@pytest.fixture
+async def node(shell: str, scratch_home: Path) -> AsyncIterator[Bench]:
+    node = bench(scratch_home, ShellTransport(shell))
+    yield node
+    await node.cancel_all()
+
+
+async def test_jobs_behave_alike_under_every_shell(node: Bench, tmp_path: Path) -> None:
+    counter = tmp_path / "counter"
+    commands = {
+        "fails": ("echo out; echo err >&2; exit 7", ()),
+        "binary": (f"echo x >>{counter}; printf 'a\\000\\377\\r\\n\\t'; echo hi >made", ("made",)),
+        "left behind": ("sleep 60 & echo over", ()),
+        "killed": ("kill -KILL $$", ()),
+    }
+    specs = {
+        name: node.spec(command, lock=f"lock-{number}", binaries=tuple((b, b) for b in binaries))
+        for number, (name, (command, binaries)) in enumerate(commands.items())
+    }
+    jobs = dict(zip(specs, await asyncio.gather(*map(node.start, specs.values())), strict=True))
+    done = dict(zip(jobs, await asyncio.gather(*map(node.follow, jobs.values())), strict=True))
+
+    assert isinstance(done["fails"].end, Finished)
+    assert done["fails"].end.exit_status == 7
+    assert done["fails"].log == b"out\nerr\n"
+    require_success(done["binary"].end)
+    assert done["binary"].log == b"a\x00\xff\r\n\t"
+    assert (node.folder_of(jobs["binary"]) / "out/made").read_text() == "hi\n"
+    require_success(done["left behind"].end)
+    assert isinstance(done["killed"].end, Finished)
+    assert done["killed"].end.exit_status == 137
+    assert (await node.start(specs["binary"])).was_attached
+    assert counter.read_text() == "x\n"
+    assert (await node.start(specs["fails"])).attempt == 2
+
+
+async def test_cancel_works_under_every_shell(
+    node: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient = JOB_SH.replace("GRACE_SECONDS=5", "GRACE_SECONDS=0")
+    monkeypatch.setattr("orchestrator.nodes.job.JOB_SH", impatient)
+    child = tmp_path / "child"
+    job = await node.start(
+        node.spec(f"(trap '' TERM; echo $$ >{child}; exec sleep 67) &\necho ready\nwait")
+    )
+    waiting = await node.start(node.spec("echo never"))
+    while not child.exists():
+        await asyncio.sleep(0.02)
+    state = await read_job(node.transport, workdir=job.workdir, job=job.id)
+    assert isinstance(state, Running)
+    assert await cancel_job(node.transport, waiting) == ()
+    assert await cancel_job(node.transport, job) == ()
+    followed = await node.follow(job)
+    assert isinstance(followed.end, Stopped)
+    assert followed.end.reason is StopReason.CANCELLED
+    assert followed.log.startswith(b"ready\n")
+    # Some shells write down that one of their children was terminated.
+    assert b"never" not in (await node.follow(waiting)).log
+
+
+# --- without /proc, as on the BSDs and macOS ----------------------------------------------------
+
+
+async def test_a_system_without_proc_is_asked_with_ps(
+    scratch_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert NO_PROC != JOB_SH
+    for module in ("job", "follow"):
+        impatient = NO_PROC.replace("GRACE_SECONDS=5", "GRACE_SECONDS=0")
+        monkeypatch.setattr(f"orchestrator.nodes.{module}.JOB_SH", impatient)
+    node = bench(scratch_home)
+    child = tmp_path / "child"
+    spec = node.spec(f"sleep 68 & echo $! >{child}\nwait")
+    job = await node.start(spec)
+    folder = node.folder_of(job)
+    while not child.exists() or not child.read_text():
+        await asyncio.sleep(0.02)
+    assert (await node.start(spec)).was_attached
+    state = await read_job(node.transport, workdir=job.workdir, job=job.id)
+    assert isinstance(state, Running)
+    # The wall clock was set: its own start time looks different, but it is the same process.
+    (folder / "start_time").write_text("Mon-Jan-1-00-00-00-2001\n")
+    assert state == await read_job(node.transport, workdir=job.workdir, job=job.id)
+
+    os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+    end = (await node.follow(job)).end
+    assert isinstance(end, Stopped)
+    assert end.reason is StopReason.KILLED
+    assert int(child.read_text()) in end.survivors
+    assert await cancel_job(node.transport, job) == ()
+    assert (await node.follow(job)).end == replace(
+        end, evidence=end.evidence.partition(";")[0], survivors=()
+    )
+    done = await node.run("echo fine")
+    require_success(done.end)
+
+
+# --- the lock -----------------------------------------------------------------------------------
+
+CONTENDER = """
+rounds=$4
+cd "$5" || exit
+echo $$ >"me.$$"
+while [ "$rounds" -gt 0 ]; do
+    rounds=$((rounds - 1))
+    until acquire "$5/lock" -; do :; done
+    if ! ln "me.$$" inside 2>/dev/null; then
+        # Left by a holder that was killed inside: only then may it be there.
+        read -r other <inside
+        [ -z "$(process_start "$other")" ] || echo "$$ $other" >>together
+        rm -f inside
+        ln "me.$$" inside || echo "$$ and another" >>together
+    fi
+    echo entered >>entered
+    sleep 0.0"$(($$ % 3))"
+    rm -f inside
+    release "$5/lock"
+done
+"""
+
+
+def contend(
+    shell: str, folder: Path, *, contenders: int, rounds: int
+) -> list[subprocess.Popen[bytes]]:
+    script = JOB_SH.replace('main "$@"\n', "boot=$(boot_id) keep=\nset +u\n" + CONTENDER)
+    path = folder / f"contender-{Path(shell).parent.name}.sh"
+    path.write_text(script)
+    words = [shell, str(path), "-", "-", "-", str(rounds), str(folder)]
+    return [subprocess.Popen(words, stderr=subprocess.DEVNULL) for _ in range(contenders)]
+
+
+def test_a_lock_has_one_holder_even_when_holders_are_killed(tmp_path: Path) -> None:
+    contenders = contend("/bin/sh", tmp_path, contenders=12, rounds=6)
+    chance = random.Random(20)
+    try:
+        for victim in contenders[:6]:
+            # So that each is somewhere else in its round.
+            time.sleep(chance.uniform(0.0, 0.1))
+            victim.kill()
+            victim.wait()
+        for contender in contenders[6:]:
+            assert contender.wait(timeout=60) == 0
+    finally:
+        for contender in contenders:
+            contender.kill()
+            contender.wait()
+    assert not (tmp_path / "together").exists(), (tmp_path / "together").read_text()
+    assert len((tmp_path / "entered").read_text().splitlines()) >= 30
+    assert len(list((tmp_path / "lock").glob("[0-9]*"))) <= 9
+
+
+def test_locks_are_one_thing_to_different_shells(tmp_path: Path) -> None:
+    found = []
+    for name in SHELLS:
+        if path := shutil.which(name):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "sh").symlink_to(path)
+            found.append(str(tmp_path / name / "sh"))
+    running = [
+        contender
+        for shell in found
+        for contender in contend(shell, tmp_path, contenders=1, rounds=3)
+    ]
+    assert [contender.wait(timeout=60) for contender in running] == [0] * len(running)
+    assert not (tmp_path / "together").exists()
+
+
+# --- the scripts themselves ---------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck")
+@pytest.mark.parametrize(
+    "script",
+    [
+        probe._SCRIPT,
+        bundle._LOOK,
+        gate._MAKE_FOLDER,
+        gate._COMMAND_HEAD + gate._COMMAND_TAIL,
+    ],
+)
+def test_embedded_scripts_are_clean(script: str) -> None:
+    checked = subprocess.run(
+        ["shellcheck", "-s", "sh", "-S", "style", "-e", "SC1091,SC3045", "-"],
+        input=script.encode(),
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout.decode()
+
+
+def test_job_sh_acts_only_as_a_whole() -> None:
+    assert JOB_SH.endswith('\nmain "$@"\n')
