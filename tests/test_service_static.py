@@ -106,6 +106,7 @@ def test_each_kind_of_object_has_its_headers(
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Content-Length"] == str(len(answer.body))
     assert answer.headers["Server"] == "orchestrator"
+    assert answer.headers["Connection"] == "close"
     head = ask(url, path, "HEAD")
     assert head.body == b""
     assert head.status == 200

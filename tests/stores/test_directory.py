@@ -10,9 +10,11 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +25,6 @@ from orchestrator.stores.store import ConflictError, Created, ObjectKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from orchestrator.stores.directory import Link
 
@@ -294,17 +295,21 @@ async def test_a_folder_that_may_not_be_written_says_what_to_do(tmp_path: Path) 
     assert names_in(root) == []
 
 
-async def test_a_folder_that_may_not_be_read_is_an_error_and_not_an_empty_list(
-    tmp_path: Path,
-) -> None:
-    store = DirectoryStore(tmp_path)
-    await store.create(NAME, b"x", ARCHIVE)
-    (tmp_path / "releases").chmod(0)
-    try:
-        with nobody(), pytest.raises(StoreError, match="Permission denied"):
-            await store.list("")
-    finally:
-        (tmp_path / "releases").chmod(0o755)
+async def test_a_folder_that_may_not_be_read_is_an_error_and_not_an_empty_list() -> None:
+    # Not tmp_path: nobody else may enter that one.
+    with tempfile.TemporaryDirectory() as folder:
+        store = DirectoryStore(Path(folder) / "store")
+        await store.create(NAME, b"x", ARCHIVE)
+        Path(folder).chmod(0o755)
+        releases = Path(folder) / "store/releases"
+        releases.chmod(0)
+        try:
+            with nobody():
+                with pytest.raises(StoreError, match="Permission denied"):
+                    await store.list("")
+                assert await store.read("stable.idx", limit_bytes=1) is None
+        finally:
+            releases.chmod(0o755)
 
 
 async def test_what_killed_writers_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
