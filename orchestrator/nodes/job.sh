@@ -394,9 +394,10 @@ follow() {
     exec 4>&-
     tail -c "+$2" -f log </dev/null 5<&- &
     tail_pid=$!
-    trap 'kill "$tail_pid" 2>/dev/null; exit 1' HUP INT TERM
+    # KILL, because a process that is just being made can lose a TERM to the traps of this one.
+    trap 'kill -KILL "$tail_pid" 2>/dev/null; exit 1' HUP INT TERM
     cat <&5 >/dev/null
-    kill "$tail_pid" 2>/dev/null
+    kill -KILL "$tail_pid" 2>/dev/null
     wait "$tail_pid" 2>/dev/null
     return 0
 }
