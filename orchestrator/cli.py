@@ -1,138 +1,183 @@
 """The way in for a person: argv → command → exit code.
 
-Only argparse is imported here: `--help` must answer at once. Each command imports what it needs.
+`--help` and `--version` must answer at once, so that this module imports next to nothing; each
+command imports what it needs.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-TYPE_CHECKING = False  # as in typing, whose import would double the time of `--help`
+TYPE_CHECKING = False  # as in typing, whose import would cost more than all of `--help`
 if TYPE_CHECKING:
+    from argparse import ArgumentParser
     from collections.abc import Callable, Sequence
 
 DEFAULT_INVENTORY = "build-nodes.yaml"
+USAGE_ERROR = 2
 INTERRUPTED = 130
+# 128 + SIGPIPE: what a shell shows for any program that a closed pipe has ended.
+READER_GONE = 141
+
+_WIDTH = 80
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; the table of codes is in the README."""
-    arguments = _parser().parse_args(argv)
     try:
-        return _command(arguments.command)(arguments)
+        code = _answer(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()  # here, where it can be told that the reader has gone
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201 -- rich may be what was interrupted
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader has gone (`| head`): nothing more can be said, at exit neither.
-        sys.stderr.close()
-        return 1
-    except Exception as error:
-        from orchestrator.commands import explain  # noqa: PLC0415 -- only an error needs it
+        _leave_quietly()
+        return READER_GONE
+    return code
 
-        code = explain(error)
+
+def _answer(words: list[str]) -> int:
+    match words:
+        case ["-h" | "--help", *_]:
+            print(_help())  # noqa: T201 -- rich would take ten times as long
+            return 0
+        case ["--version", *_]:
+            from orchestrator import __version__  # noqa: PLC0415 -- only here
+
+            print(f"orchestrator {__version__}")  # noqa: T201 -- see above
+            return 0
+        case [name, *rest] if name in COMMANDS:
+            return _run(name, rest)
+        case [word, *_]:
+            return _refuse(word)
+        case _:
+            print(_help(), file=sys.stderr)  # noqa: T201 -- see above
+            return USAGE_ERROR
+
+
+def _help() -> str:
+    commands = "\n".join(f"  {name:<8}  {summary}" for name, (summary, _) in COMMANDS.items())
+    return f"""\
+usage: orchestrator COMMAND [OPTION ...]
+
+Build a Rust program natively on machines you own, and publish it so that anyone
+can install it.
+
+commands:
+{commands}
+
+options:
+  -h, --help  show this help, or a command's: orchestrator release --help
+  --version   print the version
+
+exit codes: 0 done, 1 a bug of ours, 2 the inventory or the command line,
+3 a machine, 4 the code, 5 the store, 130 interrupted. See README.md."""
+
+
+def _refuse(word: str) -> int:
+    what = "an option" if word.startswith("-") else "a command"
+    near = _near(word, [*COMMANDS, "--help", "--version"])
+    print(  # noqa: T201 -- see above
+        f"error: {ascii(word)[:80]} is not {what}{near}\n"
+        "hint: `orchestrator --help` lists the commands",
+        file=sys.stderr,
+    )
+    return USAGE_ERROR
+
+
+def _run(name: str, words: list[str]) -> int:
+    parser = command_parser(name)
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown:
+        options = parser.format_usage().replace("[", " ").replace("]", " ").split()
+        near = _near(unknown[0], [option for option in options if option.startswith("-")])
+        parser.error(f"unrecognized: {' '.join(map(ascii, unknown))[:80]}{near}")
+
+    from orchestrator import commands  # noqa: PLC0415 -- not for --help
+
+    try:
+        return commands.COMMANDS[name](arguments)
+    except Exception as error:
+        code = commands.explain(error)
         if code is None:
             raise
         return code
 
 
-def _command(name: str) -> Callable[[argparse.Namespace], int]:
-    from orchestrator import commands  # noqa: PLC0415 -- not for --help
+def _near(word: str, known: list[str]) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 -- only a mistake needs it
 
-    return commands.COMMANDS[name]
+    near = get_close_matches(word.partition("=")[0], known, n=1)
+    return f", did you mean `{near[0]}`?" if near else ""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="orchestrator",
-        description="Build a Rust program natively on machines you own, and publish it so that "
-        "anyone can install it.",
-        epilog="Exit codes: 0 done, 2 configuration, 3 a machine, 4 the code, 5 the store, "
-        "130 interrupted. See README.md.",
+def _leave_quietly() -> None:
+    # Python flushes standard output once more at exit, and would complain of the pipe again.
+    import os  # noqa: PLC0415 -- only here
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def command_parser(name: str) -> ArgumentParser:
+    """Return the parser of one command's options; building them all would cost every command."""
+    from argparse import ArgumentParser, HelpFormatter  # noqa: PLC0415 -- not for --help
+
+    summary, add_options = COMMANDS[name]
+    parser = ArgumentParser(
+        prog=f"orchestrator {name}",
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        # Without a width, argparse imports shutil, and with it every compression of the library.
+        formatter_class=lambda prog: HelpFormatter(prog, width=_WIDTH),
+        allow_abbrev=False,
     )
-    parser.add_argument("--version", action=_Version)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_release(commands)
-    _add_status(commands)
-    _add_logs(commands)
-    _add_keygen(commands)
-    _add_render(commands)
-    _add_serve(commands)
-    commands.add_parser("schema", help="print the JSON Schema of the inventory")
+    add_options(parser)
     return parser
 
 
-class _Version(argparse.Action):
-    """`--version`, without reading the version before it is asked for."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
-        super().__init__(option_strings, dest, nargs=0, help="print the version and exit")
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from orchestrator import __version__  # noqa: PLC0415 -- see the class
-
-        parser.exit(message=f"orchestrator {__version__}\n")
-
-
-def _add_release(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
-        "release",
-        help="build a version on every enabled node, and publish it",
-        description="Build a version on every enabled node in parallel, gate it, publish it and "
-        "render the installer. Run the same command again to go on where it stopped: nothing is "
-        "built twice.",
+def _add_release(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Build a version on every enabled node in parallel, gate it, publish it and render the "
+        "installer. Run the same command again to go on where it stopped: nothing is built twice."
     )
-    parser.add_argument("--version", required=True, help="the version to release, such as 1.4.0")
+    parser.add_argument(
+        "--version", required=True, metavar="V", help="the version to release, such as 1.4.0"
+    )
     _add_inventory(parser)
-    parser.add_argument(
-        "--node",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="build on this node only; may be given several times",
-    )
-    parser.add_argument(
-        "--skip", action="append", default=[], metavar="NAME", help="leave this node out"
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print what would be done; touch nothing"
-    )
-    parser.add_argument("--rebuild", action="store_true", help="build again what was built already")
-    parser.add_argument(
-        "--clean", action="store_true", help="build from cold, without what earlier builds left"
-    )
-    parser.add_argument(
-        "--no-publish", action="store_true", help="build, gate and pack, but publish nothing"
-    )
-    parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
-    parser.add_argument("--quiet", action="store_true", help="print the summary and errors only")
+    for option, what in (
+        ("--node", "build on this node only, even if it is disabled; may be repeated"),
+        ("--skip", "leave this node out; may be repeated"),
+    ):
+        parser.add_argument(option, action="append", default=[], metavar="NAME", help=what)
+    for option, what in (
+        ("--dry-run", "print what would be done; touch nothing"),
+        ("--rebuild", "build again what was built already"),
+        ("--clean", "build from cold, without what earlier builds left"),
+        ("--no-publish", "build, gate and pack, but publish nothing"),
+        ("--json", "print the outcome, or with --dry-run the plan, as one JSON document"),
+        ("--quiet", "print only the summary and errors"),
+    ):
+        parser.add_argument(option, action="store_true", help=what)
 
 
-def _add_status(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
-        "status", help="show what is published, and what the nodes have, are building or failed"
-    )
-    parser.add_argument("version", nargs="?", metavar="VERSION")
+def _add_status(parser: ArgumentParser) -> None:
+    parser.add_argument("version", nargs="?", metavar="VERSION", help="of this version only")
     _add_inventory(parser)
-    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument("--json", action="store_true", help="print it as one JSON document")
 
 
-def _add_logs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("logs", help="print the build log of a node")
-    parser.add_argument("version", metavar="VERSION")
-    parser.add_argument("node", metavar="NODE")
+def _add_logs(parser: ArgumentParser) -> None:
+    parser.add_argument("version", metavar="VERSION", help="the version that was built")
+    parser.add_argument("node", metavar="NODE", help="the node that built it, or is building it")
     _add_inventory(parser)
     parser.add_argument(
         "-f", "--follow", action="store_true", help="go on as the log grows, to the job's end"
     )
 
 
-def _add_keygen(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
-        "keygen",
-        help="make the signing key",
-        description="Make an ed25519 key at `publication.signing.key`. It never replaces one.",
+def _add_keygen(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Make an ed25519 key at `publication.signing.key`, and print its public half as OpenSSH "
+        "and minisign read it. It never replaces a key."
     )
     _add_inventory(parser)
     parser.add_argument(
@@ -142,22 +187,39 @@ def _add_keygen(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
 
 
-def _add_render(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("render", help="print install.sh as it would be published")
-    _add_inventory(parser)
-
-
-def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("serve", help="serve a directory store on this machine")
-    _add_inventory(parser)
-    parser.add_argument("--store", metavar="DIR", help="instead of the inventory's store")
-    parser.add_argument("--port", type=int, default=8000, help="on 127.0.0.1; 0 takes a free one")
-
-
-def _add_inventory(parser: argparse.ArgumentParser) -> None:
+def _add_inventory(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--inventory",
         metavar="FILE",
         default=DEFAULT_INVENTORY,
-        help=f"instead of {DEFAULT_INVENTORY}",
+        help="the inventory (default: %(default)s)",
     )
+
+
+def _add_serve(parser: ArgumentParser) -> None:
+    _add_inventory(parser)
+    parser.add_argument(
+        "--store", metavar="DIR", help="serve this folder instead of the inventory's store"
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=8000,
+        metavar="N",
+        help="the port on 127.0.0.1; 0 takes a free one (default: %(default)s)",
+    )
+
+
+def _add_nothing(_: ArgumentParser) -> None:
+    pass
+
+
+COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {
+    "release": ("build a version on every enabled node, and publish it", _add_release),
+    "status": ("show what is published, and how the nodes' jobs stand", _add_status),
+    "logs": ("print the build log of a node", _add_logs),
+    "keygen": ("make the signing key", _add_keygen),
+    "render": ("print install.sh as it would be published", _add_inventory),
+    "serve": ("serve a directory store on this machine", _add_serve),
+    "schema": ("print the JSON Schema of the inventory", _add_nothing),
+}
