@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from enum import Enum
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from orchestrator.core.index import parse_index, split_signed
-from orchestrator.stores.publish import Channel, publish_artifact, publish_index
+from orchestrator.stores.publish import Channel, publish_artifact, publish_index, publish_pointers
 from orchestrator.stores.store import (
     ConflictError,
     Created,
@@ -46,6 +47,8 @@ CHANNEL = Channel(
     verify=toy_verify,
     lifetime=timedelta(days=90),
 )
+POINTERS = ("install.sh", "index.html")
+Publisher = Callable[["ReleaseStore"], Coroutine[None, None, None]]
 Key = tuple[frozenset[tuple[str, StoredObject]], tuple["Hashable", ...], tuple["Hashable", ...]]
 
 
@@ -54,6 +57,22 @@ async def publish(store: ReleaseStore, artifact: Artifact) -> None:
     await publish_index(
         store, CHANNEL, [row], signer=TOY, today=date(2026, 11, 21), pause=without_waiting
     )
+
+
+async def publish_installer(store: ReleaseStore, serial: int) -> None:
+    await publish_pointers(
+        store,
+        CHANNEL,
+        install_script=str(serial),
+        page=str(serial),
+        serial=serial,
+        pause=without_waiting,
+    )
+
+
+async def publish_all(store: ReleaseStore, artifact: Artifact) -> None:
+    await publish(store, artifact)
+    await publish_installer(store, 2)
 
 
 async def without_waiting(attempt: int) -> None:
@@ -98,7 +117,10 @@ def require_whole(objects: dict[str, StoredObject]) -> None:
 
 def require_progress(before: dict[str, StoredObject], after: dict[str, StoredObject]) -> None:
     for name, held in before.items():
-        if name != "stable.idx" and after[name].data != held.data:
+        if name in POINTERS:
+            if int(after[name].data) < int(held.data):
+                raise ViolationError(f"{name} went back")
+        elif name != "stable.idx" and after[name].data != held.data:
             raise ViolationError(f"immutable bytes changed: {name}")
     was, now = index_of(before), index_of(after)
     if was and (now is None or not set(was.rows) <= set(now.rows)):
@@ -194,12 +216,12 @@ Choice = tuple[int, Turn]
 class Run:
     """Two publishers at work on one store, each stopped before its next operation."""
 
-    def __init__(self, shared: MemoryStore, artifacts: tuple[Artifact, ...]) -> None:
+    def __init__(self, shared: MemoryStore, publishers: tuple[Publisher, ...]) -> None:
         self.shared = shared
-        self.stores = [SteppedStore(shared) for _ in artifacts]
+        self.stores = [SteppedStore(shared) for _ in publishers]
         self.tasks = [
-            asyncio.create_task(publish(store, artifact))
-            for store, artifact in zip(self.stores, artifacts, strict=True)
+            asyncio.create_task(publisher(store))
+            for store, publisher in zip(self.stores, publishers, strict=True)
         ]
         for store, task in zip(self.stores, self.tasks, strict=True):
             task.add_done_callback(partial(_announce_end, store))
@@ -250,7 +272,7 @@ class Walk:
     """Every state that two publishers can bring a store to, and what follows which."""
 
     initial: dict[str, StoredObject]
-    old: tuple[Artifact, ...]
+    publishers: tuple[Publisher, ...]
     artifacts: tuple[Artifact, ...]
     make_store: type[MemoryStore] = MemoryStore
     follows: dict[Key, list[Key]] = field(default_factory=dict)
@@ -262,7 +284,7 @@ class Walk:
         unexplored: list[tuple[Choice, ...]] = [()]
         while unexplored:
             schedule = unexplored.pop()
-            run = Run(self.make_store(dict(self.initial)), self.artifacts)
+            run = Run(self.make_store(dict(self.initial)), self.publishers)
             try:
                 await run.settle()
                 previous: Key | None = None
@@ -295,11 +317,11 @@ class Walk:
 
     async def run_again(self, shared: MemoryStore) -> None:
         store = self.make_store(dict(shared.objects))
-        for artifact in self.artifacts:
+        for publisher in self.publishers:
             before = dict(store.objects)
-            await publish(store, artifact)
+            await publisher(store)
             require_progress(before, store.objects)
-        require_complete(store.objects, (*self.old, *self.artifacts))
+        require_complete(store.objects, self.artifacts)
 
     def paths(self, key: Key, known: dict[Key, int]) -> int:
         if key not in known:
@@ -319,7 +341,12 @@ async def walk_from(
         make_artifact(folder / str(number), triple, "2.0.0")
         for number, triple in enumerate(triples)
     )
-    return Walk(initial=shared.objects, old=old, artifacts=artifacts, make_store=make_store)
+    return Walk(
+        initial=shared.objects,
+        publishers=tuple(partial(publish, artifact=artifact) for artifact in artifacts),
+        artifacts=(*old, *artifacts),
+        make_store=make_store,
+    )
 
 
 TWO_TARGETS = ("x86_64-unknown-netbsd", "aarch64-unknown-netbsd")
@@ -336,6 +363,23 @@ async def test_no_interleaving_and_no_crash_harms_a_release(
     assert interleavings > 10_000_000
     # Every write of a publisher leaves another store to recover from.
     assert len(walk.rerun) >= 7
+
+
+async def test_no_interleaving_takes_the_installer_or_the_page_back(tmp_path: Path) -> None:
+    shared = MemoryStore()
+    old = make_artifact(tmp_path, version="1.0.0")
+    new = make_artifact(tmp_path, version="2.0.0")
+    await publish(shared, old)
+    walk = Walk(
+        initial=shared.objects,
+        publishers=(partial(publish_installer, serial=1), partial(publish_all, artifact=new)),
+        artifacts=(old, new),
+    )
+    assert await walk.explore() > 10_000
+    for objects in walk.rerun:
+        store = MemoryStore(dict(objects))
+        await publish_all(store, new)
+        assert {store.objects[name].data for name in POINTERS} == {b"2"}
 
 
 class CarelessStore(MemoryStore):
