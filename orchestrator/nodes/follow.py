@@ -75,7 +75,7 @@ async def follow_job(transport: Transport, job: Job, follower: Follower) -> JobE
                     hint="its workdir was cleared; run the same command again",
                 )
             case Queued():
-                await _hand_over(transport, "follow", job, follower=follower)
+                await _hand_over(transport, "queue", job, follower=follower)
             case Running():
                 await _follow_running(transport, job, follower)
             case _:

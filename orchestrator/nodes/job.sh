@@ -5,6 +5,7 @@
 #   job.sh run    WORKDIR ID GENERATION TIMEOUT LOCK SLOTS SHELL   the attempt itself, detached
 #   job.sh guard  WORKDIR ID LEADER TIMEOUT                     end the attempt at its deadline
 #   job.sh state  WORKDIR ID                                    what is known, as NAME=VALUE lines
+#   job.sh queue  WORKDIR ID ATTEMPT FROM                       the log from a byte on, while it waits for the host
 #   job.sh follow WORKDIR ID ATTEMPT FROM                       the log from a byte on, until the state changes
 #   job.sh rest   WORKDIR ID ATTEMPT FROM                       the log from a byte on, as it is now
 #   job.sh cancel WORKDIR ID ATTEMPT                            end the whole tree; prints who survived
@@ -36,7 +37,7 @@ main() {
     run) run "$@" ;;
     guard) guard "$@" ;;
     state) state ;;
-    follow) follow "$@" ;;
+    queue | follow) follow "$@" ;;
     rest) rest "$@" ;;
     cancel) cancel "$@" ;;
     unpack) unpack "$@" ;;
@@ -57,12 +58,7 @@ start() {
     mkdir -p "$dir" || fail "cannot make $dir"
     cd "$dir" || exit
     # Whoever is second waits for the few milliseconds of the first, then finds its job running.
-    start_polls=0
-    until acquire "$dir/start.lock" -; do
-        start_polls=$((start_polls + 1))
-        [ "$start_polls" -lt 150 ] || fail "another start of job $id does not come to an end"
-        pause
-    done
+    take_turn
     evaluate is_mine
     case $job_state/$status/$1 in
     queued/* | running/* | finished/0/0)
@@ -76,6 +72,16 @@ start() {
     shift
     # The process stays the same, so the start lock stays held until `run` has said who it is.
     exec "$4" "$dir/job.sh" run "$workdir" "$id" "$generation" "$@" </dev/null >>"$dir/log" 2>&1
+}
+
+# take_turn: one at a time starts or cancels the job.
+take_turn() {
+    turn_polls=0
+    until acquire "$dir/start.lock" -; do
+        turn_polls=$((turn_polls + 1))
+        [ "$turn_polls" -lt 150 ] || fail "another start or cancel of job $id does not come to an end"
+        pause
+    done
 }
 
 new_attempt() {
@@ -115,7 +121,7 @@ run() {
     shell=$5
 
     wait_for_host "$3" "$4"
-    if [ -z "$terminated" ]; then
+    if is_wanted; then
         build "$2"
     else
         status=143
@@ -144,7 +150,7 @@ wait_for_host() {
     # Beside every node's workdir, not in it: nodes of one host may have different ones.
     locks=${HOME:-$workdir}/.cache/orchestrator/locks/$1
     mkdir -p "$locks" 2>/dev/null || locks=$workdir/locks/$1
-    while [ -z "$terminated" ]; do
+    while is_wanted; do
         slot=1
         while [ "$slot" -le "$2" ]; do
             ! acquire "$locks/$slot" "$dir" || return 0
@@ -154,6 +160,10 @@ wait_for_host() {
         sleep 0.5 2>/dev/null || sleep 1
     done
     slot=
+}
+
+is_wanted() {
+    [ -z "$terminated" ] && [ ! -e cancelled ]
 }
 
 # build TIMEOUT: runs the script to its end and leaves nothing of it alive; sets $status.
@@ -387,7 +397,11 @@ enter() {
 follow() {
     enter "$1"
     pipe=alive
-    [ -e started ] || [ -e exit ] || pipe=queue
+    if [ "$verb" = queue ]; then
+        # Whoever asked believes that it waits for the host; if it does not, they have to look again.
+        if [ -e started ] || [ -e exit ]; then return 0; fi
+        pipe=queue
+    fi
     # Opened for both first: to open a pipe for reading alone waits for a writer, who may be gone.
     exec 4<>"$pipe"
     exec 5<"$pipe"
@@ -410,13 +424,25 @@ rest() {
 # --- the end of a process tree -----------------------------------------------------------------
 
 cancel() {
+    cd "$dir" 2>/dev/null || fail "job $id is not there: $dir"
+    # A job that is just being started has no process group on record yet.
+    take_turn
+    turn=$generation
     enter "$1"
-    evaluate
+    evaluate is_mine
     case $job_state in
-    queued | running) put cancelled "$(date +%s)" ;;
-    stopped) ;;
-    *) return 0 ;;
+    queued | running)
+        put cancelled "$(date +%s)"
+        end_tree
+        ;;
+    stopped) end_tree ;;
     esac
+    generation=$turn
+    release "$dir/start.lock"
+}
+
+# end_tree: ends every process of the job; prints those that cannot be ended.
+end_tree() {
     leader=$(group_of_old_attempt)
     if [ -n "$leader" ]; then
         # The wrapper outlives TERM, ends the rest of its tree, and writes down how it went.

@@ -16,7 +16,6 @@ from orchestrator.core.errors import BuildError, ConfigError, NodeError
 from orchestrator.nodes.follow import (
     Follower,
     LogCursor,
-    follow_job,
     follow_through,
     require_success,
 )
@@ -29,6 +28,7 @@ from orchestrator.nodes.job import (
     Running,
     Stopped,
     StopReason,
+    address,
     cancel_job,
     job_id,
     parse_state,
@@ -36,6 +36,7 @@ from orchestrator.nodes.job import (
     start_job,
 )
 from orchestrator.nodes.local import LocalTransport
+from orchestrator.nodes.transport import run
 from tests.nodes.bench import Bench, bench
 
 if TYPE_CHECKING:
@@ -485,6 +486,16 @@ async def test_jobs_of_one_host_run_one_after_another(node: Bench) -> None:
     kinds = [type(state) for state in done[1].states]
     assert kinds[0] is Queued
     assert kinds[-2:] == [Running, Finished]
+
+
+async def test_who_waits_for_the_host_is_told_that_the_job_runs_already(node: Bench) -> None:
+    job = await node.start(node.spec("sleep 60"))
+    await until((node.folder_of(job) / "started").exists)
+    # What somebody sends who saw it queued a moment ago; only `follow` stays to the end.
+    told = await run(
+        node.transport, JOB_SH, "queue", *address(job), "1", timeout=timedelta(seconds=9)
+    )
+    assert told.exit_status == 0
 
 
 async def test_slots_let_as_many_run_at_once(node: Bench) -> None:
