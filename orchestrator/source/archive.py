@@ -176,6 +176,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         came_from_here = is_loopback(urlsplit(req.full_url).hostname)
         to_loopback = came_from_here and parts.scheme == "http" and is_loopback(parts.hostname)
         if parts.scheme != "https" and not to_loopback:
+            fp.close()
             raise ValueError(f"it redirects to {redacted(newurl)[:200]!r}, which is not https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -201,8 +202,6 @@ class _BoundedHeader(tarfile.TarInfo):
 
     # The entry point that tarfile documents for subclasses, in a comment above its definition.
     def _proc_member(self, archive: tarfile.TarFile) -> Self:
-        if self.type not in tarfile.SUPPORTED_TYPES:
-            raise ValueError(f"{self.name!r} is of an unknown kind")
         if not self.isreg() and self.size > _MAX_HEADER_BYTES:
             raise ValueError("it has a header of absurd size")
         member: Self = super()._proc_member(archive)  # type: ignore[misc]  # typeshed leaves it out

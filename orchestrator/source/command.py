@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
 import signal
 import threading
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final, TypeVar
 
@@ -86,7 +86,7 @@ async def run(
     env = clean_environment(os.environ) | dict(environment or {})
     if shutil.which(argv[0], path=env.get("PATH")) is None:
         raise ConfigError(f"`{argv[0]}` is not on PATH", hint=f"install {argv[0]}")
-    with ExitStack() as files:
+    with contextlib.ExitStack() as files:
         process = await asyncio.create_subprocess_exec(
             *argv,
             cwd=cwd,
@@ -99,7 +99,7 @@ async def run(
         try:
             async with asyncio.timeout(deadline.total_seconds()):
                 output, said, status = await asyncio.gather(
-                    _read_all(process.stdout, argv[0]),
+                    _read_all(process),
                     _read_tail(process.stderr),
                     process.wait(),
                 )
@@ -107,7 +107,9 @@ async def run(
             message = f"`{argv[0]}` did not finish in {deadline.total_seconds():.0f} s"
             raise NodeError(message, hint="is the network slow or gone? try again") from None
         finally:
-            await _kill(process)
+            await _end(process)
+    if len(output) > MAX_OUTPUT_BYTES:
+        raise ConfigError(f"`{argv[0]}` printed more than {MAX_OUTPUT_BYTES >> 20} MiB")
     return Finished(status=status, output=output, said=printable(said))
 
 
@@ -156,21 +158,20 @@ def keep_going(stop: threading.Event) -> None:
         raise Stopped
 
 
-def _opened(files: ExitStack, path: Path | None, mode: str) -> IO[bytes] | int:
+def _opened(files: contextlib.ExitStack, path: Path | None, mode: str) -> IO[bytes] | int:
     if path is None:
         return asyncio.subprocess.DEVNULL
     stream: IO[bytes] = files.enter_context(path.open(mode))
     return stream
 
 
-async def _read_all(stream: asyncio.StreamReader | None, program: str) -> bytes:
-    if stream is None:
-        return b""
+async def _read_all(process: asyncio.subprocess.Process) -> bytes:
     data = bytearray()
-    while chunk := await stream.read(1 << 16):
-        data += chunk
+    while process.stdout is not None and (chunk := await process.stdout.read(1 << 16)):
         if len(data) > MAX_OUTPUT_BYTES:
-            raise ConfigError(f"`{program}` printed more than {MAX_OUTPUT_BYTES >> 20} MiB")
+            _kill_group(process)
+        else:
+            data += chunk
     return bytes(data)
 
 
@@ -182,8 +183,17 @@ async def _read_tail(stream: asyncio.StreamReader | None) -> bytes:
     return bytes(data)
 
 
-async def _kill(process: asyncio.subprocess.Process) -> None:
+async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
-        # The session leader's pid is its group's id; it is not reaped yet, so it cannot be reused.
-        os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        _kill_group(process)
+        # Reads what is left in the pipes: asyncio reports no end before they are empty. Something
+        # that left the group may hold them open for ever, so this wait has an end too.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.communicate(), timeout=5)
+
+
+def _kill_group(process: asyncio.subprocess.Process) -> None:
+    # The session leader's pid is its group's id, and nothing else's while it is not reaped.
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

@@ -106,10 +106,10 @@ async def _unpack(crate: str, version: str, *, manifest: Path, folder: Path) -> 
     # The dependencies stay: the next `cargo vendor` keeps the folders that it needs.
     (folder.parent / VENDOR / f"{crate}-{version}").rename(folder)
     (folder / ".cargo-checksum.json").unlink()
-    return _published_from(folder / ".cargo_vcs_info.json")
+    return read_published_from(folder / ".cargo_vcs_info.json")
 
 
-def _published_from(vcs_info: Path) -> Unpacked:
+def read_published_from(vcs_info: Path) -> Unpacked:
     """Return the commit that `cargo publish` recorded, if it did."""
     if not vcs_info.is_file():
         return Unpacked(revision=None)

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -36,7 +37,7 @@ class Git(Protocol):
 
 
 class Publish(Protocol):
-    """Puts a crate into the scratch registry."""
+    """Puts a crate into the scratch registry; returns its checksum."""
 
     def __call__(
         self,
@@ -45,7 +46,7 @@ class Publish(Protocol):
         *,
         dependencies: str = "",
         files: dict[str, str] | None = None,
-    ) -> None: ...
+    ) -> str: ...
 
 
 class Make(Protocol):
@@ -132,11 +133,14 @@ def publish(tmp_path: Path, cargo_home: Path) -> Publish:
 
     def add(
         name: str, version: str, *, dependencies: str = "", files: dict[str, str] | None = None
-    ) -> None:
+    ) -> str:
         manifest = (
             f'[package]\nname = "{name}"\nversion = "{version}"\nedition = "2021"\n\n'
             f"[dependencies]\n{dependencies}\n"
         )
+        lock = (files or {}).get("Cargo.lock", "")
+        if "REGISTRY" in lock:
+            files = {**(files or {}), "Cargo.lock": lock.replace("REGISTRY", registry_id(tmp_path))}
         content = {
             "Cargo.toml": manifest,
             **(files or {"src/lib.rs": "pub fn one() -> u8 { 1 }\n"}),
@@ -149,8 +153,26 @@ def publish(tmp_path: Path, cargo_home: Path) -> Publish:
         package = hashlib.sha256(json.dumps(sums).encode()).hexdigest()
         checksums = json.dumps({"files": sums, "package": package})
         (folder / ".cargo-checksum.json").write_text(checksums)
+        return package
 
     return add
+
+
+def registry_id(tmp_path: Path) -> str:
+    """How cargo names its default registry in a lockfile."""
+    probe = tmp_path / "probe"
+    (probe / "src").mkdir(parents=True, exist_ok=True)
+    (probe / "src" / "lib.rs").touch()
+    manifest = '[package]\nname = "probe"\nversion = "0.0.0"\n[dependencies]\nleaf = "*"\n'
+    (probe / "Cargo.toml").write_text(manifest)
+    subprocess.run(["cargo", "generate-lockfile", "--quiet"], cwd=probe, check=True)
+    lock = tomllib.loads((probe / "Cargo.lock").read_text())
+    return str(next(package["source"] for package in lock["package"] if "source" in package))
+
+
+@pytest.fixture
+def registry_name(tmp_path: Path) -> Callable[[], str]:
+    return lambda: registry_id(tmp_path)
 
 
 @pytest.fixture

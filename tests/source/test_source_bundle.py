@@ -20,9 +20,8 @@ from orchestrator.source.command import Stopped
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.source.conftest import Git, Make, Program, Publish
-
     from orchestrator.source import Bundle
+    from tests.source.conftest import Git, Make, Program, Publish
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "trajectory"
 THING = GitSource(git="thing")
@@ -60,7 +59,8 @@ async def test_the_example_builds_from_its_bundle_wherever_it_is_unpacked(
     assert table[-1].split() == ["500", "2.635", "503.6", "0.789"]
 
 
-async def test_dependencies_from_git_and_a_registry_travel_in_the_bundle(
+async def test_dependencies_from_git_and_a_registry_travel_in_the_bundle(  # noqa: PLR0913 -- fixtures
+    *,
     tmp_path: Path,
     make: Make,
     program: Program,
@@ -103,7 +103,7 @@ async def test_dependencies_from_git_and_a_registry_travel_in_the_bundle(
 
 
 async def test_two_clones_of_a_commit_give_the_same_bundle(
-    tmp_path: Path, make: Make, repository: Path, git: Git
+    *, tmp_path: Path, make: Make, repository: Path, git: Git
 ) -> None:
     (repository / ".gitattributes").write_text("*.rs export-subst eol=crlf\nREADME export-ignore\n")
     (repository / "README").write_text("$Format:%d$\n")
@@ -149,9 +149,8 @@ async def test_a_bundle_is_made_once(make: Make, repository: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone", "record"])
-async def test_a_damaged_bundle_is_made_again(
-    make: Make, repository: Path, tmp_path: Path, damage: str
-) -> None:
+@pytest.mark.usefixtures("repository")
+async def test_a_damaged_bundle_is_made_again(make: Make, tmp_path: Path, damage: str) -> None:
     first = await make(THING)
     match damage:
         case "changed":
@@ -168,9 +167,8 @@ async def test_a_damaged_bundle_is_made_again(
     assert (await make(THING)).path.read_bytes() == again.path.read_bytes()
 
 
-async def test_two_makers_at_once_both_get_the_bundle(
-    make: Make, repository: Path, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("repository")
+async def test_two_makers_at_once_both_get_the_bundle(make: Make, tmp_path: Path) -> None:
     first, second = await asyncio.gather(make(THING), make(THING))
     assert first == second
     names = [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()]
@@ -178,9 +176,8 @@ async def test_two_makers_at_once_both_get_the_bundle(
     assert not [name for name in names if name.startswith("new-")]
 
 
-async def test_nothing_is_left_behind_when_making_fails(
-    make: Make, repository: Path, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("repository")
+async def test_nothing_is_left_behind_when_making_fails(make: Make, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         await make(THING, binaries=("other",))
     assert not list((tmp_path / "cache").iterdir())
@@ -194,7 +191,8 @@ async def test_a_source_of_another_version_is_refused(
         await make(THING, version="1.2.4")
 
 
-async def test_a_source_without_the_binary_says_which_it_has(make: Make, repository: Path) -> None:
+@pytest.mark.usefixtures("repository")
+async def test_a_source_without_the_binary_says_which_it_has(make: Make) -> None:
     with pytest.raises(ConfigError, match="no binary called `thong`; it has: thing"):
         await make(THING, binaries=("thong",))
 
@@ -209,7 +207,7 @@ async def test_a_source_without_a_lockfile_gets_one_and_says_so(
 
 
 async def test_a_program_in_a_subdirectory_keeps_its_surroundings(
-    make: Make, program: Program, tmp_path: Path, unpacked: Callable[[Bundle], Path]
+    *, make: Make, program: Program, tmp_path: Path, unpacked: Callable[[Bundle], Path]
 ) -> None:
     program("all/tools/thing")
     (tmp_path / "all" / "README").write_text("about all\n")
@@ -268,7 +266,7 @@ def test_packing_ends_when_nobody_waits_for_it(tmp_path: Path) -> None:
 
 
 async def test_a_bundle_record_holds_what_the_bundle_says(
-    make: Make, repository: Path, tmp_path: Path, git: Git
+    *, make: Make, repository: Path, tmp_path: Path, git: Git
 ) -> None:
     bundle = await make(THING)
     assert bundle.size_bytes == bundle.path.stat().st_size

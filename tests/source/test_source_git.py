@@ -12,9 +12,8 @@ from orchestrator.source.git import Remote, fetch_tag, parse_remote, parse_tag, 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.source.conftest import Git, Make, Program
-
     from orchestrator.source import Bundle
+    from tests.source.conftest import Git, Make, Program
 
 THING = GitSource(git="thing")
 HOSTILE_TAGS = (
@@ -116,7 +115,8 @@ async def test_an_annotated_tag_is_its_commit(make: Make, repository: Path, git:
     assert (await make(THING)).revision == git(repository, "rev-parse", "HEAD")
 
 
-async def test_a_missing_tag_is_named(make: Make, repository: Path) -> None:
+@pytest.mark.usefixtures("repository")
+async def test_a_missing_tag_is_named(make: Make) -> None:
     with pytest.raises(ConfigError, match=r"thing has no tag v9\.9\.9"):
         await make(THING, version="9.9.9")
 
@@ -170,7 +170,7 @@ async def test_a_tag_that_moves_during_the_fetch_is_refused(
 
 
 async def test_variables_of_an_outer_git_do_not_leak_in(
-    make: Make, repository: Path, tmp_path: Path, git: Git, monkeypatch: pytest.MonkeyPatch
+    *, make: Make, repository: Path, tmp_path: Path, git: Git, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
@@ -180,7 +180,7 @@ async def test_variables_of_an_outer_git_do_not_leak_in(
 
 
 async def test_links_inside_stay_links(
-    make: Make, repository: Path, git: Git, unpacked: Callable[[Bundle], Path]
+    *, make: Make, repository: Path, git: Git, unpacked: Callable[[Bundle], Path]
 ) -> None:
     (repository / "src" / "up").symlink_to("../Cargo.toml")
     git(repository, "add", ".")
@@ -200,7 +200,7 @@ async def test_links_that_lead_outside_are_refused(make: Make, repository: Path,
 
 
 async def test_submodules_are_left_out_and_named(
-    make: Make, repository: Path, git: Git, unpacked: Callable[[Bundle], Path]
+    *, make: Make, repository: Path, git: Git, unpacked: Callable[[Bundle], Path]
 ) -> None:
     commit = git(repository, "rev-parse", "HEAD")
     git(repository, "update-index", "--add", "--cacheinfo", f"160000,{commit},third-party")
