@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import ipaddress
 import shutil
+import ssl
 import subprocess
 import tarfile
 import threading
@@ -15,7 +17,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from orchestrator.core.index import Index, Row, Status, join_signed, parse_floor, render_index
 from orchestrator.core.installer import InstallerValues, render_installer
@@ -24,7 +29,7 @@ from orchestrator.core.version import parse_version
 from orchestrator.signing import FileSigner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
 ROOT: Final = Path(__file__).parent.parent
 TEMPLATE: Final = (ROOT / "install.sh.j2").read_text()
@@ -154,14 +159,17 @@ class Site:
         self.index.write_text(join_signed(text, signatures.sshsig, signatures.minisig))
 
 
-def pack(files: Mapping[str, bytes]) -> bytes:
-    """Return a .tar.gz of executable files."""
+def pack(files: Mapping[str, bytes], *, link: str | None = None) -> bytes:
+    """Return a .tar.gz of executable files, or of links that all lead to one place."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content in files.items():
             entry = tarfile.TarInfo(name)
             entry.mode = 0o755
-            entry.size = len(content)
+            if link is None:
+                entry.size = len(content)
+            else:
+                entry.type, entry.linkname = tarfile.SYMTYPE, link
             archive.addfile(entry, io.BytesIO(content))
     return gzip.compress(buffer.getvalue(), mtime=0)
 
@@ -186,7 +194,7 @@ class Server:
         )
 
 
-def serve(root: Path) -> Iterator[Server]:
+def serve(root: Path, tls: ssl.SSLContext | None = None) -> Generator[Server]:
     """Yield a server of the folder on loopback."""
     redirects: dict[str, str] = {}
 
@@ -206,16 +214,40 @@ def serve(root: Path) -> Iterator[Server]:
             del args
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield Server(
             root=root,
-            url=f"http://127.0.0.1:{server.server_port}",
+            url=f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}",
             redirects=redirects,
             signer=FileSigner(Ed25519PrivateKey.generate()),
         )
         server.shutdown()
         thread.join()
+
+
+def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
+    """Return a new certificate for 127.0.0.1 that signs itself, and a server's use of it."""
+    key = Ed25519PrivateKey.generate()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback")])
+    now = datetime.now(UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, None)
+    )
+    file = folder / "certificate.pem"
+    file.write_bytes(signed.public_bytes(Encoding.PEM))
+    key_file = folder / "key.pem"
+    key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file, key_file)
+    return file, context
 
 
 @dataclass(kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from orchestrator.core.index import Status
 from orchestrator.core.installer import render_installer
 from orchestrator.core.resolve import Host as ResolvingHost
 from orchestrator.core.resolve import resolve
+from orchestrator.core.version import parse_version
 from orchestrator.signing import FileSigner
 from tests.installer_site import (
     BASE_TOOLS,
@@ -31,6 +33,7 @@ from tests.installer_site import (
     Server,
     Site,
     as_shell,
+    certificate,
     pack,
     said,
     serve,
@@ -386,29 +389,52 @@ def test_a_version_or_target_that_does_not_exist_is_refused(site: Site, host: Ho
         assert arguments[1] in text
 
 
-def test_the_installer_and_the_coordinator_choose_the_same_row(site: Site, host: Host) -> None:
-    for version, gnu, musl in (
-        ("1.4.0", (Status.PENDING, ""), None),
-        ("1.3.0", (Status.OK, "glibc>=2.40"), (Status.REVOKED, "")),
-        ("1.2.0", (Status.YANKED, ""), (Status.PENDING, "")),
-        ("1.2.0-rc.1", None, (Status.OK, "")),
-        ("1.1.0", (Status.OK, "glibc>=2.36"), (Status.OK, "")),
-    ):
-        for target, row in ((GNU, gnu), (MUSL, musl)):
-            if row is not None:
-                site.add(version, target, status=row[0], floors=row[1])
-    site.rows.sort(key=lambda row: row.target)
+STATUSES: Final = (Status.OK, Status.OK, Status.OK, Status.PENDING, Status.YANKED, Status.REVOKED)
+FLOORS: Final = ("", "glibc>=2.36", "glibc>=2.36.1", "glibc>=2.4", "glibc>=3", "openbsd==7.8")
+VERSIONS: Final = ("2.0.0", "2.0.0-rc.1", "1.10.0", "1.9.0", "1.9.0-alpha")
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_the_installer_and_the_coordinator_choose_the_same_row(
+    site: Site, host: Host, seed: int
+) -> None:
+    chance = random.Random(seed)
+    for target in (GNU, MUSL):
+        for version in VERSIONS:
+            if chance.random() < 0.7:
+                status = chance.choice(STATUSES)
+                floors = "" if status is Status.PENDING else chance.choice(FLOORS)
+                site.add(version, target, status=status, floors=floors)
+    wanted = chance.choice((*VERSIONS, None, None, None, None))
+    is_strict = wanted is None and chance.random() < 0.3
     site.publish()
-    text = said(host.run(site.script, "--plan"))
-    resolution = resolve(
-        site.rows, ResolvingHost(candidates=(GNU, MUSL), releases={"glibc": "2.36"})
+    definitions, _, _ = site.script.partition('    main "$@"\n')
+    steps = (
+        f"candidates='{GNU} {MUSL}' facts='glibc=2.36' wanted_version='{wanted or ''}'",
+        f"strict={'yes' if is_strict else 'no'} work='{host.temporary}'",
+        'cp "$work/../signed" "$work/signed"; resolve; cat "$work/choices"',
     )
-    assert resolution.chosen is not None
-    expected = [f"{each.row.version} {each.row.target}: refused" for each in resolution.passed_over]
-    expected.append(f"{resolution.chosen.version} {resolution.chosen.target}: taken")
-    assert [
-        line[: len(want)] for line, want in zip(verdicts(text), expected, strict=False)
-    ] == expected
+    shutil.copy(site.index, host.root / "signed")
+    host.provide("cp")
+    script = "\n".join((definitions, *steps, "}\n"))
+    rows = [line.split("\t") for line in host.run(script).stdout.splitlines()]
+    resolution = resolve(
+        site.rows,
+        ResolvingHost(
+            candidates=(GNU, MUSL),
+            releases={"glibc": "2.36"},
+            version=parse_version(wanted) if wanted else None,
+            is_strict=is_strict,
+        ),
+    )
+    verdicts_here = [verdict for verdict, *_ in rows]
+    until = verdicts_here.index("take") if "take" in verdicts_here else len(rows)
+    assert [tuple(row[1:3]) for row in rows[:until]] == [
+        (str(each.row.version), each.row.target) for each in resolution.passed_over
+    ]
+    chosen = tuple(rows[until][1:3]) if until < len(rows) else None
+    expected = resolution.chosen
+    assert chosen == (expected and (str(expected.version), expected.target))
 
 
 def test_a_plan_tells_everything_and_changes_nothing(site: Site, host: Host) -> None:
@@ -434,18 +460,17 @@ def test_a_plan_tells_everything_and_changes_nothing(site: Site, host: Host) -> 
 
 def test_a_build_that_cannot_run_here_is_passed_over(site: Site, host: Host) -> None:
     site.add("1.1.0", GNU, program="#!/nonexistent/loader\n")
-    site.add("1.0.0", GNU)
     site.add("1.1.0", MUSL, program="#!/bin/sh\necho 'no such symbol' >&2\nexit 1\n")
-    site.publish()
-    result = host.run(site.script)
-    assert result.returncode == 0, said(result)
-    assert f"1.1.0 for {GNU} cannot run here (exit status 12" in result.stderr
-    assert f"1.1.0 for {MUSL} cannot run here (exit status 1: no such symbol)" in result.stderr
-    assert "installed tool 1.0.0" in result.stderr
-    site.rows = [row for row in site.rows if str(row.version) == "1.1.0"]
     site.publish()
     text = assert_untouched(host, lambda: host.run(site.script))
     assert "no build of tool runs on this host" in text
+    site.add("1.0.0", GNU)
+    site.publish()
+    result = host.run(site.script)
+    assert result.returncode == 0, said(result)
+    assert f"1.1.0 for {GNU} cannot run here (exit status " in result.stderr
+    assert f"1.1.0 for {MUSL} cannot run here (exit status 1: no such symbol)" in result.stderr
+    assert "installed tool 1.0.0" in result.stderr
 
 
 def test_a_build_that_never_ends_is_stopped(site: Site, host: Host) -> None:
@@ -592,8 +617,8 @@ def test_each_verifier_alone_accepts_the_good_and_refuses_the_bad(
 
 
 def test_a_tool_that_believes_or_knows_nothing_is_no_verifier(published: Site, host: Host) -> None:
-    host.simulate({"ssh-keygen": "exit 0", "minisign": "echo 'no such option' >&2; exit 2"})
-    host.simulate({"openssl": "exit 1"})
+    host.simulate({"ssh-keygen": "exit 0", "minisign": "exit 0"})
+    host.simulate({"signify": "echo 'no such option' >&2; exit 2", "openssl": "exit 1"})
     assert "a signature is required: refusing" in assert_untouched(
         host, lambda: host.run(published.script, "--require-signature")
     )
@@ -702,13 +727,34 @@ def test_without_a_downloader_it_says_what_it_needs(published: Site, host: Host)
 
 
 @needs("curl")
-def test_a_redirect_to_plain_http_is_refused(published: Site, host: Host) -> None:
+def test_a_redirect_to_plain_http_is_refused(published: Site, host: Host, tmp_path: Path) -> None:
+    file, tls = certificate(tmp_path)
+    (tmp_path / "secure").mkdir()
+    secure = serve(tmp_path / "secure", tls)
+    server = next(secure)
+    host.provide_only("curl", "sha256sum", "shasum", "perl")
+    environment = {"CURL_CA_BUNDLE": str(file), "INSTALL_BASE_URL": server.url}
+    server.redirects["/stable.idx"] = f"{published.url}/stable.idx"
+    refused = assert_untouched(host, lambda: host.run(published.script, env=environment))
+    assert "could not be downloaded" in refused
+    server.redirects["/stable.idx"] = f"{server.url}/moved.idx"
+    shutil.copy(published.index, tmp_path / "secure" / "moved.idx")
+    accepted = host.run(published.script, "--plan", env=environment)
+    assert accepted.returncode == 0, said(accepted)
+    del environment["CURL_CA_BUNDLE"]
+    assert_untouched(host, lambda: host.run(published.script, env=environment))
+    secure.close()
+
+
+def test_a_redirect_from_this_machine_is_refused_too(published: Site, host: Host) -> None:
     path = published.url.removeprefix("http://")
     path = path[path.index("/") :]
-    published.index.rename(published.root / "moved.idx")
     published.redirects[f"{path}/stable.idx"] = f"{published.url}/moved.idx"
-    host.provide_only("curl", "sha256sum", "shasum", "perl")
-    assert "could not be downloaded" in assert_untouched(host, lambda: host.run(published.script))
+    published.index.rename(published.root / "moved.idx")
+    for tool in ("curl", "wget"):
+        if shutil.which(tool):
+            host.provide_only(tool, "sha256sum", "shasum", "perl")
+            assert_untouched(host, lambda: host.run(published.script))
 
 
 def test_a_login_page_is_named_and_the_next_base_url_is_tried(published: Site, host: Host) -> None:
@@ -781,9 +827,10 @@ def test_it_installs_over_a_program_that_runs(site: Site, host: Host) -> None:
     shutil.copy(sleep, host.binary)
     with subprocess.Popen([host.binary, "60"]) as running:
         result = host.run(site.script)
-        assert result.returncode == 0, said(result)
-        assert running.poll() is None
+        was_running = running.poll() is None
         running.kill()
+    assert result.returncode == 0, said(result)
+    assert was_running
     assert subprocess.check_output([host.binary], text=True) == "tool 1.1.0\n"
 
 
@@ -879,15 +926,48 @@ def test_a_directory_in_the_way_is_refused(published: Site, host: Host) -> None:
     assert "tool is a directory" in assert_untouched(host, lambda: host.run(published.script))
 
 
-def test_an_archive_without_the_binary_is_refused(site: Site, host: Host) -> None:
+@pytest.mark.parametrize("link", [None, "/bin/sh"])
+def test_an_archive_without_the_binary_is_refused(site: Site, host: Host, link: str | None) -> None:
     row = site.add("1.0.0")
     archive = site.archive(row)
-    content = pack({"elsewhere/tool": b"#!/bin/sh\n"})
+    name = "elsewhere/tool" if link is None else f"{archive.name.removesuffix('.tar.gz')}/tool"
+    content = pack({name: b"#!/bin/sh\n"}, link=link)
     archive.write_bytes(content)
     # The index names the bytes as they are: only what is inside is wrong.
     site.rows = [site.relisted(row, content)]
     site.publish()
-    assert "the archive of 1.0.0 has no" in assert_untouched(host, lambda: host.run(site.script))
+    text = assert_untouched(host, lambda: host.run(site.script))
+    assert "the archive of 1.0.0 has no tool in it" in text
+
+
+def test_every_binary_and_every_destination_is_remembered(site: Site, host: Host) -> None:
+    row = site.add("1.0.0")
+    folder = site.archive(row).name.removesuffix(".tar.gz")
+    program = b"#!/bin/sh\necho 1.0.0\n"
+    content = pack({f"{folder}/tool": program, f"{folder}/tool-extra": program})
+    site.archive(row).write_bytes(content)
+    site.rows = [site.relisted(row, content)]
+    site.publish()
+    script = site.script.replace("BINARIES='tool'", "BINARIES='tool\ntool-extra'")
+    before = host.tree()
+    for prefix in ("one", "two/three"):
+        result = host.run(script, "--prefix", f"{host.home}/{prefix}")
+        assert result.returncode == 0, said(result)
+        assert {file.name for file in (host.home / prefix / "bin").iterdir()} == {
+            "tool",
+            "tool-extra",
+        }
+    assert host.run(script, "--uninstall").returncode == 0
+    assert host.tree() == before
+
+
+def test_without_a_receipt_no_file_is_edited(published: Site, host: Host) -> None:
+    (host.home / ".config").write_text("in the way")
+    result = host.run(published.script)
+    assert result.returncode == 0, said(result)
+    assert "--uninstall will not know about this copy" in result.stderr
+    assert not (host.home / ".profile").exists()
+    assert host.binary.exists()
 
 
 def test_uninstall_needs_a_receipt(published: Site, host: Host) -> None:
