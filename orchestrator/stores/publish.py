@@ -165,7 +165,7 @@ def pending_rows(
 
 INSTALL_SCRIPT: Final = "install.sh"
 PAGE: Final = "index.html"
-# 500 versions for 14 targets are 1 MB (publishing.md 3.2).
+# 500 versions for 14 targets are 1 MB.
 _TEXT_LIMIT: Final = 4 * 1024 * 1024
 # Every lost race is somebody else's success, so this is how many may publish at the same moment.
 _ATTEMPTS: Final = 40

@@ -93,7 +93,7 @@ _POINTER: Final = "public, max-age=60, no-transform"
 
 
 class ObjectKind(Enum):
-    """What an object is for a reader over HTTP (publishing.md 1.3)."""
+    """What an object is for a reader over HTTP."""
 
     ARCHIVE = ("archive", "application/gzip", _IMMUTABLE)
     BINARY = ("binary", "application/octet-stream", _IMMUTABLE)
@@ -111,7 +111,7 @@ class ObjectKind(Enum):
 
 
 def kind_of(name: str) -> ObjectKind | None:
-    """Return the kind of an object in the layout of design 7, None for a name outside it."""
+    """Return the kind of an object in the layout of docs/store.md, None for a name outside it."""
     for pattern, kind in _LAYOUT:
         if pattern.fullmatch(name):
             return kind
