@@ -856,6 +856,10 @@ def test_one_line_goes_into_the_right_file_and_out_again(
     assert host.run(published.script, env={"SHELL": shell}).returncode == 0
     edited = file.read_text()
     assert edited.startswith(content or "")
+    plan = host.run(published.script, "--plan", "--uninstall")
+    assert f"would take our line out of: {file}\n" in plan.stdout
+    assert f"would remove: {host.binary}\n" in plan.stdout
+    assert file.read_text() == edited
     added = [line for line in edited.splitlines() if line.endswith("# added by the tool installer")]
     assert len(added) == 1
     assert "$HOME/.local/bin" in added[0]
