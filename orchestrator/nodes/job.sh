@@ -381,7 +381,6 @@ state() {
         read_value "$state_name"
         printf '%s=%s\n' "$state_name" "$value"
     done
-    printf 'log_bytes=%s\n' "$(size_of log 2>/dev/null)"
     [ "$job_state" = stopped ] || return 0
     find_processes "$(group_of_old_attempt)"
     printf 'survivors=%s\n' "$found"
@@ -606,12 +605,13 @@ process_start() {
 
 # boot_id: one word that another boot does not have.
 boot_id() {
+    if [ -r "$PROC/sys/kernel/random/boot_id" ]; then
+        read -r boot_name <"$PROC/sys/kernel/random/boot_id"
+        printf '%s\n' "$boot_name"
+        return
+    fi
     for boot_name in kern.bootsessionuuid kern.boot_id kern.boottime; do
-        if [ -r "$PROC/sys/kernel/random/boot_id" ]; then
-            cat "$PROC/sys/kernel/random/boot_id"
-        else
-            sysctl -n "$boot_name" 2>/dev/null
-        fi | tr -cd 'A-Za-z0-9' | grep . && return
+        sysctl -n "$boot_name" 2>/dev/null | tr -cd 'A-Za-z0-9' | grep . && return
     done
     printf 'unknown\n'
 }

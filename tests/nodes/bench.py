@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +17,8 @@ from orchestrator.nodes.probe import NodeFacts
 from orchestrator.nodes.transport import shell_words, wrap
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from orchestrator.nodes.job import Job, JobEnd, JobState
     from orchestrator.nodes.transport import Transport
 
@@ -136,3 +140,10 @@ def facts(home: Path, folder: Path) -> NodeFacts:
         hash_tool=None,
         clock_offset=timedelta(0),
     )
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.02)

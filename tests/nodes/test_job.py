@@ -37,10 +37,10 @@ from orchestrator.nodes.job import (
 )
 from orchestrator.nodes.local import LocalTransport
 from orchestrator.nodes.transport import run
-from tests.nodes.bench import Bench, bench
+from tests.nodes.bench import Bench, bench, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from orchestrator.nodes.transport import Completed, RemoteProcess, Transport
 
@@ -57,13 +57,6 @@ async def node(scratch_home: Path) -> AsyncIterator[Bench]:
     node = bench(scratch_home)
     yield node
     await node.cancel_all()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.02)
 
 
 def is_alive(pid: int) -> bool:
@@ -157,9 +150,9 @@ async def test_an_old_attempt_is_not_followed_into_a_newer_one(node: Bench) -> N
     old = await node.start(spec)
     await node.follow(old)
     await node.follow(await node.start(spec))
-    with pytest.raises(NodeError, match="attempt 2 of job .* has taken the place of 1"):
+    with pytest.raises(NodeError, match=r"attempt 2 of job .* has taken the place of 1"):
         await node.follow(old)
-    with pytest.raises(NodeError, match="attempt 1 .* is not the current one, which is 2"):
+    with pytest.raises(NodeError, match=r"attempt 1 .* is not the current one, which is 2"):
         await cancel_job(node.transport, old)
 
 
@@ -294,8 +287,9 @@ async def test_a_node_out_of_reach_for_too_long_is_given_up(
 
     @asynccontextmanager
     async def link() -> AsyncIterator[Transport]:
-        raise NodeError("no route")
-        yield node.transport  # pragma: no cover -- makes it a generator
+        if node.folder.exists():
+            raise NodeError("no route")
+        yield node.transport
 
     with pytest.raises(NodeError, match="no route"):
         await follow_through(link, job, follower, patience=timedelta(seconds=0.1))
@@ -412,7 +406,8 @@ async def test_nothing_outlives_a_job_that_ended(node: Bench) -> None:
     child = node.folder / "child"
     done = await node.run(
         f"sleep 62 & echo $! >{child}\n"
-        f"python3 -c 'import os, time; os.setsid(); os.fork(); time.sleep(63)' & sleep 0.4\necho over"
+        "python3 -c 'import os, time; os.setsid(); os.fork(); time.sleep(63)' &\n"
+        "sleep 0.4\necho over"
     )
     require_success(done.end)
     assert not is_alive(number_in(child))
@@ -571,7 +566,7 @@ async def test_what_would_mean_something_else_on_the_node_is_refused(
 
 async def test_a_node_that_cannot_write_says_so(node: Bench) -> None:
     (node.folder / "jobs").write_text("in the way")
-    with pytest.raises(NodeError, match="cannot start the job|could not start the job"):
+    with pytest.raises(NodeError, match="could not start the job"):
         await node.start(node.spec("true"))
 
 

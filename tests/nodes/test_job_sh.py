@@ -24,7 +24,7 @@ from orchestrator.nodes.job import (
     cancel_job,
     read_job,
 )
-from tests.nodes.bench import Bench, ShellTransport, bench
+from tests.nodes.bench import Bench, ShellTransport, bench, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -89,8 +89,7 @@ async def test_cancel_works_under_every_shell(
         node.spec(f"(trap '' TERM; echo $$ >{child}; exec sleep 67) &\necho ready\nwait")
     )
     waiting = await node.start(node.spec("echo never"))
-    while not child.exists():
-        await asyncio.sleep(0.02)
+    await until(child.exists)
     state = await read_job(node.transport, workdir=job.workdir, job=job.id)
     assert isinstance(state, Running)
     assert await cancel_job(node.transport, waiting) == ()
@@ -118,8 +117,7 @@ async def test_a_system_without_proc_is_asked_with_ps(
     spec = node.spec(f"sleep 68 & echo $! >{child}\nwait")
     job = await node.start(spec)
     folder = node.folder_of(job)
-    while not child.exists() or not child.read_text():
-        await asyncio.sleep(0.02)
+    await until(lambda: child.exists() and child.read_text() != "")
     assert (await node.start(spec)).was_attached
     state = await read_job(node.transport, workdir=job.workdir, job=job.id)
     assert isinstance(state, Running)
@@ -148,7 +146,7 @@ cd "$5" || exit
 echo $$ >"me.$$"
 while [ "$rounds" -gt 0 ]; do
     rounds=$((rounds - 1))
-    until acquire "$5/lock" -; do :; done
+    until acquire "$5/lock" -; do sleep 0.02; done
     if ! ln "me.$$" inside 2>/dev/null; then
         # Left by a holder that was killed inside: only then may it be there.
         read -r other <inside
@@ -175,7 +173,7 @@ def contend(
 
 
 def test_a_lock_has_one_holder_even_when_holders_are_killed(tmp_path: Path) -> None:
-    contenders = contend("/bin/sh", tmp_path, contenders=12, rounds=6)
+    contenders = contend("/bin/sh", tmp_path, contenders=12, rounds=4)
     chance = random.Random(20)
     try:
         for victim in contenders[:6]:
@@ -190,7 +188,7 @@ def test_a_lock_has_one_holder_even_when_holders_are_killed(tmp_path: Path) -> N
             contender.kill()
             contender.wait()
     assert not (tmp_path / "together").exists(), (tmp_path / "together").read_text()
-    assert len((tmp_path / "entered").read_text().splitlines()) >= 30
+    assert len((tmp_path / "entered").read_text().splitlines()) >= 24
     assert len(list((tmp_path / "lock").glob("[0-9]*"))) <= 9
 
 

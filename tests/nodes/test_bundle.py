@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core.errors import NodeError
+from orchestrator.nodes.bundle import push_bundle, source_folder
+from orchestrator.nodes.local import LocalTransport
+from tests.nodes.bench import Bench, bench
+
+DIGEST = "d" * 64
+
+
+class CountingTransport(LocalTransport):
+    def __init__(self) -> None:
+        super().__init__(os.environ)
+        self.pushes = 0
+
+    async def push(self, source: Path, destination: str) -> None:
+        self.pushes += 1
+        await super().push(source, destination)
+
+
+@pytest.fixture
+def node(scratch_home: Path) -> Bench:
+    return bench(scratch_home, CountingTransport())
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    (tmp_path / "tree/src").mkdir(parents=True)
+    (tmp_path / "tree/src/main.rs").write_text("fn main() {}\n")
+    subprocess.run(["tar", "-czf", "bundle.tar.gz", "-C", "tree", "."], cwd=tmp_path, check=True)
+    return tmp_path / "bundle.tar.gz"
+
+
+async def push(node: Bench, archive: Path) -> str:
+    return await push_bundle(
+        node.transport,
+        node.facts,
+        archive=archive,
+        archive_sha256=hashlib.sha256(archive.read_bytes()).hexdigest(),
+        digest=DIGEST,
+    )
+
+
+def rest_of(node: Bench) -> list[str]:
+    return sorted(path.name for path in (node.folder / "sources").iterdir())
+
+
+async def test_a_bundle_is_pushed_once_and_unpacked_whole(node: Bench, archive: Path) -> None:
+    folder = await push(node, archive)
+    assert folder == source_folder(node.facts, DIGEST) == f"{node.folder}/sources/{DIGEST}"
+    assert (Path(folder) / "src/main.rs").read_text() == "fn main() {}\n"
+    assert await push(node, archive) == folder
+    assert isinstance(node.transport, CountingTransport)
+    assert node.transport.pushes == 1
+    assert rest_of(node) == [DIGEST, f"{DIGEST}.complete", f"{DIGEST}.lock"]
+
+
+async def test_pushes_at_the_same_time_are_safe(node: Bench, archive: Path) -> None:
+    folders = await asyncio.gather(*(push(node, archive) for _ in range(3)))
+    assert len(set(folders)) == 1
+    assert os.listdir(folders[0]) == ["src"]  # noqa: PTH208 -- names, not paths
+    assert rest_of(node) == [DIGEST, f"{DIGEST}.complete", f"{DIGEST}.lock"]
+
+
+async def test_a_half_made_folder_is_made_again(node: Bench, archive: Path) -> None:
+    half = node.folder / "sources" / DIGEST
+    half.mkdir(parents=True)
+    (half / "half").touch()
+    await push(node, archive)
+    assert [path.name for path in half.iterdir()] == ["src"]
+
+
+async def test_a_mark_without_its_folder_proves_nothing(node: Bench, archive: Path) -> None:
+    (node.folder / "sources").mkdir()
+    (node.folder / "sources" / f"{DIGEST}.complete").touch()
+    assert (Path(await push(node, archive)) / "src/main.rs").exists()
+
+
+async def test_other_bytes_than_were_sent_are_refused(node: Bench, archive: Path) -> None:
+    with pytest.raises(NodeError, match="arrived with other bytes"):
+        await push_bundle(
+            node.transport, node.facts, archive=archive, archive_sha256="0" * 64, digest=DIGEST
+        )
+    assert rest_of(node) == []
+
+
+async def test_what_cannot_be_unpacked_is_not_there(node: Bench, tmp_path: Path) -> None:
+    (tmp_path / "bad").write_bytes(b"no archive")
+    with pytest.raises(NodeError, match="cannot unpack the bundle"):
+        await push(node, tmp_path / "bad")
+    assert rest_of(node) == [f"{DIGEST}.lock", f"{DIGEST}.new"]
+
+
+async def test_a_node_without_room_says_so(node: Bench, archive: Path) -> None:
+    (node.folder / "sources").write_text("in the way")
+    with pytest.raises(NodeError, match="could not make room for the source"):
+        await push(node, archive)
