@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -111,8 +112,8 @@ class _NodeDelivery:
     async def _build(self, transport: Transport, begun: float) -> Built:
         facts = await probe(transport, workdir=self._node.workdir)
         bundle = await asyncio.shield(asyncio.ensure_future(self._bundle))
-        source = await self._push(transport, facts, bundle)
-        spec = self._spec(facts, source, bundle.digest if bundle else None)
+        folder = await self._push(transport, facts, bundle) if bundle else None
+        spec = self._spec(facts, bundle, folder)
         job = await start_job(transport, facts, spec, rebuild=self._plan.request.rebuild)
         self._record(job)
         await self._follow(transport, job)
@@ -133,23 +134,19 @@ class _NodeDelivery:
             warnings=warnings,
         )
 
-    async def _push(
-        self, transport: Transport, facts: NodeFacts, bundle: Bundle | None
-    ) -> str | None:
-        if bundle is None:
-            return None
+    async def _push(self, transport: Transport, facts: NodeFacts, bundle: Bundle) -> str:
         self._enter(Phase.PUSHING)
-        folder = await push_bundle(
+        return await push_bundle(
             transport,
             facts,
             archive=bundle.path,
             archive_sha256=bundle.archive_sha256,
             digest=bundle.digest,
         )
-        return f"{folder}/source/{bundle.subdirectory}".rstrip("/")
 
-    def _spec(self, facts: NodeFacts, source: str | None, digest: str | None) -> JobSpec:
+    def _spec(self, facts: NodeFacts, bundle: Bundle | None, folder: str | None) -> JobSpec:
         node, project = self._node, self._plan.inventory.project
+        source = f"{folder}/source/{bundle.subdirectory}".rstrip("/") if bundle else None
         command = fill_command(self._task, source=source, jobs=node.jobs or facts.cpus or 1)
         target_dir = f"{facts.workdir}/target/{node.name}" if self._task.is_kept_warm else None
         id_ = job_id(
@@ -157,13 +154,12 @@ class _NodeDelivery:
             version=str(self._plan.version),
             target=node.target.triple,
             command=command,
-            source_digest=digest,
+            source_digest=bundle.digest if bundle else None,
             # Nodes that share a host build in folders of their own, so these are different jobs.
             env=(*node.env, ("CARGO_TARGET_DIR", target_dir or "")),
         )
         names = tuple(f"{name}{node.target.exe_suffix}" for name in project.binaries)
-        out = f"{facts.workdir}/jobs/{id_}/out"
-        paths = self._task.binary_paths or tuple(f"{out}/{name}" for name in names)
+        paths = self._task.binary_paths or (None,) * len(names)
         return JobSpec(
             id=id_,
             command=command,
@@ -172,7 +168,7 @@ class _NodeDelivery:
             slots=node.slots,
             timeout=node.timeout,
             env=node.env,
-            source=source,
+            source=folder,
             target_dir=target_dir,
         )
 
@@ -286,9 +282,7 @@ class _NodeDelivery:
             ],
         )
         path = self._folder / archive_name(project, version, key)
-        part = path.with_name(f"{path.name}.part")
-        part.write_bytes(data)
-        part.replace(path)
+        _replace(path, data)
         return Artifact(
             version=version,
             target=self._node.target,
@@ -304,7 +298,7 @@ class _NodeDelivery:
         """Leave word of the job for `logs` and `status`; losing it loses nothing."""
         self._folder.mkdir(parents=True, exist_ok=True)
         record = {"id": job.id, "workdir": job.workdir, "attempt": job.attempt}
-        (self._folder / JOB_RECORD).write_text(json.dumps(record), encoding="utf-8")
+        _replace(self._folder / JOB_RECORD, json.dumps(record).encode())
 
     def _failed(self, failure_class: FailureClass, error: OrchestratorError) -> Failed:
         tail = _last_lines(self._log_path) if self._has_log else ()
@@ -330,6 +324,13 @@ def _measure(
         for binary in binaries
         for floor in check_binary(binary.path.read_bytes(), target, os_release=os_release)
     )
+
+
+def _replace(path: Path, data: bytes) -> None:
+    # Under a name of its own first: another coordinator may be at the same version.
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    part.write_bytes(data)
+    part.replace(path)
 
 
 def _last_lines(log: Path) -> tuple[str, ...]:

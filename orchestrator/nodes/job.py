@@ -37,8 +37,8 @@ class JobSpec:
     `command` runs in an empty folder, line by line until one fails (`sh -e`). `binaries` pairs a
     name with the path where the command leaves it: absolute, or relative to that folder; None
     when the command puts it into $ORCHESTRATOR_OUT under its name. At most
-    `slots` jobs with the same `lock` run at once on the host. `source` and `target_dir` are
-    folders on the node: the first is kept out of the binary, the second is cargo's.
+    `slots` jobs with the same `lock` run at once on the host. `source` is an unpacked bundle on
+    the node, kept out of the binary; `target_dir` is the folder that cargo keeps between builds.
     """
 
     id: str
@@ -296,7 +296,26 @@ def build_script(facts: NodeFacts, spec: JobSpec) -> str:
     # A wrapper that the inventory asks for runs inside ours.
     environment["ORCHESTRATOR_INNER_WRAPPER"] = environment.get("RUSTC_WRAPPER", "")
     environment["RUSTC_WRAPPER"] = f"{directory}/rustc-wrapper"
-    return f"umask 022\n{exports(environment.items())}{spec.command}"
+    freshening = _freshening(spec.source, spec.target_dir)
+    return f"umask 022\n{exports(environment.items())}{freshening}{spec.command}"
+
+
+def _freshening(source: str | None, target_dir: str | None) -> str:
+    """Return the lines after which cargo takes nothing of another source for this one's.
+
+    Cargo goes by file times, and those in a bundle are all the same: a package whose version did
+    not change with its code would be called fresh, and an old binary be delivered.
+    """
+    if source is None or target_dir is None:
+        return ""
+    root, marker = quoted(f"{source}/source"), quoted(f"{target_dir}/.built-from")
+    return (
+        f"mkdir -p {quoted(target_dir)}\n"
+        f'if [ "$(cat {marker} 2>/dev/null)" != {root} ]; then\n'
+        f"    find {root} -type f -exec touch {{}} +\n"
+        f"    printf '%s\\n' {root} >{marker}\n"
+        "fi\n"
+    )
 
 
 def _rustc_wrapper(facts: NodeFacts, spec: JobSpec, directory: str) -> str:
