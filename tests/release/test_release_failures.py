@@ -1,0 +1,285 @@
+"""What a node that fails costs, and whom: policies, stand-by, gates, checks."""
+
+from __future__ import annotations
+
+import socket
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.core.binaries import AARCH64, ElfFile, ElfNote, number_note
+from tests.releases import VERSION, host_target, needs_two_targets, other_target
+
+if TYPE_CHECKING:
+    from tests.releases import Desk, NodeEntry, SshNode
+
+
+@pytest.fixture
+def dead(tmp_path: Path) -> NodeEntry:
+    """How to reach a node that is down: nobody listens on its port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    identity = tmp_path / "identity"
+    identity.touch(mode=0o600)
+    return {"host": "127.0.0.1", "port": port, "connect_timeout": 5}
+
+
+@needs_two_targets
+def test_a_required_node_that_fails_holds_everything_back(desk: Desk) -> None:
+    broken = desk.node("needed", policy="required", build="exit 1\n")
+    desk.write(broken, desk.node("b", target=other_target()))
+    outcome = desk.release()
+    assert outcome.code == 4
+    assert outcome.data["published"] == []
+    assert outcome.data["held_back"] == [other_target()]
+    assert desk.objects() == set()
+
+    mended = desk.node("needed", policy="required")
+    desk.write(mended, desk.node("b", target=other_target()))
+    again = desk.release()
+    assert again.code == 0
+    assert again.data["published"] == [host_target(), other_target()]
+    assert again.data["held_back"] == []
+    assert desk.builds("b") == [VERSION]
+
+
+@needs_two_targets
+def test_nothing_is_published_before_the_required_node_has_delivered(desk: Desk) -> None:
+    slow = f"while [ ! -e {desk.dist}/{VERSION}/b/tool-*.tar.gz ]; do sleep 0.05; done\n"
+    look = f"sleep 0.3; ls {desk.store} >{desk.folder}/seen 2>&1 || :\n"
+    desk.write(
+        desk.node("b", target=other_target(), group="b"),
+        desk.node("needed", policy="required", build=slow + look + desk.copy()),
+    )
+    outcome = desk.release()
+    assert outcome.code == 0
+    assert "releases" not in (desk.folder / "seen").read_text()
+    assert outcome.data["published"] == [host_target(), other_target()]
+
+
+@needs_two_targets
+def test_a_best_effort_node_that_fails_is_named_and_costs_nothing(
+    desk: Desk, dead: NodeEntry
+) -> None:
+    late = desk.node("b", target=other_target(), policy="best-effort", **dead)
+    desk.write(desk.node(), late)
+    outcome = desk.run("release", "--version", VERSION)
+    assert outcome.code == 0
+    assert f"b/{other_target()}" in outcome.out
+    assert "refused" in outcome.out
+    assert f"pending: {other_target()}" in outcome.out
+
+
+@needs_two_targets
+def test_a_late_target_is_pending_until_it_arrives(desk: Desk, ssh_node: SshNode) -> None:
+    desk.write(desk.node(), desk.node("far", target=other_target(), **ssh_node.entry))
+    ssh_node.stop()
+    outcome = desk.release()
+    assert outcome.code == 3
+    assert outcome.results["far"]["class"] == "machine"
+    assert outcome.data["published"] == [host_target()]
+    assert outcome.data["pending"] == [other_target()]
+    ssh_node.start()
+    again = desk.release()
+    assert again.code == 0
+    assert again.data["published"] == [host_target(), other_target()]
+    assert again.data["pending"] == []
+    assert "pending" not in (desk.store / "stable.idx").read_text()
+    assert desk.builds("here") == [VERSION]
+
+
+def test_a_node_that_was_added_later_is_announced_as_late(desk: Desk, dead: NodeEntry) -> None:
+    desk.write(desk.node())
+    assert desk.release().code == 0
+    desk.write(desk.node(), desk.node("b", target="aarch64-unknown-openbsd", **dead))
+    outcome = desk.release()
+    assert outcome.code == 3
+    assert outcome.data["published"] == [host_target()]
+    assert outcome.data["pending"] == ["aarch64-unknown-openbsd"]
+
+
+@needs_two_targets
+def test_of_several_failures_the_lowest_code_wins(desk: Desk, dead: NodeEntry) -> None:
+    desk.write(
+        desk.node(build="exit 1\n"),
+        desk.node("b", target=other_target(), **dead),
+    )
+    outcome = desk.release()
+    assert {name: result["class"] for name, result in outcome.results.items()} == {
+        "here": "build",
+        "b": "machine",
+    }
+    assert outcome.code == outcome.data["exit_code"] == 3
+    assert desk.objects() == set()
+
+
+def test_a_standby_takes_over_from_a_dead_machine(desk: Desk, dead: NodeEntry) -> None:
+    desk.write(desk.node("first", **dead), desk.node("spare"), desk.node("third"))
+    outcome = desk.release()
+    assert outcome.code == 0, "the target was delivered"
+    assert outcome.data["published"] == [host_target()]
+    assert [result["result"] for result in outcome.results.values()] == [
+        "failed",
+        "built",
+        "skipped",
+    ]
+    assert desk.builds("third") == []
+
+
+def test_a_standby_never_takes_over_from_a_compile_error(desk: Desk) -> None:
+    desk.write(desk.node("first", build="exit 1\n"), desk.node("spare"))
+    outcome = desk.release()
+    assert outcome.code == 4
+    assert outcome.results["spare"]["result"] == "skipped"
+    assert desk.builds("spare") == []
+
+
+def test_an_expected_standby_counts_when_its_best_effort_first_fails(desk: Desk) -> None:
+    desk.write(desk.node("first", build="exit 1\n", policy="best-effort"), desk.node("spare"))
+    assert desk.release().code == 4
+
+
+def test_a_required_target_may_be_delivered_by_its_standby(desk: Desk, dead: NodeEntry) -> None:
+    desk.write(desk.node("first", policy="required", **dead), desk.node("spare"))
+    outcome = desk.release()
+    assert outcome.code == 0
+    assert outcome.data["published"] == [host_target()]
+
+
+def test_a_compile_error_shows_the_last_lines_and_where_the_log_is(desk: Desk) -> None:
+    lines = "i=0; while [ $i -lt 40 ]; do i=$((i + 1)); echo line $i of it; done\n"
+    desk.write(desk.node(build=f"{lines}echo error: mismatched types >&2\nexit 101\n"))
+    outcome = desk.run("release", "--version", VERSION)
+    assert outcome.code == 4
+    assert "error: mismatched types" in outcome.out
+    assert "line 22 of it" in outcome.out
+    assert "line 21 of it" not in outcome.out
+    log = desk.dist / VERSION / "here" / "build.log"
+    assert str(log) in outcome.out, "in one piece, to be copied"
+    assert "line 1 of it" in log.read_text()
+    assert not desk.store.exists() or desk.objects() == set()
+
+
+def test_a_failed_build_is_tried_again_by_the_same_command(desk: Desk) -> None:
+    desk.write(desk.node(build=f"[ -e {desk.folder}/mended ]\n{desk.copy()}"))
+    assert desk.release().code == 4
+    desk.let_go("mended")
+    outcome = desk.release()
+    assert outcome.code == 0
+    assert not outcome.results["here"]["was_attached"]
+    assert desk.builds("here") == [VERSION, VERSION]
+
+
+_LINUX_NOTE = ElfNote(owner="GNU", content=bytes(4) + b"\3\0\0\0\2\0\0\0\0\0\0\0")
+
+
+def _foreign(kind: str) -> bytes:
+    if kind == "another CPU":
+        return ElfFile(machine=AARCH64, notes=(_LINUX_NOTE,)).build()
+    return ElfFile(notes=(number_note("FreeBSD", 1401000),), osabi=9).build()
+
+
+@needs_two_targets
+@pytest.mark.parametrize("kind", ["another OS", "another CPU"])
+def test_a_binary_for_another_system_is_not_published(desk: Desk, kind: str) -> None:
+    stray = desk.folder / "stray"
+    stray.write_bytes(_foreign(kind))
+    desk.write(
+        desk.node(build=f"echo the build says\ncp {stray} $out/tool\n"),
+        desk.node("b", target=other_target()),
+    )
+    _assert_only_b_is_published(
+        desk, "ELF executable for Linux" if kind == "another CPU" else "FreeBSD"
+    )
+
+
+@needs_two_targets
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [("test {target} = TARGET", "exited with"), (None, "version 1.0.0")],
+)
+def test_a_binary_that_fails_its_gate_is_not_published(
+    desk: Desk, gate: str | None, said: str
+) -> None:
+    stale = f"echo the build says\n{desk.copy('1.1.0-rc.1')}" if gate is None else None
+    if gate:
+        desk.project["gate"] = gate.replace("TARGET", other_target())
+    build = stale or f"echo the build says\n{desk.copy()}"
+    desk.write(desk.node(build=build), desk.node("b", target=other_target()))
+    _assert_only_b_is_published(desk, said)
+
+
+def _assert_only_b_is_published(desk: Desk, said: str) -> None:
+    outcome = desk.run("release", "--version", VERSION)
+    assert outcome.code == 4
+    assert said in outcome.out
+    assert "the build says" in outcome.out
+    assert str(desk.dist / VERSION / "here" / "build.log") in outcome.out
+    status = desk.run("status", VERSION, "--json").data
+    assert {row["target"]: row["status"] for row in status["published"]} == {
+        other_target(): "ok",
+        host_target(): "pending",
+    }
+    assert {path.parent.name for path in desk.store.rglob("*.tar.gz")} == {other_target()}
+
+
+@needs_two_targets
+def test_the_bytes_that_another_node_gated_are_published(desk: Desk, ssh_node: SshNode) -> None:
+    desk.project["gate"] = f"cp {{binary}} {desk.folder}/gated-{{target}}"
+    gate = desk.node("gate", enabled=False, target=host_target(), **ssh_node.entry)
+    desk.write(desk.node(gate_on="gate"), desk.node("b", target=other_target()), gate)
+    ssh_node.stop()
+    outcome = desk.release()
+    assert outcome.code == 3
+    assert "no node for its gate" in outcome.results["here"]["message"]
+    assert outcome.data["published"] == [other_target()]
+    assert outcome.data["pending"] == [host_target()]
+    assert not (desk.folder / f"gated-{host_target()}").exists()
+
+    ssh_node.start()
+    again = desk.release()
+    assert again.code == 0
+    assert again.results["here"]["was_attached"]
+    assert again.data["pending"] == []
+    assert desk.builds("here") == [VERSION]
+    gated = (desk.folder / f"gated-{host_target()}").read_bytes()
+    (archive,) = (desk.store / "releases" / VERSION / host_target()).glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        published = tar.extractfile(tar.getmembers()[-1])
+        assert published is not None
+        assert published.read() == gated
+
+
+def test_a_second_gate_node_serves_when_the_first_is_down(
+    desk: Desk, ssh_node: SshNode, dead: NodeEntry
+) -> None:
+    down = desk.node("down", enabled=False, **dead)
+    up = desk.node("up", enabled=False, **ssh_node.entry)
+    desk.write(desk.node(gate_on=["down", "up"]), down, up)
+    assert desk.release().code == 0
+
+
+def test_what_leaks_is_refused_if_the_project_says_so(desk: Desk) -> None:
+    leak = f"{desk.copy()}printf %s $HOME >>$out/tool\n"
+    desk.write(desk.node(build=leak))
+    outcome = desk.release("--no-publish")
+    assert outcome.code == 0
+    (warning,) = outcome.results["here"]["warnings"]
+    assert warning.startswith("tool holds the home path")
+    desk.project["leaks"] = "refuse"
+    desk.write(desk.node(build=leak))
+    outcome = desk.release()
+    assert outcome.code == 4
+    assert "tool holds the home path" in outcome.results["here"]["message"]
+    assert desk.objects() == set()
+
+
+def test_a_node_with_another_host_key_is_not_trusted(desk: Desk, ssh_node: SshNode) -> None:
+    other = Path(f"{ssh_node.entry['identity']}.pub").read_text().strip()
+    desk.write(desk.node("far", **{**ssh_node.entry, "host_key": other}))
+    outcome = desk.release()
+    assert outcome.code == 3
+    assert "HOST KEY" in outcome.results["far"]["message"]
+    assert desk.builds("far") == []

@@ -1,0 +1,193 @@
+"""Nothing is lost: kill -9 at every moment, two at once, Ctrl-C; the same command goes on."""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+from typing import TYPE_CHECKING
+
+from orchestrator.core.index import parse_index, split_signed
+from tests.releases import (
+    VERSION,
+    at_once,
+    contents,
+    host_target,
+    needs_two_targets,
+    other_target,
+    wait_for,
+)
+
+if TYPE_CHECKING:
+    from tests.releases import Desk, SshNode
+
+
+@needs_two_targets
+def test_a_coordinator_that_is_killed_while_both_nodes_build_is_replaced(
+    desk: Desk, ssh_node: SshNode
+) -> None:
+    build = desk.wait_then_copy()
+    desk.write(
+        desk.node(build=build),
+        desk.node("far", build=build, target=other_target(), **ssh_node.entry),
+    )
+    with desk.started("release", "--version", VERSION) as first:
+        wait_for(lambda: desk.builds("here") and desk.builds("far"))
+        first.signal(signal.SIGKILL)
+        assert first.end().code == -signal.SIGKILL
+    assert desk.objects() == set()
+    desk.let_go()
+    _assert_completed(desk, "here", "far")
+
+
+def _assert_completed(desk: Desk, *names: str) -> None:
+    outcome = desk.release()
+    assert outcome.code == 0, outcome
+    assert outcome.data["published"] == [host_target(), other_target()][: len(names)]
+    assert outcome.data["pending"] == []
+    for name in names:
+        assert desk.builds(name) == [VERSION], "built exactly once"
+        if outcome.results[name]["result"] == "built":
+            assert outcome.results[name]["was_attached"]
+    assert {"install.sh", "index.html", "stable.idx"} <= desk.objects()
+    assert not list(desk.dist.rglob("*.part"))
+
+
+@needs_two_targets
+def test_a_kill_while_a_node_waits_for_its_host_loses_nothing(desk: Desk) -> None:
+    build = desk.wait_then_copy()
+    desk.write(desk.node(build=build), desk.node("b", build=build, target=other_target()))
+    with desk.started("release", "--version", VERSION) as first:
+        wait_for(lambda: len(list(desk.folder.glob("*-work/jobs/*/pid"))) == 2)
+        wait_for(lambda: desk.builds("here") or desk.builds("b"))
+        first.signal(signal.SIGKILL)
+        first.end()
+    assert len(desk.builds("here") + desk.builds("b")) == 1, "they take turns"
+    desk.let_go()
+    _assert_completed(desk, "here", "b")
+
+
+def test_a_kill_after_the_build_and_before_its_collection_loses_nothing(desk: Desk) -> None:
+    desk.write(desk.node(build=desk.wait_then_copy()))
+    with desk.started("release", "--version", VERSION) as first:
+        wait_for(lambda: desk.builds("here"))
+        first.signal(signal.SIGSTOP)
+        desk.let_go()
+        wait_for(lambda: list(desk.folder.glob("here-work/jobs/*/exit")))
+        first.signal(signal.SIGKILL)
+        first.end()
+    assert not list(desk.dist.rglob("tool"))
+    _assert_completed(desk, "here")
+
+
+def test_a_kill_while_the_gate_runs_publishes_nothing_ungated(desk: Desk) -> None:
+    desk.project["gate"] = (
+        f"touch {desk.folder}/gating; while [ ! -e {desk.folder}/go ]; do sleep 0.05; done"
+    )
+    desk.write(desk.node())
+    with desk.started("release", "--version", VERSION) as first:
+        wait_for((desk.folder / "gating").exists)
+        first.signal(signal.SIGKILL)
+        first.end()
+    assert desk.objects() == set()
+    desk.let_go()
+    _assert_completed(desk, "here")
+
+
+def test_a_kill_between_the_artifacts_and_the_index_loses_nothing(desk: Desk) -> None:
+    desk.write(desk.node())
+    desk.store.mkdir()
+    with (desk.store / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the index cannot move, as on a disk that hangs
+        with desk.started("release", "--version", VERSION) as first:
+            wait_for(lambda: list(desk.store.rglob("*.sshsig")))
+            first.signal(signal.SIGKILL)
+            first.end()
+    assert "stable.idx" not in desk.objects()
+    _assert_completed(desk, "here")
+
+
+def test_what_a_kill_after_the_index_left_undone_is_done(desk: Desk) -> None:
+    desk.write(desk.node())
+    assert desk.release().code == 0
+    whole = contents(desk.store)
+    for name in ("install.sh", "index.html", "index/stable/1.idx"):
+        (desk.store / name).unlink()
+    _assert_completed(desk, "here")
+    assert contents(desk.store) == whole
+
+
+@needs_two_targets
+def test_two_coordinators_at_once_build_once_and_lose_nothing(
+    desk: Desk, ssh_node: SshNode
+) -> None:
+    build = desk.wait_then_copy()
+    desk.write(
+        desk.node(build=build),
+        desk.node("far", build=build, target=other_target(), **ssh_node.entry),
+    )
+    arguments = ("release", "--version", VERSION, "--json")
+    with desk.started(*arguments) as first, desk.started(*arguments) as second:
+        wait_for(lambda: desk.builds("here") and desk.builds("far"))
+        wait_for(lambda: len(list(desk.folder.glob("*-work/jobs/*/start.lock/2"))) == 2)
+        desk.let_go()
+        outcomes = at_once(first.end, second.end)
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+    assert desk.builds("here") == desk.builds("far") == [VERSION]
+    for outcome in outcomes:
+        assert outcome.data["pending"] == []
+        assert set(outcome.data["published"]) == {host_target(), other_target()}
+    for node in ("here", "far"):
+        assert {outcome.results[node]["was_attached"] for outcome in outcomes} == {True, False}
+    index = parse_index(split_signed((desk.store / "stable.idx").read_text())[0])
+    history = sorted(int(path.stem) for path in (desk.store / "index/stable").iterdir())
+    assert history == list(range(1, index.serial + 1))
+    assert {row.target for row in index.rows} == {host_target(), other_target()}
+
+
+def test_after_ctrl_c_the_job_goes_on_and_others_follow_it(desk: Desk) -> None:
+    desk.write(desk.node(build=f"echo begun\n{desk.wait_then_copy()}echo ended\n"))
+    with desk.started("release", "--version", VERSION) as first:
+        wait_for(lambda: b"begun" in (_log(desk) or b""))
+        first.signal(signal.SIGINT)
+        interrupted = first.end()
+    assert interrupted.code == 130
+    assert "Traceback" not in interrupted.err
+    assert "goes on" in interrupted.err
+    assert f"orchestrator logs {VERSION} NODE -f" in interrupted.err
+    assert _states(desk) == ["running"]
+
+    with desk.started("logs", VERSION, "here", "-f") as watcher:
+        assert watcher.process.stdout is not None
+        assert watcher.process.stdout.readline() == "begun\n"
+        desk.let_go()
+        watched = watcher.end()
+    assert (watched.code, watched.out) == (0, "ended\n")
+    assert _states(desk) == ["finished"]
+    _assert_completed(desk, "here")
+
+
+def _log(desk: Desk) -> bytes | None:
+    path = desk.dist / VERSION / "here" / "build.log"
+    return path.read_bytes() if path.exists() else None
+
+
+def _states(desk: Desk) -> list[str]:
+    return [job["state"] for job in desk.run("status", VERSION, "--json").data["jobs"]]
+
+
+def test_a_log_of_a_failed_job_ends_with_its_exit_code(desk: Desk) -> None:
+    desk.write(desk.node(build="echo error: no\nexit 1\n"))
+    assert desk.release().code == 4
+    followed = desk.run("logs", VERSION, "here", "-f")
+    assert followed.code == 4
+    assert "error: no" in followed.out
+
+
+def test_the_status_of_a_node_out_of_reach_is_unknown(desk: Desk, ssh_node: SshNode) -> None:
+    desk.write(desk.node("far", **ssh_node.entry))
+    assert desk.release().code == 0
+    ssh_node.stop()
+    (job,) = desk.run("status", VERSION, "--json").data["jobs"]
+    assert job["state"] == "unknown"
+    assert "refused" in job["evidence"]
+    assert "refused" in desk.run("status", VERSION).out

@@ -1,0 +1,275 @@
+"""A whole release through the command line: what is in the store, and what is said about it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import tarfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orchestrator.core.index import parse_index, split_signed
+from orchestrator.core.signature import artifact_namespace, index_namespace
+from orchestrator.core.target import parse_target
+from tests.releases import URL, VERSION, host_target, needs_two_targets, other_target
+
+if TYPE_CHECKING:
+    from tests.releases import Desk, SshNode
+
+
+@needs_two_targets
+def test_two_nodes_release_into_one_signed_index(desk: Desk, ssh_node: SshNode) -> None:
+    desk.publication["flat"] = True
+    desk.write(desk.node(), desk.node("far", target=other_target(), **ssh_node.entry))
+    outcome = desk.release()
+    assert outcome.code == 0, outcome
+    assert outcome.data["published"] == [host_target(), other_target()]
+    assert outcome.data["pending"] == outcome.data["held_back"] == []
+
+    text = (desk.store / "stable.idx").read_text()
+    index = parse_index(split_signed(text)[0])
+    assert {row.target for row in index.rows} == {host_target(), other_target()}
+    program = desk.programs.program().read_bytes()
+    for row in index.rows:
+        archive = desk.store / str(row.path)
+        assert hashlib.sha256(archive.read_bytes()).hexdigest() == row.sha256
+        assert archive.with_name(f"{archive.name}.sha256").read_text() == (
+            f"{row.sha256}  {archive.name}\n"
+        )
+        with tarfile.open(archive) as tar:
+            member = tar.extractfile(f"{archive.name.removesuffix('.tar.gz')}/tool")
+            assert member is not None
+            assert member.read() == program
+        flat = desk.store / VERSION / f"tool-{VERSION}-{parse_target(row.target).flat_name}"
+        assert flat.with_name(f"{flat.name}.sha256").read_text() == (
+            f"{hashlib.sha256(program).hexdigest()}  {flat.name}\n"
+        )
+        assert flat.read_bytes() == program
+    assert URL in (desk.store / "install.sh").read_text()
+    assert VERSION in (desk.store / "index.html").read_text()
+
+    before = desk.objects()
+    again = desk.release()
+    assert again.code == 0
+    assert {result["reason"] for result in again.results.values()} == {
+        f"{VERSION} is already published"
+    }
+    assert again.data["published"] == outcome.data["published"]
+    assert again.data["serial"] == outcome.data["serial"] == index.serial
+    assert desk.objects() == before
+    assert desk.builds("here") == desk.builds("far") == [VERSION]
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
+def test_ssh_keygen_accepts_what_was_published(desk: Desk) -> None:
+    desk.write(desk.node())
+    assert desk.release().code == 0
+    public = (desk.folder / "key.pub").read_text()
+    ssh = next(line for line in public.splitlines() if line.startswith("ssh-ed25519 "))
+    signers = desk.folder / "signers"
+    signers.write_text(f"maintainer {ssh}\n")
+    text, sshsig, _ = split_signed((desk.store / "stable.idx").read_text())
+    (desk.folder / "index.sshsig").write_text(sshsig)
+    (archive,) = desk.store.rglob("*.tar.gz")
+    for namespace, signature, data in (
+        (index_namespace("tool"), desk.folder / "index.sshsig", text.encode()),
+        (
+            artifact_namespace("tool"),
+            archive.with_name(f"{archive.name}.sshsig"),
+            archive.read_bytes(),
+        ),
+    ):
+        argv = ["ssh-keygen", "-Y", "verify", "-f", str(signers), "-I", "maintainer"]
+        argv += ["-n", namespace, "-s", str(signature)]
+        subprocess.run(argv, input=data, check=True, capture_output=True)
+
+
+def test_a_person_reads_a_table_and_the_line_to_install_with(desk: Desk) -> None:
+    desk.write(desk.node())
+    outcome = desk.run("release", "--version", VERSION)
+    assert outcome.code == 0
+    row = next(line for line in outcome.out.splitlines() if line.startswith("here "))
+    assert row.split()[1:3] == [host_target(), "built"]
+    assert f"published {VERSION}: {host_target()}" in outcome.out
+    assert f"curl --proto '=https' --tlsv1.2 -sSf {URL}/install.sh | sh" in outcome.out
+    assert f"here/{host_target()}: building" in outcome.err
+
+
+def test_quiet_leaves_the_summary_and_says_nothing_else(desk: Desk) -> None:
+    desk.write(desk.node())
+    outcome = desk.run("release", "--version", VERSION, "--quiet")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert f"published {VERSION}" in outcome.out
+
+
+def test_json_is_the_whole_report_and_nothing_else(desk: Desk) -> None:
+    desk.write(desk.node())
+    outcome = desk.release()
+    assert outcome.err == ""
+    (archive,) = desk.store.rglob("*.tar.gz")
+    report = outcome.data
+    (result,) = report.pop("results")
+    assert report.pop("elapsed_seconds") >= result.pop("elapsed_seconds") > 0
+    assert isinstance(result.pop("floors"), list)
+    assert isinstance(result.pop("warnings"), list)
+    assert report == {
+        "version": VERSION,
+        "exit_code": 0,
+        "published": [host_target()],
+        "pending": [],
+        "held_back": [],
+        "serial": 1,
+        "url": URL,
+    }
+    assert result == {
+        "node": "here",
+        "target": host_target(),
+        "result": "built",
+        "was_attached": False,
+        "file": archive.name,
+        "size_bytes": archive.stat().st_size,
+        "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(),
+    }
+
+
+def test_no_publish_builds_and_packs_and_the_next_run_publishes_that(desk: Desk) -> None:
+    desk.write(desk.node())
+    outcome = desk.release("--no-publish")
+    assert outcome.code == 0
+    assert not desk.store.exists()
+    (archive,) = desk.dist.rglob("*.tar.gz")
+    assert outcome.results["here"]["sha256"] == hashlib.sha256(archive.read_bytes()).hexdigest()
+    published = desk.release()
+    assert published.data["published"] == [host_target()]
+    assert published.results["here"]["was_attached"]
+    assert desk.builds("here") == [VERSION]
+
+
+def test_no_publish_needs_no_key(desk: Desk) -> None:
+    desk.write(desk.node())
+    (desk.folder / "key").unlink()
+    assert desk.release("--no-publish").code == 0
+
+
+def test_without_a_key_nothing_is_built(desk: Desk) -> None:
+    desk.write(desk.node())
+    (desk.folder / "key").unlink()
+    outcome = desk.release()
+    assert outcome.code == 2
+    assert "no signing key" in outcome.err
+    assert "orchestrator keygen" in outcome.err
+    assert desk.builds("here") == []
+
+
+def test_rebuild_builds_again_and_the_same_bytes_are_no_conflict(desk: Desk) -> None:
+    desk.write(desk.node())
+    first = desk.release()
+    again = desk.release("--rebuild")
+    assert again.code == 0
+    assert desk.builds("here") == [VERSION, VERSION]
+    assert again.results["here"]["sha256"] == first.results["here"]["sha256"]
+    assert again.data["serial"] == first.data["serial"]
+
+
+def test_other_bytes_under_a_published_name_are_a_loud_conflict(desk: Desk) -> None:
+    desk.write(desk.node(build=f"{desk.copy()}date +%s%N >>$out/tool\n"))
+    assert desk.release().code == 0
+    before = {name: (desk.store / name).read_bytes() for name in desk.objects()}
+    again = desk.release("--rebuild")
+    assert again.code == 5
+    assert again.results["here"]["class"] == "store"
+    assert {name: (desk.store / name).read_bytes() for name in desk.objects()} == before
+
+
+@needs_two_targets
+def test_a_release_is_narrowed_to_nodes_and_completed_later(desk: Desk) -> None:
+    desk.write(desk.node(), desk.node("also-here", target=other_target()))
+    first = desk.release("--node", "here")
+    assert first.code == 0
+    assert first.data["published"] == [host_target()]
+    assert first.data["pending"] == [other_target()]
+    second = desk.release("--skip", "here")
+    assert second.data["published"] == [host_target(), other_target()]
+    assert second.data["pending"] == []
+    assert desk.builds("here") == desk.builds("also-here") == [VERSION]
+
+
+def test_a_prerelease_leaves_the_stable_channel_alone(desk: Desk) -> None:
+    desk.write(desk.node())
+    assert desk.release().code == 0
+    stable = (desk.store / "stable.idx").read_bytes()
+    installer = (desk.store / "install.sh").read_bytes()
+    desk.write(desk.node(build=desk.copy("1.1.0-rc.1")))
+    outcome = desk.release(version="1.1.0-rc.1")
+    assert outcome.code == 0
+    assert outcome.data["published"] == [host_target()]
+    assert "1.1.0-rc.1" in (desk.store / "prerelease.idx").read_text()
+    assert (desk.store / "stable.idx").read_bytes() == stable
+    assert (desk.store / "install.sh").read_bytes() == installer
+
+
+def test_an_index_that_was_tampered_with_stops_everything(desk: Desk) -> None:
+    desk.write(desk.node())
+    assert desk.release().code == 0
+    index = desk.store / "stable.idx"
+    index.write_text(index.read_text().replace("\tok\t", "\tno\t"))
+    before = desk.objects()
+    desk.write(desk.node(build=desk.copy("1.1.0-rc.1")))
+    outcome = desk.release(version="1.1.0")
+    assert outcome.code == 5
+    assert "stable.idx" in outcome.err
+    assert "cannot be trusted" in outcome.err
+    assert desk.builds("here") == [VERSION]
+    assert desk.objects() == before
+
+
+@needs_two_targets
+def test_an_index_that_is_tampered_with_while_nodes_build_stops_the_run(desk: Desk) -> None:
+    forge = f"mkdir -p {desk.store} && echo forged >{desk.store}/stable.idx\n"
+    desk.write(desk.node(build=desk.copy() + forge), desk.node("b", target=other_target()))
+    outcome = desk.release()
+    assert outcome.code == 5
+    assert "cannot be trusted" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert (desk.store / "stable.idx").read_text() == "forged\n"
+
+
+@needs_two_targets
+def test_a_store_that_refuses_one_artifact_gets_the_others(desk: Desk) -> None:
+    desk.write(desk.node(), desk.node("b", target=other_target()))
+    key = host_target()
+    squatter = desk.store / "releases" / VERSION / key / f"tool-{VERSION}-{key}.tar.gz"
+    squatter.parent.mkdir(parents=True)
+    squatter.write_text("somebody else's")
+    outcome = desk.release()
+    assert outcome.code == 5
+    assert outcome.data["published"] == [other_target()]
+    assert outcome.data["pending"] == [host_target()]
+    assert outcome.results["here"]["class"] == "store"
+    assert squatter.name in outcome.results["here"]["message"]
+    assert squatter.read_text() == "somebody else's"
+
+
+def test_a_source_that_is_not_there_stops_the_run_with_one_error(desk: Desk) -> None:
+    desk.project["source"] = {"path": str(desk.folder / "nowhere")}
+    desk.write(desk.node())
+    outcome = desk.release()
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: ")
+    assert desk.builds("here") == []
+
+
+def test_status_and_logs_tell_of_a_finished_release(desk: Desk) -> None:
+    desk.write(desk.node(build=f"echo a line of the build\n{desk.copy()}"))
+    assert desk.release().code == 0
+    status = desk.run("status", VERSION, "--json").data
+    assert [job["state"] for job in status["jobs"]] == ["finished"]
+    assert [row["target"] for row in status["published"]] == [host_target()]
+    assert "finished" in desk.run("status").out
+    assert "a line of the build" in desk.run("logs", VERSION, "here").out
+    shutil.rmtree(desk.dist / VERSION)
+    assert desk.run("logs", VERSION, "here").code == 2
+    assert json.loads(desk.run("status", VERSION, "--json").out)["jobs"] == []
