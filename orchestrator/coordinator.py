@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from orchestrator.core.errors import OrchestratorError
@@ -45,19 +46,16 @@ async def make_release(
         # One error speaks for all: they stop the run for the same reason.
         raise _first(errors) from None
     await publication.finish()
-    results = tuple(
-        publication.settle(result)
-        for result in (*plan.skipped, *(result for task in tasks for result in task.result()))
-    )
+    outcomes = [tuple(map(publication.settle, task.result())) for task in tasks]
     return Report(
         version=str(plan.version),
-        results=results,
+        results=(*plan.skipped, *chain.from_iterable(outcomes)),
         published=publication.published,
         pending=publication.pending,
         held_back=publication.held_back,
         serial=publication.serial,
         url=world.outlet.url if world.outlet else None,
-        exit_code=exit_code(results, plan.inventory.nodes),
+        exit_code=exit_code(outcomes, plan.inventory.nodes),
         elapsed=timedelta(seconds=world.monotonic() - begun),
     )
 

@@ -132,7 +132,9 @@ class Publication:
             rows, self._rows = self._rows, []
             if not rows and not is_last:
                 return
-            if not rows and await read_index(outlet.store, outlet.channel) is None:
+            if self._index is None:
+                self._index = await read_index(outlet.store, outlet.channel)
+            if not rows and self._index is None:
                 return
             before = self._index
             index = await publish_index(

@@ -9,7 +9,7 @@ from orchestrator.core.inventory import Policy
 from orchestrator.core.result import Built, Failed, Skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import timedelta
 
     from orchestrator.core.index import Row
@@ -32,19 +32,20 @@ class Report:
     elapsed: timedelta
 
 
-def exit_code(results: Sequence[Result], nodes: Sequence[Node]) -> int:
-    """Return 0, or the lowest failure class among what nodes that count did not deliver.
+def exit_code(tasks: Iterable[Sequence[Result]], nodes: Iterable[Node]) -> int:
+    """Return 0, or the lowest failure class among the targets that count and are not delivered.
 
-    A stand-by node that failed does not count when its target was delivered all the same.
+    A task is given as the results of its nodes: whoever of them delivered, delivered its target.
+    A target counts unless every node of it is best-effort.
     """
-    policies = {node.name: node.policy for node in nodes}
-    delivered = {result.node for result in results if not isinstance(result, Failed)}
+    best_effort = {node.name for node in nodes if node.policy is Policy.BEST_EFFORT}
     codes = [
         result.failure_class.value
+        for results in tasks
+        if not any(isinstance(result, Built) for result in results)
+        and not all(result.node in best_effort for result in results)
         for result in results
         if isinstance(result, Failed)
-        and result.node not in delivered
-        and policies[result.node] is not Policy.BEST_EFFORT
     ]
     return min(codes, default=0)
 

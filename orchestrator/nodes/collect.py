@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import re
+import secrets
 from datetime import timedelta
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -56,7 +57,8 @@ async def _collect_one(
             f"the binary {name} has {size_bytes} bytes, and the limit is {max_bytes}",
             hint="is it stripped? `strip = true` in the release profile",
         )
-    part = destination.with_name(f"{name}.part")
+    # A name of its own: another coordinator may be fetching the same job into the same folder.
+    part = destination.with_name(f"{name}.{secrets.token_hex(4)}.part")
     try:
         with part.open("wb") as file:
             received = await _receive(transport, job, file, name=name, size_bytes=size_bytes)
