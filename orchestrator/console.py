@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self, TextIO, assert_never
 
-from rich.console import Console as Terminal
-from rich.console import Group
+import rich.console
 from rich.live import Live
-from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
 from orchestrator.core.events import (
@@ -26,12 +25,19 @@ from orchestrator.core.events import (
     Warned,
 )
 from orchestrator.core.result import Built, Failed, Skipped
+from orchestrator.core.wording import (
+    floors_of,
+    human_size,
+    human_time,
+    install_command,
+    result_detail,
+    result_name,
+    visible,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
-
-    from rich.console import RenderableType
 
     from orchestrator.core.events import Event
     from orchestrator.core.report import Report
@@ -39,40 +45,26 @@ if TYPE_CHECKING:
 
 REFRESHES_PER_SECOND: Final = 4
 LOG_TAIL_LINES: Final = 20
-_LAST_LINE_BYTES: Final = 400
+_LAST_LINE_BYTES: Final = 2000
+# Where less than this is left for the last column, the targets give up their room.
+_LAST_LINE_WIDTH: Final = 30
 
 
-def visible(text: str) -> str:
-    """Return the text with everything that could move a cursor or forge a line made visible.
+class Terminal(rich.console.Console):
+    """A stream to print to: nothing is wrapped, cut, coloured by guess or taken for markup."""
 
-    A node's output is not trusted: escape sequences, carriage returns and direction marks are
-    shown as Python would write them.
-    """
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
+    def __init__(self, stream: TextIO) -> None:
+        if isinstance(stream, io.TextIOWrapper):
+            # What an old locale cannot spell must not end a release.
+            stream.reconfigure(errors="backslashreplace")
+        super().__init__(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        # FORCE_COLOR asks for colours, not for a cursor that moves around in a file.
+        self.is_animated = stream.isatty() and not self.is_dumb_terminal
 
-
-def human_time(duration: timedelta) -> str:
-    """Return `0.4s`, `42s`, `3m07s` or `2h05m`."""
-    seconds = duration.total_seconds()
-    if seconds < 10:  # noqa: PLR2004 -- below ten seconds the tenths are worth reading
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h{minutes:02}m"
-    return f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
-
-
-def human_size(size_bytes: int) -> str:
-    """Return `734 B`, `1.2 kB` or `10.4 MB`, in powers of 1000."""
-    kilo = 1000
-    if size_bytes < kilo:
-        return f"{size_bytes} B"
-    if size_bytes < kilo * kilo:
-        return f"{size_bytes / kilo:.1f} kB"
-    return f"{size_bytes / kilo / kilo:.1f} MB"
+    def on_broken_pipe(self) -> None:
+        """Go on in silence: that nobody reads any more is no reason to end a release."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,6 +76,7 @@ class _NodeRow:
     phase: Phase = Phase.WAITING
     detail: str = ""
     started: float | None = None
+    elapsed: timedelta | None = None
     result: Result | None = None
     last_line: str = ""
     _tail: bytes = field(default=b"")
@@ -106,20 +99,22 @@ class Console:
         is_quiet: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._terminal = open_terminal(stream)
+        self._terminal = Terminal(stream)
         self._is_quiet = is_quiet
         self._monotonic = monotonic
-        self._rows: dict[str, _NodeRow] = {}
+        self._rows: Mapping[str, _NodeRow] = {}
         self._begun = monotonic()
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
-        if self._terminal.is_terminal and not self._is_quiet:
+        if self._terminal.is_animated and not self._is_quiet:
             self._live = Live(
                 console=self._terminal,
-                get_renderable=self._table,
+                get_renderable=self._frame,
                 refresh_per_second=REFRESHES_PER_SECOND,
                 transient=True,
+                # Standard output may be a file while this is a terminal.
+                redirect_stdout=False,
             )
             self._live.start()
         return self
@@ -133,6 +128,8 @@ class Console:
         if self._live is not None:
             self._live.stop()
             self._live = None
+            # What follows, the summary or an error, stands apart from what was said meanwhile.
+            self._terminal.print()
 
     def observe(self, event: Event) -> None:
         """Take note of an event, and show it."""
@@ -153,17 +150,19 @@ class Console:
 
     def _start(self, event: ReleaseStarted) -> None:
         self._begun = self._monotonic()
-        for task in event.plan.tasks:
-            for candidate in (task.first, *task.standby):
-                name = candidate.node.name
-                self._rows[name] = _NodeRow(
-                    target=candidate.node.target.triple,
-                    expected=event.expected.get(name),
-                    phase=Phase.WAITING,
-                    detail="" if candidate is task.first else f"stands by for {task.node.name}",
-                )
+        # Replaced as a whole: another thread draws the screen.
+        self._rows = {
+            candidate.node.name: _NodeRow(
+                target=candidate.node.target.triple,
+                expected=event.expected.get(candidate.node.name),
+                detail="" if candidate is task.first else f"stands by for {task.node.name}",
+            )
+            for task in event.plan.tasks
+            for candidate in (task.first, *task.standby)
+        }
         name = event.plan.inventory.project.name
-        self._say(f"releasing {name} {event.plan.version} on {len(event.plan.tasks)} nodes")
+        targets = _count(len(event.plan.tasks), "target")
+        self._say(f"releasing {name} {event.plan.version} for {targets}")
 
     def _change_phase(self, event: PhaseChanged) -> None:
         row = self._rows.get(event.node)
@@ -172,9 +171,8 @@ class Console:
         row.phase, row.detail = event.phase, event.detail
         if row.started is None:
             row.started = self._monotonic()
-        detail = f" {event.detail}" if event.detail else ""
         if self._live is None:
-            self._say(f"{event.node}/{row.target}: {event.phase}{detail}")
+            self._say(f"{event.node}/{row.target}: {event.phase} {event.detail}".rstrip())
 
     def _add_log(self, event: LogAppended) -> None:
         row = self._rows.get(event.node)
@@ -186,7 +184,14 @@ class Console:
         if row is None:
             return
         row.phase, row.result, row.detail = Phase.DONE, event.result, ""
-        self._say(f"{event.node}/{row.target}: {describe_result(event.result)}")
+        row.elapsed = self._age(row)
+        for line in _finish_lines(event.result, row.target, row.elapsed):
+            self._say(line)
+
+    def _age(self, row: _NodeRow) -> timedelta | None:
+        if row.started is None:
+            return None
+        return timedelta(seconds=self._monotonic() - row.started)
 
     def _say(self, line: str) -> None:
         if self._is_quiet:
@@ -194,22 +199,64 @@ class Console:
         elapsed = human_time(timedelta(seconds=self._monotonic() - self._begun))
         self._terminal.print(Text.assemble((f"{elapsed:>6}  ", "dim"), visible(line)))
 
-    def _table(self) -> RenderableType:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for heading in ("node", "target", "phase", "elapsed", "left", "last line"):
-            table.add_column(heading, no_wrap=True, overflow="ellipsis", ratio=None)
-        now = self._monotonic()
-        for name, row in self._rows.items():
-            elapsed = None if row.started is None else timedelta(seconds=now - row.started)
-            table.add_row(
-                Text(name, style="bold"),
-                row.target,
-                Text(_phase_text(row), style=_phase_style(row)),
-                "" if elapsed is None or row.result else human_time(elapsed),
-                _remaining(row, elapsed),
-                Text(row.last_line, style="dim"),
-            )
-        return Group(Text(""), table)
+    def _frame(self) -> rich.console.RenderableType:
+        # One column stays free: a line that ends at the edge would wrap on some terminals.
+        width, height = self._terminal.width - 1, self._terminal.height - 1
+        rows = [(name, row, row.elapsed or self._age(row)) for name, row in self._rows.items()]
+        # An empty line and the heading are above the rows, and what does not fit is counted.
+        room = height - 3
+        if len(rows) > room:
+            rows.sort(key=lambda entry: entry[1].result is not None)
+        cells = [_live_cells(*entry) for entry in rows[:room]]
+        lines = _fitted(("node", "target", "phase", "time", "left", "last line"), cells, width)
+        if len(rows) > room:
+            lines.append(Text(f"and {len(rows) - room} more", style="dim"))
+        return rich.console.Group(Text(""), *lines)
+
+
+def _fitted(
+    heading: tuple[str, ...], rows: Sequence[tuple[Text | str, ...]], width: int
+) -> list[Text]:
+    """Return the lines of a table that fits: the last column is cut, and may oust the second."""
+    room = width - max(line.cell_len for line in columns(heading[:-1], [row[:-1] for row in rows]))
+    if room < _LAST_LINE_WIDTH:
+        heading = (heading[0], *heading[2:])
+        rows = [(row[0], *row[2:]) for row in rows]
+    lines = columns(heading, rows)
+    for line in lines:
+        line.truncate(width, overflow="ellipsis")
+    return lines
+
+
+def _live_cells(name: str, row: _NodeRow, elapsed: timedelta | None) -> tuple[Text | str, ...]:
+    if row.result is None:
+        phase = Text(_phase_text(row))
+        last_line = row.last_line
+    else:
+        phase = Text(result_name(row.result), style=_style(row.result))
+        last_line = result_detail(row.result)
+    return (
+        Text(name, style="bold"),
+        row.target,
+        phase,
+        # As wide as most times are, so that the columns stand still.
+        f"{human_time(elapsed) if elapsed is not None else '':<5}",
+        f"{_remaining(row, elapsed):<6}",
+        Text(last_line, style="dim"),
+    )
+
+
+def _phase_text(row: _NodeRow) -> str:
+    if row.phase is Phase.WAITING and row.detail:
+        return row.detail
+    return f"{row.phase} {row.detail}".rstrip()
+
+
+def _remaining(row: _NodeRow, elapsed: timedelta | None) -> str:
+    if row.expected is None or elapsed is None or row.result is not None:
+        return ""
+    left = row.expected - elapsed
+    return f"~{human_time(left)}" if left > timedelta() else "late"
 
 
 def _notice(event: SourceReady | Published | Warned) -> list[str]:
@@ -226,41 +273,26 @@ def _notice(event: SourceReady | Published | Warned) -> list[str]:
             assert_never(event)
 
 
-def _phase_text(row: _NodeRow) -> str:
-    if row.result is not None:
-        return describe_result(row.result).partition(":")[0]
-    return f"{row.phase} {row.detail}".strip()
+def _finish_lines(result: Result, target: str, elapsed: timedelta | None) -> list[str]:
+    took = f" after {human_time(elapsed)}" if elapsed else ""
+    line = f"{result.node}/{target}: {result_name(result)}{took}: {result_detail(result)}"
+    return [line, *_warnings(result)]
 
 
-def _phase_style(row: _NodeRow) -> str:
-    match row.result:
+def _warnings(result: Result) -> list[str]:
+    if not isinstance(result, Built):
+        return []
+    return [f"warning: {result.node}: {visible(warning)}" for warning in result.warnings]
+
+
+def _style(result: Result) -> str:
+    match result:
         case Built():
             return "green"
         case Failed():
             return "red"
-        case _:
-            return ""
-
-
-def _remaining(row: _NodeRow, elapsed: timedelta | None) -> str:
-    if row.expected is None or row.result is not None:
-        return ""
-    left = row.expected - (elapsed or timedelta())
-    return f"~{human_time(left)}" if left > timedelta() else "late"
-
-
-def describe_result(result: Result) -> str:
-    """Return one line: what became of a node's task."""
-    match result:
-        case Built():
-            how = "attached to the job that was there" if result.was_attached else "built"
-            floors = ", ".join(str(floor) for floor in result.artifact.floors) or "no floor"
-            size = human_size(result.artifact.size_bytes)
-            return f"{how} in {human_time(result.elapsed)}: {size}, {floors}"
-        case Failed():
-            return f"failed ({result.failure_class.name.lower()}): {result.message}"
         case Skipped():
-            return f"skipped: {result.reason}"
+            return "dim"
         case _:
             assert_never(result)
 
@@ -271,69 +303,69 @@ def write_log(data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
-    text = data.decode(errors="replace")
-    sys.stdout.write("".join(char if char in "\n\t" else visible(char) for char in text))
+    # Split at line feeds alone: a carriage return is one of the things to make visible.
+    lines = data.decode(errors="replace").split("\n")
+    sys.stdout.write("\n".join(visible(line.removesuffix("\r")) for line in lines))
     sys.stdout.flush()
 
 
 def show_report(report: Report, stream: TextIO) -> None:
     """Write the summary of a release: what each node did, what failed and how to go on."""
-    terminal = open_terminal(stream)
+    terminal = Terminal(stream)
     for result in report.results:
         if isinstance(result, Failed):
-            terminal.print(_failure_panel(result))
+            for line in _failure_lines(result):
+                terminal.print(line)
+            terminal.print()
     rows = [_summary_cells(result) for result in report.results]
-    for line in columns(("node", "target", "result", "time", "size", "floors", "sha256"), rows):
-        terminal.print(line)
+    print_table(terminal, ("node", "target", "result", "time", "size", "floors", "sha256"), rows)
     terminal.print()
-    for text in _closing_lines(report):
-        terminal.print(Text(visible(text)))
+    for text in (*_all_warnings(report), *_closing_lines(report)):
+        terminal.print(Text(text))
 
 
-def open_terminal(stream: TextIO) -> Terminal:
-    """Return the way to print to a stream: nothing is wrapped, cut or coloured by guess."""
-    return Terminal(file=stream, highlight=False, soft_wrap=True)
-
-
-def columns(heading: Sequence[str], rows: Sequence[Sequence[Text | str]]) -> list[Text]:
-    """Return the lines of a table that is as wide as it needs to be: nothing is ever cut off."""
-    cells = [[Text(name, style="bold dim") for name in heading]]
-    cells += [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
-    widths = [
-        max((row[i].cell_len for row in cells if i < len(row)), default=0)
-        for i in range(len(heading))
+def _failure_lines(failed: Failed) -> list[Text]:
+    title = f"{failed.node}/{failed.target}: {result_name(failed)}"
+    first, *more = failed.message.splitlines() or [""]
+    lines = [Text.assemble((title, "bold red"), f": {visible(first)}")]
+    lines += [Text(f"  {visible(line)}") for line in more]
+    # In a frame, a long line would break the frame, and what is copied would hold pieces of it.
+    lines += [
+        Text.assemble(("  | ", "red"), visible(line)) for line in failed.log_tail[-LOG_TAIL_LINES:]
     ]
-    lines = []
-    for row in cells:
-        line = Text()
-        for width, cell in zip(widths, row, strict=False):
-            line.append_text(cell).append(" " * (width - cell.cell_len + 2))
-        line.rstrip()
-        lines.append(line)
+    if failed.log_path:
+        lines.append(Text.assemble(("log: ", "bold"), visible(str(failed.log_path))))
+    if failed.hint:
+        lines.append(Text.assemble(("hint: ", "bold"), visible(failed.hint)))
     return lines
 
 
 def _summary_cells(result: Result) -> tuple[Text | str, ...]:
     name = Text(result.node, style="bold")
+    outcome = Text(result_name(result), style=_style(result))
     match result:
         case Built():
             artifact = result.artifact
             return (
                 name,
                 artifact.target.triple,
-                Text("attached" if result.was_attached else "built", style="green"),
+                outcome,
                 human_time(result.elapsed),
                 human_size(artifact.size_bytes),
-                ",".join(str(floor) for floor in artifact.floors) or "none",
+                floors_of(artifact),
                 artifact.sha256[:12],
             )
         case Failed():
-            failed = f"failed ({result.failure_class.name.lower()})"
-            return (name, result.target.triple, Text(failed, style="red"))
+            return (name, result.target.triple, outcome)
         case Skipped():
-            return (name, result.target.triple, Text(result.reason, style="dim"))
+            outcome.append(f": {visible(result.reason)}")
+            return (name, result.target.triple, outcome)
         case _:
             assert_never(result)
+
+
+def _all_warnings(report: Report) -> list[str]:
+    return [line for result in report.results for line in _warnings(result)]
 
 
 def _closing_lines(report: Report) -> list[str]:
@@ -348,42 +380,71 @@ def _closing_lines(report: Report) -> list[str]:
         lines.append(f"held back until every required node has delivered: {held}")
     if report.pending or report.held_back:
         lines.append("run the same command again for what is missing; nothing is built twice")
-    if report.url and report.serial is not None:
-        lines.append(f"index serial {report.serial}; install with:")
-        lines.append(f"  {install_command(report.url)}")
+    serial = "" if report.serial is None else f"; index serial {report.serial}"
+    lines.append(f"done in {human_time(report.elapsed)}{serial}")
+    if report.url and report.published:
+        lines += ["install with:", f"  {install_command(report.url)}"]
     return lines
 
 
-def install_command(url: str) -> str:
-    """Return the line that a user pastes; plain http exists only for a store on loopback."""
-    if url.startswith("https:"):
-        return f"curl --proto '=https' --tlsv1.2 -sSf {url}/install.sh | sh"
-    return f"curl -sSf {url}/install.sh | sh"
+def print_table(
+    terminal: Terminal, heading: Sequence[str], rows: Sequence[Sequence[Text | str]]
+) -> None:
+    """Print a table; on a terminal that is too narrow for it, print what its rows say instead."""
+    lines = columns(heading, rows)
+    if terminal.is_animated and max(line.cell_len for line in lines) > terminal.width:
+        lines = [line for row in rows for line in _stacked(heading, row, terminal.width)]
+    for line in lines:
+        terminal.print(line)
 
 
-def _failure_panel(failed: Failed) -> Panel:
-    parts: list[str] = [visible(line) for line in failed.message.splitlines()]
-    if failed.hint:
-        parts.append(f"hint: {visible(failed.hint)}")
-    if failed.log_tail:
-        parts.append("")
-        parts += [f"  {visible(line)}" for line in failed.log_tail[-LOG_TAIL_LINES:]]
-    if failed.log_path:
-        parts += ["", f"log: {failed.log_path}"]
-    return Panel(
-        Text("\n".join(parts)),
-        title=Text(f"{failed.node}/{failed.target}"),
-        title_align="left",
-        border_style="red",
-    )
+def columns(heading: Sequence[str], rows: Sequence[Sequence[Text | str]]) -> list[Text]:
+    """Return the lines of a table that is as wide as it needs to be: nothing is ever cut off."""
+    cells = [[Text(name, style="bold dim") for name in heading]]
+    cells += [[_text(cell) for cell in row] for row in rows]
+    widths = [
+        max((row[i].cell_len for row in cells if i < len(row)), default=0)
+        for i in range(len(heading))
+    ]
+    lines = []
+    for row in cells:
+        line = Text()
+        for width, cell in zip(widths, row, strict=False):
+            line.append_text(cell).append(" " * (width - cell.cell_len + 2))
+        line.rstrip()
+        lines.append(line)
+    return lines
+
+
+def _stacked(heading: Sequence[str], row: Sequence[Text | str], width: int) -> list[Text]:
+    """Return the first two cells of a row on a line, the others below it with their names."""
+    lines = [Text("  ").join(_text(cell) for cell in row[:2])]
+    line = Text("   ")
+    for name, cell in list(zip(heading, row, strict=False))[2:]:
+        if not _text(cell):
+            continue
+        entry = Text.assemble(" ", (f"{name} ", "dim"), _text(cell))
+        if line.cell_len + entry.cell_len > width and line.plain.strip():
+            lines.append(line)
+            line = Text("   ")
+        line.append_text(entry).append(" ")
+    return [*lines, line]
+
+
+def _text(cell: Text | str) -> Text:
+    return cell if isinstance(cell, Text) else Text(cell)
 
 
 def show_error(message: str, hint: str | None, stream: TextIO) -> None:
     """Write an error as it is worded: `error: …`, then `hint: …`."""
-    terminal = open_terminal(stream)
+    terminal = Terminal(stream)
     first, *more = message.splitlines() or [""]
     terminal.print(Text.assemble(("error: ", "bold red"), visible(first)))
     for line in more:
         terminal.print(Text(f"  {visible(line)}"))
     if hint:
         terminal.print(Text.assemble(("hint: ", "bold"), visible(hint)))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"

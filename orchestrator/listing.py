@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from orchestrator.console import columns, human_size, open_terminal, visible
+from orchestrator.console import Terminal, print_table
+from orchestrator.core.wording import human_size, visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import TextIO
 
-    from rich.console import Console as Terminal
-
 
 def show_plan(plan: Mapping[str, Any], stream: TextIO) -> None:
     """Write a plan (`core.dry_run.plan_as_data`)."""
-    terminal = open_terminal(stream)
+    terminal = Terminal(stream)
     terminal.print(Text(f"{plan['project']} {plan['version']}", style="bold"))
     _field(terminal, "source", plan["source"])
     if plan["publishes"]:
@@ -46,17 +45,17 @@ def show_plan(plan: Mapping[str, Any], stream: TextIO) -> None:
 
 def show_status(status: Mapping[str, Any], stream: TextIO) -> None:
     """Write what is published and what the nodes said about their jobs."""
-    terminal = open_terminal(stream)
+    terminal = Terminal(stream)
     serial = f", index serial {status['serial']}" if status["serial"] else ""
     where = f" in {status['store']}{serial}"
     terminal.print(Text.assemble((status["project"], "bold"), visible(where)))
     if status["published"]:
-        _lines(terminal, _published(status["published"]))
+        _show_published(terminal, status["published"])
     else:
         terminal.print("nothing is published")
     if status["jobs"]:
         terminal.print()
-        _lines(terminal, _jobs(status["jobs"]))
+        _show_jobs(terminal, status["jobs"])
 
 
 def _show_node(terminal: Terminal, task: Mapping[str, Any]) -> None:
@@ -71,12 +70,7 @@ def _show_node(terminal: Terminal, task: Mapping[str, Any]) -> None:
         _field(terminal, "   publishes", "\n".join(task["publishes"]))
 
 
-def _lines(terminal: Terminal, lines: Sequence[Text]) -> None:
-    for line in lines:
-        terminal.print(line)
-
-
-def _published(rows: Sequence[Mapping[str, Any]]) -> list[Text]:
+def _show_published(terminal: Terminal, rows: Sequence[Mapping[str, Any]]) -> None:
     cells = [
         (
             row["version"],
@@ -88,12 +82,12 @@ def _published(rows: Sequence[Mapping[str, Any]]) -> list[Text]:
         )
         for row in rows
     ]
-    return columns(("version", "target", "status", "size", "floors", "path"), cells)
+    print_table(terminal, ("version", "target", "status", "size", "floors", "path"), cells)
 
 
-def _jobs(jobs: Sequence[Mapping[str, Any]]) -> list[Text]:
+def _show_jobs(terminal: Terminal, jobs: Sequence[Mapping[str, Any]]) -> None:
     cells = [(job["version"], job["node"], job["state"], visible(job["evidence"])) for job in jobs]
-    return columns(("version", "node", "job", "evidence"), cells)
+    print_table(terminal, ("version", "node", "job", "evidence"), cells)
 
 
 def _field(terminal: Terminal, name: str, text: str) -> None:
