@@ -1,0 +1,76 @@
+"""A release of a real cargo project from git: the same bytes, wherever it is made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+from tests.releases import ROOT, Desk
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from tests.releases import Programs
+
+_VERSION = "0.1.0"
+
+
+def test_two_clones_give_the_same_archive_on_the_same_node_and_elsewhere(
+    tmp_path: Path, programs: Programs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    origin = _repository(tmp_path / "origin")
+    releases = {}
+    for place, workdir, arguments in (
+        ("first", "node", ()),
+        ("second", "node", ("--rebuild", "--clean")),
+        ("third", "another-node", ()),
+    ):
+        desk = Desk(folder=tmp_path / place, programs=programs, capsys=capsys)
+        _git(tmp_path, "clone", "--quiet", str(origin), str(desk.folder / "clone"))
+        _write(desk, workdir=str(tmp_path / workdir))
+        outcome = desk.release(*arguments, version=_VERSION)
+        assert outcome.code == 0, outcome
+        assert not outcome.results["here"]["was_attached"]
+        assert "Compiling trajectory" in desk.run("logs", _VERSION, "here").out
+        (archive,) = desk.store.rglob("*.tar.gz")
+        releases[place] = (archive.name, archive.read_bytes())
+        assert outcome.results["here"]["warnings"] == []
+    assert releases["first"] == releases["second"]
+    assert releases["first"] == releases["third"]
+
+
+def _repository(folder: Path) -> Path:
+    example = ROOT / "examples" / "trajectory"
+    shutil.copytree(example, folder, ignore=shutil.ignore_patterns("target"))
+    _git(folder, "init", "--quiet", "--initial-branch=main")
+    _git(folder, "add", "--all")
+    _git(folder, "commit", "--quiet", "--message", "Release")
+    _git(folder, "tag", f"v{_VERSION}")
+    return folder
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    who = {
+        f"GIT_{role}_{what}": value
+        for role in ("AUTHOR", "COMMITTER")
+        for what, value in (("NAME", "Test"), ("EMAIL", "test@localhost"))
+    }
+    environment = os.environ | who | {"GIT_CONFIG_GLOBAL": os.devnull}
+    subprocess.run(["git", "-C", str(folder), *arguments], check=True, env=environment)
+
+
+def _write(desk: Desk, *, workdir: str) -> None:
+    desk.project.update(
+        {
+            "name": "trajectory",
+            "binaries": ["trajectory"],
+            "source": {"git": str(desk.folder / "clone")},
+            "gate": "{binary} --velocity 800 --bc 0.45 --range 300",
+        }
+    )
+    node: dict[str, Any] = {"name": "here", "host": "local", "target": "host", "workdir": workdir}
+    desk.write(node)
