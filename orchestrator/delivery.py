@@ -21,7 +21,7 @@ from orchestrator.core.plan import fill_command
 from orchestrator.core.result import Artifact, Built, Failed, FailureClass, Skipped
 from orchestrator.nodes.bundle import push_bundle
 from orchestrator.nodes.collect import collect
-from orchestrator.nodes.follow import Follower, LogCursor, follow_job, require_success
+from orchestrator.nodes.follow import Follower, follow_through, require_success
 from orchestrator.nodes.gate import Gate, GateBinary, run_gate
 from orchestrator.nodes.job import JobSpec, Queued, Running, job_id, start_job
 from orchestrator.nodes.probe import probe
@@ -98,9 +98,7 @@ class _NodeDelivery:
     async def run(self) -> Built | Failed:
         begun = self._world.monotonic()
         try:
-            self._enter(Phase.CONNECTING)
-            async with self._world.connect(self._node) as transport:
-                built = await self._build(transport, begun)
+            built = await self._build(begun)
         except NodeError as error:
             return self._failed(FailureClass.MACHINE, error)
         except BuildError as error:
@@ -109,23 +107,17 @@ class _NodeDelivery:
             self._world.remember(self._node.name, built.elapsed)
         return built
 
-    async def _build(self, transport: Transport, begun: float) -> Built:
-        facts = await probe(transport, workdir=self._node.workdir)
-        bundle = await asyncio.shield(asyncio.ensure_future(self._bundle))
-        folder = await self._push(transport, facts, bundle) if bundle else None
-        spec = self._spec(facts, bundle, folder)
-        job = await start_job(transport, facts, spec, rebuild=self._plan.request.rebuild)
-        self._record(job)
-        await self._follow(transport, job)
-        self._enter(Phase.COLLECTING)
-        names = tuple(name for name, _ in spec.binaries)
-        binaries = await collect(transport, job, names=names, into=self._folder)
-        floors, os_release = await self._gate(
-            _Place(transport=transport, facts=facts, out=f"{job.directory}/out"), binaries
-        )
-        self._enter(Phase.CHECKING)
-        warnings = await asyncio.to_thread(self._scan, facts, binaries)
-        artifact = await asyncio.to_thread(self._pack, binaries, floors, os_release)
+    async def _build(self, begun: float) -> Built:
+        self._enter(Phase.CONNECTING)
+        async with self._world.connect(self._node) as transport:
+            facts = await probe(transport, workdir=self._node.workdir)
+            bundle = await asyncio.shield(asyncio.ensure_future(self._bundle))
+            folder = await self._push(transport, facts, bundle) if bundle else None
+            spec = self._spec(facts, bundle, folder)
+            job = await start_job(transport, facts, spec, rebuild=self._plan.request.rebuild)
+            self._record(job)
+            await self._follow(job)
+            artifact, warnings = await self._take_delivery(facts, job, spec)
         return Built(
             node=self._node.name,
             artifact=artifact,
@@ -133,6 +125,20 @@ class _NodeDelivery:
             was_attached=job.was_attached,
             warnings=warnings,
         )
+
+    async def _take_delivery(
+        self, facts: NodeFacts, job: Job, spec: JobSpec
+    ) -> tuple[Artifact, tuple[str, ...]]:
+        self._enter(Phase.COLLECTING)
+        names = tuple(name for name, _ in spec.binaries)
+        # Not the way that the job was started by: the link may have been lost and made anew.
+        async with self._world.connect(self._node) as transport:
+            binaries = await collect(transport, job, names=names, into=self._folder)
+            place = _Place(transport=transport, facts=facts, out=f"{job.directory}/out")
+            floors, os_release = await self._gate(place, binaries)
+        self._enter(Phase.CHECKING)
+        warnings = await asyncio.to_thread(self._scan, facts, binaries)
+        return await asyncio.to_thread(self._pack, binaries, floors, os_release), warnings
 
     async def _push(self, transport: Transport, facts: NodeFacts, bundle: Bundle) -> str:
         self._enter(Phase.PUSHING)
@@ -172,7 +178,7 @@ class _NodeDelivery:
             target_dir=target_dir,
         )
 
-    async def _follow(self, transport: Transport, job: Job) -> None:
+    async def _follow(self, job: Job) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         with self._log_path.open("wb", buffering=0) as log:
             self._has_log = True
@@ -185,9 +191,14 @@ class _NodeDelivery:
                 on_log=on_log,
                 on_state=self._note_state,
                 silence_timeout=self._node.silence_timeout,
-                cursor=LogCursor(),
             )
-            end = await follow_job(transport, job, follower)
+            end = await follow_through(
+                lambda: self._world.connect(self._node),
+                job,
+                follower,
+                # Out of reach for longer, it is a failed machine; its job runs on all the same.
+                patience=self._node.connect_timeout,
+            )
         require_success(end)
 
     def _note_state(self, state: JobState) -> None:

@@ -4,8 +4,7 @@ OrchestratorError
 ├── ConfigError     2    edit the file or the command line
 ├── NodeError       3    a machine: unreachable, wrong host key, disk full, rebooted
 ├── BuildError      4    the code: compile error, failed gate
-├── StoreError      5    credentials, bucket, a conflict
-└── Interrupted     130  a person pressed Ctrl-C
+└── StoreError      5    credentials, bucket, a conflict
 
 One expected failure of one node is a value (`result.Failed`), not one of these.
 """
@@ -66,9 +65,3 @@ class StoreError(OrchestratorError):
     """The store refused: credentials, a missing bucket, or other bytes under a taken name."""
 
     exit_code = 5
-
-
-class Interrupted(OrchestratorError):  # noqa: N818 -- it names what a person did, not a fault
-    """A person interrupted the run; remote jobs go on."""
-
-    exit_code = 130

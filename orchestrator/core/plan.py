@@ -130,11 +130,6 @@ def plan_release(
     )
 
 
-def targets_expected(inventory: Inventory) -> tuple[Target, ...]:
-    """Return each target that an enabled node is for, once, in the order of the inventory."""
-    return tuple(dict.fromkeys(node.target for node in inventory.nodes if node.enabled))
-
-
 def fill_command(task: NodeTask, *, source: str | None, jobs: int) -> str:
     """Return the command as the node runs it."""
     values = {"jobs": str(jobs)}

@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from orchestrator.core.errors import BuildError, NodeError
 from orchestrator.nodes.job import (
@@ -28,6 +27,9 @@ from orchestrator.nodes.job import (
     refusal,
 )
 from orchestrator.nodes.transport import Transport
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 OpenTransport = Callable[[], AbstractAsyncContextManager[Transport]]
 
@@ -87,34 +89,41 @@ async def follow_job(transport: Transport, job: Job, follower: Follower) -> JobE
 
 
 async def follow_through(
-    open_transport: OpenTransport,
-    job: Job,
-    follower: Follower,
-    *,
-    patience: timedelta = timedelta(minutes=30),
+    open_transport: OpenTransport, job: Job, follower: Follower, *, patience: timedelta
 ) -> JobEnd:
     """Return what `follow_job` does, over as many links as it takes.
 
-    Raise the last NodeError when the node was out of reach for `patience`.
+    Raise the last NodeError when the node was out of reach for `patience`, or when links that were
+    made brought nothing several times in a row: then it is not the link that is at fault.
     """
     reached_at = time.monotonic()
     delays = iter(_BACKOFF)
     delay = next(delays)
+    fruitless = 0
     while True:
-        progress = follower.cursor.offset
+        offset = follower.cursor.offset
+        has_link = False
         try:
             async with open_transport() as transport:
+                has_link = True
                 reached_at = time.monotonic()
                 return await follow_job(transport, job, follower)
         except NodeError:
-            if time.monotonic() - reached_at > patience.total_seconds():
+            elapsed = time.monotonic() - reached_at
+            if not has_link and elapsed > patience.total_seconds():
                 raise
-        if follower.cursor.offset > progress:
-            delays = iter(_BACKOFF)
+            if follower.cursor.offset > offset or (has_link and elapsed > _FRUITFUL_SECONDS):
+                delays, fruitless = iter(_BACKOFF), 0
+            fruitless += has_link
+            if fruitless > _MAX_FRUITLESS:
+                raise
         delay = next(delays, delay)
         await asyncio.sleep(delay)
 
 
+# A link that held for so long was a link; a silent compile brings no bytes either.
+_FRUITFUL_SECONDS: Final = 5
+_MAX_FRUITLESS: Final = 3
 # Seconds. sshd counts connections that come to nothing against their source, so never faster.
 _BACKOFF: Final = (1, 2, 4, 8, 15, 30)
 

@@ -14,7 +14,6 @@ from orchestrator.core.plan import (
     ReleaseRequest,
     fill_command,
     plan_release,
-    targets_expected,
 )
 from orchestrator.core.result import Floor
 from orchestrator.core.target import parse_target
@@ -210,8 +209,3 @@ def test_a_required_node_that_is_left_out_stops_the_release_before_it_starts() -
     assert names(plan.tasks) == ["b"]
     plan = plan_release(nodes, request(skip=("a",)), expected={}, rows=(row(LINUX),))
     assert names(plan.tasks) == ["b"]
-
-
-def test_the_targets_that_users_expect_are_those_of_the_enabled_nodes() -> None:
-    nodes = inventory(node("a"), node("a2"), node("b", FREEBSD), node("c", OPENBSD, enabled=False))
-    assert [str(target) for target in targets_expected(nodes)] == [LINUX, FREEBSD]

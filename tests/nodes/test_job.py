@@ -271,7 +271,7 @@ async def test_a_lost_link_is_survived_without_a_lost_byte(
     async def link() -> AsyncIterator[Transport]:
         yield transport
 
-    require_success(await follow_through(link, job, follower))
+    require_success(await follow_through(link, job, follower, patience=timedelta(seconds=9)))
     assert transport.cuts == 3
     assert log == b"1\n2\n3\n4\n5\n"
 
@@ -293,6 +293,27 @@ async def test_a_node_out_of_reach_for_too_long_is_given_up(
 
     with pytest.raises(NodeError, match="no route"):
         await follow_through(link, job, follower, patience=timedelta(seconds=0.1))
+
+
+async def test_links_that_bring_nothing_are_not_tried_for_ever(
+    node: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.nodes.follow._BACKOFF", (0.01,))
+    gone = Job(id="0" * 32, workdir=str(node.folder), attempt=1, was_attached=False)
+    follower = Follower(
+        on_log=lambda _: None, on_state=lambda _: None, silence_timeout=timedelta(seconds=9)
+    )
+    links = 0
+
+    @asynccontextmanager
+    async def link() -> AsyncIterator[Transport]:
+        nonlocal links
+        links += 1
+        yield node.transport
+
+    with pytest.raises(NodeError, match="is gone from the node"):
+        await follow_through(link, gone, follower, patience=timedelta(hours=1))
+    assert links == 4
 
 
 async def test_a_silent_build_is_cancelled(node: Bench) -> None:
