@@ -218,14 +218,16 @@ def serve(root: Path, tls: ssl.SSLContext | None = None) -> Generator[Server]:
             server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
-        yield Server(
-            root=root,
-            url=f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}",
-            redirects=redirects,
-            signer=FileSigner(Ed25519PrivateKey.generate()),
-        )
-        server.shutdown()
-        thread.join()
+        try:
+            yield Server(
+                root=root,
+                url=f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}",
+                redirects=redirects,
+                signer=FileSigner(Ed25519PrivateKey.generate()),
+            )
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:

@@ -67,19 +67,19 @@ def summarize_downloads(rows: Sequence[Row]) -> tuple[Download, ...]:
 
     The rows are an index's: newest version first within a target.
     """
-    newest: dict[tuple[str, str | None], Row] = {}
-    late: dict[tuple[str, str | None], Row] = {}
+    newest: dict[_Key, Row] = {}
+    late: dict[_Key, Row] = {}
     for row in rows:
         key = (row.target, row.exact_release)
         if row.status is Status.OK:
             newest.setdefault(key, row)
-        elif row.status is Status.PENDING and key not in newest:
+        elif row.status is Status.PENDING and not _has_build(newest, key):
             late.setdefault(key, row)
     keys = dict.fromkeys((row.target, row.exact_release) for row in rows)
     return tuple(
-        _download(newest.get(key), late.get(key), target=key[0])
+        _download(newest.get(key), late.get(key) or late.get((key[0], None)), target=key[0])
         for key in keys
-        if key in newest or key in late
+        if key in newest or (key in late and not _has_build(newest, key))
     )
 
 
@@ -99,6 +99,15 @@ def render_download_page(values: InstallerValues, downloads: Sequence[Download])
         or '<tr><td colspan="5">nothing is published yet</td></tr>',
         verification=_verification(values),
     )
+
+
+_Key = tuple[str, str | None]
+
+
+def _has_build(newest: dict[_Key, Row], key: _Key) -> bool:
+    # What waits without naming an OS release waits for every release of its target.
+    target, release = key
+    return key in newest or (release is None and any(each == target for each, _ in newest))
 
 
 def _download(newest: Row | None, late: Row | None, *, target: str) -> Download:

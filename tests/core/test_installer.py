@@ -140,6 +140,20 @@ def test_a_target_has_one_line_with_its_newest_build_and_what_is_late() -> None:
     ]
 
 
+def test_a_late_build_that_names_no_os_release_is_late_on_all_of_them() -> None:
+    target = "x86_64-unknown-openbsd"
+    rows = (
+        row("1.2.0", target, Status.PENDING),
+        row("1.1.0", target, floors="openbsd==7.9"),
+        row("1.1.0", target, floors="openbsd==7.8"),
+        row("1.0.0", target, Status.PENDING),
+    )
+    assert [(each.version, each.pending, each.floors) for each in summarize_downloads(rows)] == [
+        ("1.1.0", "1.2.0", ("openbsd==7.9",)),
+        ("1.1.0", "1.2.0", ("openbsd==7.8",)),
+    ]
+
+
 def test_the_page_has_a_command_for_every_kind_of_downloader() -> None:
     page = render_download_page(VALUES, ())
     for command in (
