@@ -13,6 +13,7 @@ import tarfile
 import threading
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -91,7 +92,7 @@ class Site:
             minisign_keys=(self.signer.public.minisign,),
         )
 
-    @property
+    @cached_property
     def script(self) -> str:
         return render_installer(TEMPLATE, self.values)
 

@@ -406,7 +406,7 @@ FLOORS: Final = ("", "glibc>=2.36", "glibc>=2.36.1", "glibc>=2.4", "glibc>=3", "
 VERSIONS: Final = ("2.0.0", "2.0.0-rc.1", "1.10.0", "1.9.0", "1.9.0-alpha")
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(16))
 def test_the_installer_and_the_coordinator_choose_the_same_row(
     site: Site, host: Host, seed: int
 ) -> None:
