@@ -68,18 +68,19 @@ needs_two_targets: Final = pytest.mark.skipif(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Programs:
-    """Compiled once for all tests: a program that prints its version."""
+    """A program that prints its version, compiled once for all tests."""
 
     folder: Path
 
-    def program(self, version: str = VERSION) -> Path:
-        """Return a binary of that version, for both targets of this machine."""
-        path = self.folder / f"tool-{version}"
+    def program(self, version: str = VERSION, target: str | None = None) -> Path:
+        """Return a binary of that version, for one of the two targets of this machine."""
+        is_static = target == other_target()
+        path = self.folder / f"tool-{version}{'-static' * is_static}"
         if not path.exists():
             part = self.folder / f"{path.name}.{os.getpid()}"
             source = self.folder / f"{path.name}.{os.getpid()}.rs"
             source.write_text(_SOURCE)
-            flags = ["-C", "target-feature=+crt-static"] if "-linux-" in host_target() else []
+            flags = ["-C", "target-feature=+crt-static"] if is_static else []
             subprocess.run(
                 ["rustc", "--crate-name=tool", "-C", "strip=symbols", *flags, "-o", part, source],
                 check=True,
@@ -179,7 +180,7 @@ class Desk:
             "timeout": 60,
             "binary_path": f"{self.folder}/{name}-out/tool",
             "build_command": f"{self.count(name)}out={self.folder}/{name}-out\nmkdir -p $out\n"
-            + (build or self.copy()),
+            + (build or self.copy(target=keys.get("target"))),
             **keys,
         }
 
@@ -187,14 +188,14 @@ class Desk:
         """Return the line that leaves a mark for each time a build begins."""
         return f"echo {{version}} >>{self.folder}/built-{name}\n"
 
-    def copy(self, version: str = VERSION) -> str:
+    def copy(self, version: str = VERSION, *, target: str | None = None) -> str:
         """Return the line that delivers the program of that version."""
-        return f"cp {self.programs.program(version)} $out/tool\n"
+        return f"cp {self.programs.program(version, target)} $out/tool\n"
 
-    def wait_then_copy(self, file: str = "go") -> str:
+    def wait_then_copy(self, *, target: str | None = None) -> str:
         """Return a build that goes on once `let_go` was called."""
-        path = self.folder / file
-        return f"while [ ! -e {path} ]; do sleep 0.05; done\n{self.copy()}"
+        wait = f"while [ ! -e {self.folder / 'go'} ]; do sleep 0.05; done\n"
+        return wait + self.copy(target=target)
 
     def let_go(self, file: str = "go") -> None:
         (self.folder / file).touch()

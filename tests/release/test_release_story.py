@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import subprocess
 import tarfile
@@ -14,7 +13,7 @@ import pytest
 from orchestrator.core.index import parse_index, split_signed
 from orchestrator.core.signature import artifact_namespace, index_namespace
 from orchestrator.core.target import parse_target
-from tests.releases import URL, VERSION, host_target, needs_two_targets, other_target
+from tests.releases import URL, VERSION, contents, host_target, needs_two_targets, other_target
 
 if TYPE_CHECKING:
     from tests.releases import Desk, SshNode
@@ -32,8 +31,8 @@ def test_two_nodes_release_into_one_signed_index(desk: Desk, ssh_node: SshNode) 
     text = (desk.store / "stable.idx").read_text()
     index = parse_index(split_signed(text)[0])
     assert {row.target for row in index.rows} == {host_target(), other_target()}
-    program = desk.programs.program().read_bytes()
     for row in index.rows:
+        program = desk.programs.program(target=row.target).read_bytes()
         archive = desk.store / str(row.path)
         assert hashlib.sha256(archive.read_bytes()).hexdigest() == row.sha256
         assert archive.with_name(f"{archive.name}.sha256").read_text() == (
@@ -62,6 +61,12 @@ def test_two_nodes_release_into_one_signed_index(desk: Desk, ssh_node: SshNode) 
     assert desk.objects() == before
     assert desk.builds("here") == desk.builds("far") == [VERSION]
 
+    ssh_node.stop()
+    jobs = {job["node"]: job for job in desk.run("status", VERSION, "--json").data["jobs"]}
+    assert (jobs["here"]["state"], jobs["far"]["state"]) == ("finished", "unknown")
+    assert "refused" in jobs["far"]["evidence"]
+    assert "refused" in desk.run("status", VERSION).out
+
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
 def test_ssh_keygen_accepts_what_was_published(desk: Desk) -> None:
@@ -85,24 +90,6 @@ def test_ssh_keygen_accepts_what_was_published(desk: Desk) -> None:
         argv = ["ssh-keygen", "-Y", "verify", "-f", str(signers), "-I", "maintainer"]
         argv += ["-n", namespace, "-s", str(signature)]
         subprocess.run(argv, input=data, check=True, capture_output=True)
-
-
-def test_a_person_reads_a_table_and_the_line_to_install_with(desk: Desk) -> None:
-    desk.write(desk.node())
-    outcome = desk.run("release", "--version", VERSION)
-    assert outcome.code == 0
-    row = next(line for line in outcome.out.splitlines() if line.startswith("here "))
-    assert row.split()[1:3] == [host_target(), "built"]
-    assert f"published {VERSION}: {host_target()}" in outcome.out
-    assert f"curl --proto '=https' --tlsv1.2 -sSf {URL}/install.sh | sh" in outcome.out
-    assert f"here/{host_target()}: building" in outcome.err
-
-
-def test_quiet_leaves_the_summary_and_says_nothing_else(desk: Desk) -> None:
-    desk.write(desk.node())
-    outcome = desk.run("release", "--version", VERSION, "--quiet")
-    assert (outcome.code, outcome.err) == (0, "")
-    assert f"published {VERSION}" in outcome.out
 
 
 def test_json_is_the_whole_report_and_nothing_else(desk: Desk) -> None:
@@ -148,12 +135,6 @@ def test_no_publish_builds_and_packs_and_the_next_run_publishes_that(desk: Desk)
     assert desk.builds("here") == [VERSION]
 
 
-def test_no_publish_needs_no_key(desk: Desk) -> None:
-    desk.write(desk.node())
-    (desk.folder / "key").unlink()
-    assert desk.release("--no-publish").code == 0
-
-
 def test_without_a_key_nothing_is_built(desk: Desk) -> None:
     desk.write(desk.node())
     (desk.folder / "key").unlink()
@@ -162,26 +143,6 @@ def test_without_a_key_nothing_is_built(desk: Desk) -> None:
     assert "no signing key" in outcome.err
     assert "orchestrator keygen" in outcome.err
     assert desk.builds("here") == []
-
-
-def test_rebuild_builds_again_and_the_same_bytes_are_no_conflict(desk: Desk) -> None:
-    desk.write(desk.node())
-    first = desk.release()
-    again = desk.release("--rebuild")
-    assert again.code == 0
-    assert desk.builds("here") == [VERSION, VERSION]
-    assert again.results["here"]["sha256"] == first.results["here"]["sha256"]
-    assert again.data["serial"] == first.data["serial"]
-
-
-def test_other_bytes_under_a_published_name_are_a_loud_conflict(desk: Desk) -> None:
-    desk.write(desk.node(build=f"{desk.copy()}date +%s%N >>$out/tool\n"))
-    assert desk.release().code == 0
-    before = {name: (desk.store / name).read_bytes() for name in desk.objects()}
-    again = desk.release("--rebuild")
-    assert again.code == 5
-    assert again.results["here"]["class"] == "store"
-    assert {name: (desk.store / name).read_bytes() for name in desk.objects()} == before
 
 
 @needs_two_targets
@@ -262,14 +223,50 @@ def test_a_source_that_is_not_there_stops_the_run_with_one_error(desk: Desk) -> 
     assert desk.builds("here") == []
 
 
-def test_status_and_logs_tell_of_a_finished_release(desk: Desk) -> None:
+def test_a_person_reads_what_was_released_and_can_look_it_up(desk: Desk) -> None:
     desk.write(desk.node(build=f"echo a line of the build\n{desk.copy()}"))
-    assert desk.release().code == 0
+    outcome = desk.run("release", "--version", VERSION)
+    assert outcome.code == 0
+    row = next(line for line in outcome.out.splitlines() if line.startswith("here "))
+    assert row.split()[1:3] == [host_target(), "built"]
+    assert f"published {VERSION}: {host_target()}" in outcome.out
+    assert f"curl --proto '=https' --tlsv1.2 -sSf {URL}/install.sh | sh" in outcome.out
+    assert f"here/{host_target()}: collecting" in outcome.err
+
     status = desk.run("status", VERSION, "--json").data
     assert [job["state"] for job in status["jobs"]] == ["finished"]
     assert [row["target"] for row in status["published"]] == [host_target()]
     assert "finished" in desk.run("status").out
     assert "a line of the build" in desk.run("logs", VERSION, "here").out
     shutil.rmtree(desk.dist / VERSION)
-    assert desk.run("logs", VERSION, "here").code == 2
-    assert json.loads(desk.run("status", VERSION, "--json").out)["jobs"] == []
+    forgotten = desk.run("logs", VERSION, "here")
+    assert forgotten.code == 2
+    assert f"orchestrator release --version {VERSION} --node here" in forgotten.err
+    assert desk.run("status", VERSION, "--json").data["jobs"] == []
+
+
+def test_quiet_leaves_the_summary_and_no_publish_needs_no_key(desk: Desk) -> None:
+    desk.write(desk.node())
+    (desk.folder / "key").unlink()
+    outcome = desk.run("release", "--version", VERSION, "--quiet", "--no-publish")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert f"here  {host_target()}" in outcome.out
+    assert "published" not in outcome.out
+
+
+def test_rebuild_builds_again_and_only_other_bytes_are_a_conflict(desk: Desk) -> None:
+    build = f"{desk.copy()}[ ! -e {desk.folder}/changed ] || echo changed >>$out/tool\n"
+    desk.write(desk.node(build=build))
+    first = desk.release()
+    same = desk.release("--rebuild")
+    assert same.code == 0
+    assert desk.builds("here") == [VERSION, VERSION]
+    assert same.results["here"]["sha256"] == first.results["here"]["sha256"]
+    assert same.data["serial"] == first.data["serial"]
+
+    published = contents(desk.store)
+    desk.let_go("changed")
+    other = desk.release("--rebuild")
+    assert other.code == 5
+    assert other.results["here"]["class"] == "store"
+    assert contents(desk.store) == published
