@@ -192,6 +192,20 @@ def test_a_lock_has_one_holder_even_when_holders_are_killed(tmp_path: Path) -> N
     assert len(list((tmp_path / "lock").glob("[0-9]*"))) <= 9
 
 
+def test_a_number_from_an_old_look_at_a_lock_takes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    (tmp_path / "lock/9").write_text("released\n")
+    look = 'if is_held "$1/$highest"; then return 1; fi'
+    assert look in JOB_SH
+    # It saw 3 released; by the time it acts, the lock has gone on to 9 and 4 is forgotten.
+    script = JOB_SH.replace(look, "highest=3").replace(
+        'main "$@"\n', f"boot=$(boot_id)\nacquire {tmp_path}/lock - && echo taken\n"
+    )
+    tried = subprocess.run(["/bin/sh"], input=script.encode(), capture_output=True, check=False)
+    assert tried.stdout == b""
+    assert [path.name for path in (tmp_path / "lock").iterdir()] == ["9"]
+
+
 def test_locks_are_one_thing_to_different_shells(tmp_path: Path) -> None:
     found = []
     for name in SHELLS:
