@@ -195,7 +195,8 @@ fn main() {
 async def test_no_path_of_the_node_enters_a_binary(node: Bench, tmp_path: Path) -> None:
     images = []
     for number in (1, 2):
-        source = node.folder.parent / f"sources-{number}" / ("x" * number)
+        bundle = node.folder.parent / f"sources-{number}" / ("x" * number)
+        source = bundle / "source"
         (source / "src").mkdir(parents=True)
         (source / "Cargo.toml").write_text(MANIFEST)
         (source / "src/main.rs").write_text(MAIN)
@@ -205,7 +206,7 @@ async def test_no_path_of_the_node_enters_a_binary(node: Bench, tmp_path: Path) 
             f"cd {source}\ncargo build --release --offline --verbose\n: {number}\n"
             'cp "$CARGO_TARGET_DIR/release/demo" "$ORCHESTRATOR_OUT/"',
             binaries=(("demo", None),),
-            source=str(source),
+            source=str(bundle),
             target_dir=str(node.folder / f"targets/{number}"),
             env=(("RUSTC_WRAPPER", str(inner_wrapper(tmp_path))),),
         )
