@@ -54,7 +54,7 @@ async def make_release(
         pending=publication.pending,
         held_back=publication.held_back,
         serial=publication.serial,
-        url=world.outlet.url if world.outlet else None,
+        url=publication.url,
         exit_code=exit_code(outcomes, plan.inventory.nodes),
         elapsed=timedelta(seconds=world.monotonic() - begun),
     )

@@ -84,6 +84,12 @@ class Publication:
         return self._index.serial if self._index else None
 
     @property
+    def url(self) -> str | None:
+        """Where people get the installer that leads to this version, None if there is none."""
+        outlet = self._outlet
+        return outlet.url if outlet and _has_installer(self._plan, outlet) else None
+
+    @property
     def published(self) -> tuple[str, ...]:
         """The targets that this version can be installed on."""
         return self._targets_of(Status.OK)
@@ -174,8 +180,7 @@ def installer_values(project: Project, url: str, channel: Channel) -> InstallerV
 
 
 async def _publish_installer(plan: BuildPlan, outlet: Outlet, index: Index) -> None:
-    # The installer follows the stable channel by default; another channel's is not for everybody.
-    if outlet.url is None or outlet.channel.name != plan.inventory.publication.channel:
+    if outlet.url is None or not _has_installer(plan, outlet):
         return
     values = installer_values(plan.inventory.project, outlet.url, outlet.channel)
     await publish_pointers(
@@ -185,6 +190,11 @@ async def _publish_installer(plan: BuildPlan, outlet: Outlet, index: Index) -> N
         page=render_download_page(values, summarize_downloads(index.rows)),
         serial=index.serial,
     )
+
+
+def _has_installer(plan: BuildPlan, outlet: Outlet) -> bool:
+    # install.sh follows the inventory's channel; a prerelease on another one is not for everybody.
+    return outlet.channel.name == plan.inventory.publication.channel
 
 
 def _required_nodes(plan: BuildPlan) -> set[str]:

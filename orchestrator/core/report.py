@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The end of one release; `url` is where people get it, None when nothing is published."""
+    """The end of one release; `url` is where the installer is that leads to it, if there is one."""
 
     version: str
     results: tuple[Result, ...]

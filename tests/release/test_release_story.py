@@ -170,6 +170,7 @@ def test_a_prerelease_leaves_the_stable_channel_alone(desk: Desk) -> None:
     assert "1.1.0-rc.1" in (desk.store / "prerelease.idx").read_text()
     assert (desk.store / "stable.idx").read_bytes() == stable
     assert (desk.store / "install.sh").read_bytes() == installer
+    assert outcome.data["url"] is None, "that installer leads to the stable version"
 
 
 def test_an_index_that_was_tampered_with_stops_everything(desk: Desk) -> None:
