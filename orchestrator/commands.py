@@ -200,7 +200,7 @@ def keygen(arguments: argparse.Namespace) -> int:
     passphrase = _new_passphrase() if arguments.passphrase else None
     path = operator.key_path()
     public = generate_key(path, passphrase=passphrase)
-    print(f"made {path}, and keep a copy of it in a safe place")
+    print(f"made {path}: keep a copy of it in a safe place")
     print(f"fingerprint: {public.fingerprint}")
     print(f"ssh:         {public.ssh}")
     print(f"minisign:    {public.minisign}")
@@ -232,12 +232,12 @@ def serve(arguments: argparse.Namespace) -> int:
     from orchestrator.service.static import serve_directory
 
     folder = (
-        Path(arguments.store)
-        if arguments.store
-        else Path(_operator(arguments.inventory).inventory.publication.store)
+        Path(arguments.store) if arguments.store else _operator(arguments.inventory).store_folder()
     )
+    # The first release makes it, and then it is served.
+    state = "" if folder.is_dir() else " (nothing is there yet)"
     with serve_directory(folder, port=arguments.port) as url:
-        print(f"serving {folder} at {url}", flush=True)
+        print(f"serving {folder}{state} at {url}", flush=True)
         try:
             while True:
                 time.sleep(3600)

@@ -101,13 +101,17 @@ class Operator:
 
     def store(self) -> ReleaseStore:
         """Return the store that the inventory names."""
+        return DirectoryStore(self.store_folder())
+
+    def store_folder(self) -> Path:
+        """Return the folder that the store is; raise ConfigError if it is none."""
         name = self.inventory.publication.store
         if name.startswith("gs://"):
             raise ConfigError(
                 f"{name}: this version publishes into folders only",
                 hint="set `publication.store` to a folder, and copy that to the bucket",
             )
-        return DirectoryStore(Path(name))
+        return Path(name)
 
     def channel(self, version: Version | None, keys: tuple[PublicKey, ...]) -> Channel:
         """Return the channel that a version is published on.

@@ -1,0 +1,53 @@
+"""What must not be imported before anybody asked for it: `--help` answers at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# Without `site` there is no library in reach, and nothing that a test run adds to the interpreter.
+_PROGRAM = """\
+import sys
+root, *words = sys.argv[1:]
+sys.path.insert(0, root)
+before = set(sys.modules)
+from orchestrator.cli import main
+try:
+    main(words)
+except SystemExit:
+    pass
+print("loaded:", *sorted(set(sys.modules) - before))
+"""
+
+
+def modules_loaded_by(*words: str) -> set[str]:
+    answer = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _PROGRAM, str(ROOT), *words],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert answer.stderr == ""
+    last_line = answer.stdout.splitlines()[-1]
+    assert last_line.startswith("loaded: ")
+    return set(last_line.split()[1:])
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_a_short_answer_imports_next_to_nothing(option: str) -> None:
+    assert modules_loaded_by(option) <= {"__future__", "orchestrator", "orchestrator.cli"}
+
+
+def test_the_help_of_a_command_imports_nothing_but_its_parser() -> None:
+    loaded = modules_loaded_by("release", "--help")
+
+    heavy = {"asyncio", "subprocess", "json", "pathlib", "logging", "shutil", "ssl", "typing"}
+    assert not loaded & heavy
+    assert {name for name in loaded if name.startswith("orchestrator")} == {
+        "orchestrator",
+        "orchestrator.cli",
+    }
