@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.core.binaries import AARCH64, ElfFile, ElfNote, number_note
-from tests.releases import VERSION, host_target, needs_two_targets, other_target
+from tests.releases import VERSION, contents, host_target, needs_two_targets, other_target
 
 if TYPE_CHECKING:
     from tests.releases import Desk, NodeEntry, SshNode
@@ -277,3 +277,14 @@ def test_a_node_with_another_host_key_is_not_trusted(desk: Desk, ssh_node: SshNo
     assert outcome.code == 3
     assert "HOST KEY" in outcome.results["far"]["message"]
     assert desk.builds("far") == []
+
+
+def test_a_version_that_failed_everywhere_is_not_announced(desk: Desk) -> None:
+    desk.write(desk.node())
+    assert desk.release().code == 0
+    published = contents(desk.store)
+    desk.write(desk.node(build="exit 1\n"))
+    outcome = desk.release(version="2.0.0")
+    assert outcome.code == 4
+    assert outcome.data["published"] == outcome.data["pending"] == []
+    assert contents(desk.store) == published
