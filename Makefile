@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SH_FILES := build.sh install.sh.j2 orchestrator/nodes/job.sh
 
-.PHONY: help venv demo test check lint types imports shell format coverage test-real lock clean
+.PHONY: help venv demo test check lint types imports shell format coverage test-shells test-real lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -33,6 +33,9 @@ demo: $(VENV)/.runtime ## release the example twice, install it, show the fallba
 
 test: $(VENV)/.test ## the default tests, in seconds
 	@$(BIN)/python -m pytest -n auto
+
+test-shells: $(VENV)/.test ## the scripts under six more shells
+	@$(BIN)/python -m pytest -n auto -m shells
 
 test-real: $(VENV)/.test ## release the real crate on two nodes; minutes
 	@$(BIN)/python -m pytest -m real --no-header tests/real

@@ -88,7 +88,7 @@ def test_only_openbsd_binds_a_binary_to_one_release() -> None:
     [
         ("x86_64-unknown-netbds", "did you mean `x86_64-unknown-netbsd`?"),
         ("arm64-apple-darwin", "did you mean `aarch64-apple-darwin`?"),
-        ("?", "see docs/targets.md for the known ones"),
+        ("?", "`orchestrator schema` lists the known ones"),
     ],
 )
 def test_an_unknown_target_gets_the_nearest_known_one(triple: str, hint: str) -> None:

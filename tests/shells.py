@@ -1,0 +1,21 @@
+"""The shells that our scripts must run under: two of them always, all with `make test-shells`."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Final
+
+import pytest
+
+SHELLS: Final = ("dash", "bash", "busybox", "mksh", "ksh93", "yash", "zsh", "posh")
+_ALWAYS: Final = ("dash", "bash")
+
+
+def shell_params() -> list[object]:
+    """Return the shells as parameters of a test or a fixture."""
+    return [_param(name) for name in SHELLS]
+
+
+def _param(name: str) -> object:
+    needed = pytest.mark.skipif(shutil.which(name) is None, reason=f"needs {name}")
+    return pytest.param(name, marks=[needed] if name in _ALWAYS else [needed, pytest.mark.shells])
