@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import secrets
@@ -45,6 +46,9 @@ BUILD_LOG: Final = "build.log"
 JOB_RECORD: Final = "job.json"
 _LOG_TAIL_LINES: Final = 20
 _LOG_TAIL_BYTES: Final = 16 * 1024
+_DISK_ERRORS: Final = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
+)
 _GATE_TIMEOUT: Final = timedelta(minutes=10)
 
 
@@ -98,14 +102,16 @@ class _NodeDelivery:
     async def run(self) -> Built | Failed:
         begun = self._world.monotonic()
         try:
-            built = await self._build(begun)
+            return await self._build(begun)
         except NodeError as error:
             return self._failed(FailureClass.MACHINE, error)
         except BuildError as error:
             return self._failed(FailureClass.BUILD, error)
-        if not built.was_attached:
-            self._world.remember(self._node.name, built.elapsed)
-        return built
+        except OSError as error:
+            # A node's own troubles are NodeErrors: this is the disk here, which all of them need.
+            if error.errno not in _DISK_ERRORS:
+                raise
+            raise _unwritable(self._folder, error) from error
 
     async def _build(self, begun: float) -> Built:
         self._enter(Phase.CONNECTING)
@@ -118,10 +124,13 @@ class _NodeDelivery:
             self._record(job)
             await self._follow(job)
             artifact, warnings = await self._take_delivery(facts, job, spec)
+        elapsed = timedelta(seconds=self._world.monotonic() - begun)
+        if not job.was_attached:
+            self._world.remember(self._node.name, elapsed)
         return Built(
             node=self._node.name,
             artifact=artifact,
-            elapsed=timedelta(seconds=self._world.monotonic() - begun),
+            elapsed=elapsed,
             was_attached=job.was_attached,
             warnings=warnings,
         )
@@ -342,6 +351,13 @@ def _replace(path: Path, data: bytes) -> None:
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     part.write_bytes(data)
     part.replace(path)
+
+
+def _unwritable(folder: Path, error: OSError) -> NodeError:
+    return NodeError(
+        f"cannot write to {folder}: {error.strerror}",
+        hint="make room there, or make it writable, and run the same command again",
+    )
 
 
 def _last_lines(log: Path) -> tuple[str, ...]:

@@ -288,3 +288,18 @@ def test_a_version_that_failed_everywhere_is_not_announced(desk: Desk) -> None:
     assert outcome.code == 4
     assert outcome.data["published"] == outcome.data["pending"] == []
     assert contents(desk.store) == published
+
+
+def test_a_place_for_records_that_cannot_be_written_is_an_error_not_a_traceback(
+    desk: Desk,
+) -> None:
+    desk.write(desk.node())
+    desk.dist.touch()  # even root cannot make a folder in a file
+    outcome = desk.release()
+    assert outcome.code == 3
+    assert outcome.err.startswith(f"error: cannot write to {desk.dist}/{VERSION}/here: ")
+    desk.dist.unlink()
+    again = desk.release()
+    assert again.code == 0
+    assert again.results["here"]["was_attached"]
+    assert desk.builds("here") == [VERSION]
