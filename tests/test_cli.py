@@ -1,0 +1,333 @@
+"""The command line: what is asked, what is answered where, and with which exit code."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from orchestrator import __version__, cli, commands
+from orchestrator.cli import COMMANDS, main
+from orchestrator.core.errors import ConfigError
+from orchestrator.signing import load_signer
+from orchestrator.workspace import host_triple
+
+ROOT = Path(__file__).parent.parent
+URL = "https://example.org/tool"
+INVENTORY = """\
+project: { name: tool }
+publication: { url: %(url)s, signing: { key: keys/tool } }
+nodes:
+  - name: here
+    host: local
+    target: %(target)s
+    workdir: %(folder)s/node
+    build_command: |
+      echo 'error: no such function'
+      exit 7
+    binary_path: %(folder)s/tool
+"""
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an inventory, where commands run; its only build fails."""
+    (tmp_path / "keys").mkdir()
+    values = {"url": URL, "target": host_triple(), "folder": tmp_path}
+    (tmp_path / "build-nodes.yaml").write_text(INVENTORY % values)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    return tmp_path
+
+
+def exit_code_of(*words: str) -> int:
+    """Return the code of a command, also where argparse ends the program by itself."""
+    try:
+        return main(words)
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def test_every_command_has_options_and_a_function() -> None:
+    assert list(COMMANDS) == list(commands.COMMANDS)
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_goes_to_standard_output_and_lists_every_command(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([option]) == 0
+
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert all(f"\n  {name} " in shown.out for name in COMMANDS)
+    assert max(map(len, shown.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_fits_eighty_columns(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code_of(name, "--help") == 0
+
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: orchestrator {name}")
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_no_command_shows_the_help_as_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("usage: orchestrator COMMAND")
+
+
+def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+
+    assert capsys.readouterr().out == f"orchestrator {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["relase"], "error: 'relase' is not a command, did you mean `release`?\n"),
+        (["--hlep"], "error: '--hlep' is not an option, did you mean `--help`?\n"),
+        (["\x1b[2J"], "error: '\\x1b[2J' is not a command\n"),
+        (["release", "--version", "1.0.0", "--dry-rn"], "did you mean `--dry-run`?\n"),
+        (["release", "--version", "1.0.0", "--dry"], "did you mean `--dry-run`?\n"),
+        (["schema", "--qqqq"], "error: unrecognized: '--qqqq'\n"),
+        (["release"], "the following arguments are required: --version\n"),
+        (["logs", "1.0.0"], "the following arguments are required: NODE\n"),
+        (["serve", "--port", "x"], "argument --port: invalid int value: 'x'\n"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_with_what_was_meant(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code_of(*words) == 2
+
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert shown.out == ""
+
+
+@pytest.mark.usefixtures("desk")
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("release --version 1 --dry-run", ("not a semantic version: '1'", "MAJOR.MINOR.PATCH")),
+        (
+            "release --version 1.0.0 --inventory no.yaml",
+            ("no.yaml: there is no", "--inventory"),
+        ),
+        ("release --version 1.0.0", ("there is no signing key at", "orchestrator keygen")),
+        ("release --version 1.0.0 --dry-run --node her", ("did you mean `here`?", "here")),
+        ("logs 1.0.0 her", ("no node is named `her`", "the nodes are: here")),
+        ("logs 1.0.0 here", ("there is no log of 1.0.0 on here", "release --version 1.0.0")),
+        ("render", ("there is no signing key at", "orchestrator keygen")),
+        ("serve --port 70000", ("cannot listen on 127.0.0.1 port 70000", "choose another port")),
+        ("status nonsense", ("not a semantic version: 'nonsense'", "MAJOR.MINOR.PATCH")),
+    ],
+)
+def test_a_mistake_is_said_on_standard_error_with_a_hint(
+    line: str, said: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 2
+
+    shown = capsys.readouterr()
+    error, _, advice = shown.err.partition("\nhint: ")
+    assert error.startswith("error: ")
+    assert said[0] in error
+    assert said[1] in advice
+    assert shown.out == ""
+    assert "\x1b" not in shown.err
+
+
+def test_a_bug_of_ours_is_not_dressed_up_as_anything_else() -> None:
+    with pytest.raises(ValueError, match="null"):
+        main(["release", "--version", "1.0.0", "--inventory", "a\0b"])
+
+
+def test_the_schema_is_the_file_that_editors_are_pointed_at(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["schema"]) == 0
+
+    assert capsys.readouterr().out == (ROOT / "build-nodes.schema.json").read_text()
+
+
+def test_a_reader_that_has_gone_ends_the_program_without_a_word() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-m", "orchestrator", "schema"],
+        cwd=ROOT,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writer)
+
+    assert (ended.returncode, ended.stderr) == (cli.READER_GONE, b"")
+
+
+def test_a_dry_run_as_json_is_one_document_and_touches_nothing(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(desk.rglob("*"))
+
+    assert main(["release", "--version", "1.0.0", "--dry-run", "--json"]) == 0
+
+    shown = capsys.readouterr()
+    plan = json.loads(shown.out)
+    assert [task["node"] for task in plan["tasks"]] == ["here"]
+    assert shown.err == ""
+    assert sorted(desk.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("desk")
+def test_a_dry_run_names_the_command_and_what_would_be_published(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["release", "--version", "1.0.0", "--dry-run"]) == 0
+
+    shown = capsys.readouterr().out
+    assert "exit 7" in shown
+    assert f"releases/1.0.0/{host_triple()}/tool-1.0.0-{host_triple()}.tar.gz" in shown
+
+
+def test_a_failed_build_says_so_in_plain_lines_and_stays_readable_afterwards(
+    desk: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    node = f"here/{host_triple()}"
+    release = ["release", "--version", "1.0.0", "--no-publish"]
+
+    assert main(release) == 4
+    shown = capfd.readouterr()
+    assert f"{node}: building\n" in shown.err
+    assert f"{node}: failed (build)" in shown.out
+    assert "  | error: no such function\n" in shown.out
+    assert f"log: {desk}/dist/1.0.0/here/build.log\n" in shown.out
+    assert "\x1b" not in shown.err + shown.out
+
+    assert main([*release, "--quiet"]) == 4
+    shown = capfd.readouterr()
+    assert shown.err == ""
+    assert "failed (build)" in shown.out
+
+    assert main([*release, "--json"]) == 4
+    shown = capfd.readouterr()
+    assert shown.err == ""
+    assert json.loads(shown.out)["results"][0]["class"] == "build"
+
+    assert main(["logs", "1.0.0", "here"]) == 0
+    assert capfd.readouterr().out == "error: no such function\n"
+
+    # Who follows a job to its end is told how it ended, as by a release.
+    assert main(["logs", "1.0.0", "here", "--follow"]) == 4
+    shown = capfd.readouterr()
+    assert shown.out == "error: no such function\n"
+    assert "status 7" in shown.err
+
+    assert main(["status", "1.0.0", "--json"]) == 0
+    status = json.loads(capfd.readouterr().out)
+    assert [(job["node"], job["state"]) for job in status["jobs"]] == [("here", "finished")]
+
+    assert main(["status"]) == 0
+    shown = capfd.readouterr()
+    assert "nothing is published" in shown.out
+    assert "the command exited with status 7" in shown.out
+
+
+def test_keygen_prints_both_public_keys_and_never_replaces_one(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["keygen"]) == 0
+
+    shown = capsys.readouterr().out
+    key = (desk / "keys/tool").read_bytes()
+    ssh = " ".join((desk / "keys/tool.pub").read_text().split()[:2])
+    minisign = (desk / "keys/tool.minisign.pub").read_text().splitlines()[1]
+    assert f"ssh:         {ssh}\n" in shown
+    assert f"minisign:    {minisign}\n" in shown
+
+    assert main(["keygen"]) == 2
+    assert "never overwritten" in capsys.readouterr().err
+    assert (desk / "keys/tool").read_bytes() == key
+
+
+def test_keygen_asks_twice_for_a_passphrase(
+    desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = iter(["secret", "other", "secret", "secret"])
+    monkeypatch.setattr(getpass, "getpass", lambda _: next(answers))
+
+    assert main(["keygen", "--passphrase"]) == 2
+    assert "the two passphrases differ" in capsys.readouterr().err
+    assert not (desk / "keys/tool").exists()
+
+    assert main(["keygen", "--passphrase"]) == 0
+    shown = capsys.readouterr()
+    assert "secret" not in shown.out + shown.err
+    with pytest.raises(ConfigError):
+        load_signer(desk / "keys/tool", None)
+    assert load_signer(desk / "keys/tool", lambda: b"secret").public.ssh in shown.out
+
+
+@pytest.mark.usefixtures("desk")
+def test_ctrl_c_at_a_question_is_not_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(getpass, "getpass", lambda _: signal.raise_signal(signal.SIGINT))
+
+    assert main(["keygen", "--passphrase"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_an_installer_needs_an_address(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inventory = desk / "build-nodes.yaml"
+    inventory.write_text(inventory.read_text().replace(f"url: {URL}, ", ""))
+
+    assert main(["render"]) == 2
+    assert "an installer needs `publication.url`" in capsys.readouterr().err
+
+
+def test_render_prints_an_installer_with_the_address_and_both_keys(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["keygen"]) == 0
+    capsys.readouterr()
+
+    assert main(["render"]) == 0
+    shown = capsys.readouterr().out
+    ssh = " ".join((desk / "keys/tool.pub").read_text().split()[:2])
+    minisign = (desk / "keys/tool.minisign.pub").read_text().splitlines()[1]
+    assert shown.startswith("#!/bin/sh\n")
+    assert all(word in shown for word in (URL, ssh, minisign))
+    assert subprocess.run(["sh", "-n"], input=shown, text=True, check=False).returncode == 0
+
+
+def test_serve_serves_a_folder_until_it_is_interrupted(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "orchestrator", "serve", "--port", "0", "--store"]
+    serving = subprocess.Popen(
+        [*command, str(tmp_path / "store")], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert serving.stdout is not None
+    with serving:
+        line = serving.stdout.readline()
+        (tmp_path / "store").mkdir()
+        (tmp_path / "store" / "install.sh").write_text("#!/bin/sh\n")
+        with urllib.request.urlopen(f"{line.split()[-1]}/install.sh") as answer:
+            assert answer.read() == b"#!/bin/sh\n"
+        serving.send_signal(signal.SIGINT)
+        assert serving.wait(timeout=20) == 0
+    assert line.startswith(f"serving {tmp_path}/store (nothing is there yet) at http://127.0.0.1:")
