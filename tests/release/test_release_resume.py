@@ -6,6 +6,7 @@ import fcntl
 import signal
 from typing import TYPE_CHECKING
 
+from orchestrator import delivery
 from orchestrator.core.index import parse_index, split_signed
 from tests.releases import (
     VERSION,
@@ -18,6 +19,9 @@ from tests.releases import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from tests.releases import Desk, NodeEntry, SshNode
 
 
@@ -138,6 +142,18 @@ def test_two_coordinators_at_once_build_once_and_lose_nothing(
     history = sorted(int(path.stem) for path in (desk.store / "index/stable").iterdir())
     assert history == list(range(1, index.serial + 1))
     assert {row.target for row in index.rows} == {host_target(), other_target()}
+
+
+def test_records_that_many_write_at_once_are_whole(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    texts = [str(number).encode() * 5000 for number in range(8)]
+
+    def write(text: bytes) -> Callable[[], None]:
+        return lambda: [delivery._replace(path, text) for _ in range(20)].clear()
+
+    at_once(*map(write, texts))
+    assert path.read_bytes() in texts
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_after_ctrl_c_the_job_goes_on_and_others_follow_it(desk: Desk) -> None:

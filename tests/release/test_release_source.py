@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from tests.releases import Programs
 
 _VERSION = "0.1.0"
+_BUILD_SCRIPT = """
+fn main() {
+    let place = std::path::Path::new(&std::env::var("OUT_DIR").unwrap()).join("place.rs");
+    std::fs::write(place, "#[used]\\nstatic PLACE: &str = file!();\\n").unwrap();
+}
+"""
 
 
 def test_two_clones_give_the_same_archive_on_the_same_node_and_elsewhere(
@@ -46,6 +52,10 @@ def test_two_clones_give_the_same_archive_on_the_same_node_and_elsewhere(
 def _repository(folder: Path) -> Path:
     example = ROOT / "examples" / "trajectory"
     shutil.copytree(example, folder, ignore=shutil.ignore_patterns("target"))
+    # What a build script generates lies below the node's own folders, and knows its path.
+    (folder / "build.rs").write_text(_BUILD_SCRIPT)
+    with (folder / "src" / "main.rs").open("a") as main:
+        main.write('include!(concat!(env!("OUT_DIR"), "/place.rs"));\n')
     _git(folder, "init", "--quiet", "--initial-branch=main")
     _git(folder, "add", "--all")
     _git(folder, "commit", "--quiet", "--message", "Release")

@@ -177,7 +177,7 @@ def test_an_index_that_was_tampered_with_stops_everything(desk: Desk) -> None:
     desk.write(desk.node())
     assert desk.release().code == 0
     index = desk.store / "stable.idx"
-    index.write_text(index.read_text().replace("\tok\t", "\tno\t"))
+    index.write_text(index.read_text().replace("\tok\t", "\tyanked\t"))
     before = desk.objects()
     desk.write(desk.node(build=desk.copy("1.1.0-rc.1")))
     outcome = desk.release(version="1.1.0")
