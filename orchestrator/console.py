@@ -249,7 +249,7 @@ def _live_cells(name: str, row: _NodeRow, elapsed: timedelta | None) -> tuple[Te
 def _phase_text(row: _NodeRow) -> str:
     if row.phase is Phase.WAITING and row.detail:
         return row.detail
-    return f"{row.phase} {row.detail}".rstrip()
+    return visible(f"{row.phase} {row.detail}").rstrip()
 
 
 def _remaining(row: _NodeRow, elapsed: timedelta | None) -> str:
@@ -419,16 +419,18 @@ def columns(heading: Sequence[str], rows: Sequence[Sequence[Text | str]]) -> lis
 def _stacked(heading: Sequence[str], row: Sequence[Text | str], width: int) -> list[Text]:
     """Return the first two cells of a row on a line, the others below it with their names."""
     lines = [Text("  ").join(_text(cell) for cell in row[:2])]
-    line = Text("   ")
-    for name, cell in list(zip(heading, row, strict=False))[2:]:
-        if not _text(cell):
+    room = 0
+    for name, cell in zip(heading[2:], row[2:], strict=False):
+        text = _text(cell)
+        if not text:
             continue
-        entry = Text.assemble(" ", (f"{name} ", "dim"), _text(cell))
-        if line.cell_len + entry.cell_len > width and line.plain.strip():
-            lines.append(line)
-            line = Text("   ")
-        line.append_text(entry).append(" ")
-    return [*lines, line]
+        entry = Text.assemble("  ", (f"{name} ", "dim"), text)
+        if entry.cell_len > room:
+            lines.append(Text("  "))
+            room = width - 2
+        lines[-1].append_text(entry)
+        room -= entry.cell_len
+    return lines
 
 
 def _text(cell: Text | str) -> Text:
