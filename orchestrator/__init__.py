@@ -1,14 +1,21 @@
 """Build a Rust program natively on machines you own, and publish it so that anyone can install it.
 
-cli, console      the ways in and out for a person
-service           the way in for a machine
-coordinator       the story: one release, from plan to installer
-workspace         the operator's files, as values
-source            where the source comes from, as one bundle with a digest
-signing           keys, as signatures
-nodes             the machines that build
-stores            the files that are published
-core              values and decisions, without I/O
+cli, commands       the way in for a person: argv, then each command
+service             the way in for a machine
+console, listing    the ways out: events as a live table, data as text
+wiring              the real world of an operator, opened when it is needed
+coordinator         the story: one release, from plan to installer
+delivery            one node's part: from its task to a checked artifact
+publication         when each target is published
+jobs                what the jobs of earlier runs are doing
+world               what a release touches, as seams
+workspace           the operator's files, as values
+timings             how long nodes took
+source              where the source comes from, as one bundle with a digest
+signing             keys, as signatures
+nodes               the machines that build
+stores              the files that are published
+core                values and decisions, without I/O
 """
 
 __version__ = "0.1.0"

@@ -40,11 +40,11 @@ from tests.installer_site import (
     uname,
     verdicts,
 )
+from tests.shells import shell_params
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SHELLS: Final = ("dash", "bash", "busybox", "mksh", "ksh93", "yash", "posh", "zsh")
 VERIFIERS: Final = ("ssh-keygen", "minisign", "signify-openbsd", "openssl")
 
 pytestmark = pytest.mark.skipif(
@@ -99,7 +99,7 @@ def assert_untouched(host: Host, action: Callable[[], subprocess.CompletedProces
 # Every shell
 
 
-@pytest.mark.parametrize("shell", [pytest.param(name, marks=needs(name)) for name in SHELLS])
+@pytest.mark.parametrize("shell", shell_params())
 def test_it_installs_upgrades_and_uninstalls_in_every_shell(
     site: Site, host: Host, shell: str
 ) -> None:

@@ -137,5 +137,7 @@ def parse_target(triple: str) -> Target:
         return TARGETS[triple]
     except KeyError:
         near = difflib.get_close_matches(triple, TARGETS, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else "`orchestrator schema` lists the known ones"
+        hint = (
+            f"did you mean `{near[0]}`?" if near else "`orchestrator schema` lists the known ones"
+        )
         raise ConfigError(f"unknown target `{triple[:80]}`", hint=hint) from None

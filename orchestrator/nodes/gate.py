@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import BuildError, NodeError, OrchestratorError
+from orchestrator.core.template import GATE_PLACEHOLDERS, fill_placeholders
 from orchestrator.nodes.job import JOB_SH, REQUEST_TIMEOUT, refusal
 from orchestrator.nodes.script import clean_environment, exports, here_document
 from orchestrator.nodes.transport import run
@@ -129,8 +130,7 @@ def _filled(template: str, gate: Gate, binary: str) -> str:
         "target": gate.target,
         "name": gate.name,
     }
-    # One pass, so that a value is never searched for placeholders of its own.
-    return re.sub(r"\{(binary|version|target|name)\}", lambda match: values[match[1]], template)
+    return fill_placeholders(template, values, GATE_PLACEHOLDERS)
 
 
 async def _run_command(
