@@ -38,9 +38,18 @@ def show_plan(plan: Mapping[str, Any], stream: TextIO) -> None:
         where = f" at {row['path']}" if row["path"] else ""
         _field(terminal, "there", f"{row['target']} {row['status']}{where}")
     terminal.print()
-    tasks = len(plan["tasks"])
-    what = "1 target builds" if tasks == 1 else f"{tasks} targets build in parallel"
-    terminal.print(f"{what}; nothing was touched: leave out --dry-run to do it")
+    terminal.print(_conclusion(len(plan["tasks"])))
+
+
+def _conclusion(tasks: int) -> str:
+    match tasks:
+        case 0:
+            return "no target builds; nothing was touched"
+        case 1:
+            what = "1 target builds"
+        case _:
+            what = f"{tasks} targets build in parallel"
+    return f"{what}; nothing was touched: leave out --dry-run to do it"
 
 
 def show_status(status: Mapping[str, Any], stream: TextIO) -> None:

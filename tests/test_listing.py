@@ -1,0 +1,137 @@
+"""Plans and states, as a person reads them."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+from orchestrator.listing import show_plan, show_status
+
+TASK: dict[str, Any] = {
+    "target": "x86_64-unknown-netbsd",
+    "node": "a",
+    "host": "root@192.0.2.1",
+    "policy": "expected",
+    "command": f"cd /tmp\necho [bold]{'x' * 200}\n",
+    "env": {"CC": "cc", "A": "\x1b[2J"},
+    "binaries": ["/tmp/one", "/tmp/two"],
+    "gate_on": ["b", "c"],
+    "gate": ["{binary} --version", "first\nsecond"],
+    "publishes": ["releases/1.2.3/x/tool.tar.gz"],
+}
+PLAN: dict[str, Any] = {
+    "project": "tool",
+    "version": "1.2.3",
+    "source": "crate tool 1.2.3",
+    "store": "/srv/store",
+    "channel": "stable",
+    "publishes": True,
+    "tasks": [{**TASK, "standby": [{**TASK, "node": "spare", "env": {}, "publishes": []}]}],
+    "skipped": [{"node": "c", "target": "t", "reason": "1.2.3 is already published"}],
+    "already_published": [
+        {"target": "t", "status": "ok", "path": "releases/x"},
+        {"target": "u", "status": "pending", "path": None},
+    ],
+}
+
+
+def shown_plan(**changes: Any) -> str:
+    stream = io.StringIO()
+    show_plan(PLAN | changes, stream)
+    return stream.getvalue()
+
+
+def test_a_plan_shows_each_node_with_all_that_runs_there() -> None:
+    assert (
+        shown_plan()
+        == f"""\
+tool 1.2.3
+source       crate tool 1.2.3
+store        /srv/store, channel stable
+
+1. a  x86_64-unknown-netbsd
+   host      root@192.0.2.1, expected
+   env       CC=cc A=\\x1b[2J
+   build     cd /tmp
+             echo [bold]{"x" * 200}
+   binaries  /tmp/one
+             /tmp/two
+   gate      {{binary}} --version
+             first
+             second
+   gate on   b, else c
+   publishes releases/1.2.3/x/tool.tar.gz
+   stands by: spare
+   host      root@192.0.2.1, expected
+   build     cd /tmp
+             echo [bold]{"x" * 200}
+   binaries  /tmp/one
+             /tmp/two
+   gate      {{binary}} --version
+             first
+             second
+   gate on   b, else c
+
+skipped      c (t): 1.2.3 is already published
+there        t ok at releases/x
+there        u pending
+
+1 target builds; nothing was touched: leave out --dry-run to do it
+"""
+    )
+
+
+def test_a_plan_counts_its_targets() -> None:
+    tasks = PLAN["tasks"]
+
+    assert "\n2 targets build in parallel; nothing was touched" in shown_plan(tasks=tasks * 2)
+    nothing = shown_plan(tasks=[], publishes=False, skipped=[], already_published=[])
+    assert nothing.endswith(
+        "store        nothing is published\n\nno target builds; nothing was touched\n"
+    )
+
+
+def test_a_state_shows_rows_and_jobs_uncut() -> None:
+    stream = io.StringIO()
+    row = {
+        "version": "1.2.3",
+        "target": "x86_64-unknown-netbsd",
+        "status": "ok",
+        "size_bytes": 1200,
+        "floors": ["netbsd>=10.0"],
+        "path": "releases/" + "x" * 100,
+    }
+    late = {**row, "status": "pending", "size_bytes": None, "floors": [], "path": None}
+    evidence = "the command \x1b exited" + "y" * 100
+    job = {"version": "1.2.3", "node": "a", "state": "finished", "evidence": evidence}
+    show_status(
+        {
+            "project": "tool",
+            "store": "/srv/store",
+            "serial": 7,
+            "published": [row, late],
+            "jobs": [job],
+        },
+        stream,
+    )
+
+    lines = [re.split(r" {2,}", line) for line in stream.getvalue().splitlines()]
+    assert lines == [
+        ["tool in /srv/store, index serial 7"],
+        ["version", "target", "status", "size", "floors", "path"],
+        ["1.2.3", row["target"], "ok", "1.2 kB", "netbsd>=10.0", row["path"]],
+        ["1.2.3", row["target"], "pending"],
+        [""],
+        ["version", "node", "job", "evidence"],
+        ["1.2.3", "a", "finished", evidence.replace("\x1b", "\\x1b")],
+    ]
+
+
+def test_a_state_before_the_first_release_is_two_lines() -> None:
+    stream = io.StringIO()
+    show_status(
+        {"project": "tool", "store": "s", "serial": None, "published": [], "jobs": []}, stream
+    )
+
+    assert stream.getvalue() == "tool in s\nnothing is published\n"
