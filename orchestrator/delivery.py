@@ -98,6 +98,7 @@ class _NodeDelivery:
         self._folder = delivery.world.dist / str(delivery.plan.version) / task.node.name
         self._log_path = self._folder / BUILD_LOG
         self._has_log = False
+        self._is_built = False
 
     async def run(self) -> Built | Failed:
         begun = self._world.monotonic()
@@ -123,6 +124,7 @@ class _NodeDelivery:
             job = await start_job(transport, facts, spec, rebuild=self._plan.request.rebuild)
             self._record(job)
             await self._follow(job)
+            self._is_built = True
             artifact, warnings = await self._take_delivery(facts, job, spec)
         elapsed = timedelta(seconds=self._world.monotonic() - begun)
         if not job.was_attached:
@@ -321,13 +323,18 @@ class _NodeDelivery:
         _replace(self._folder / JOB_RECORD, json.dumps(record).encode())
 
     def _failed(self, failure_class: FailureClass, error: OrchestratorError) -> Failed:
+        hint = error.hint
+        if self._is_built and failure_class is FailureClass.BUILD:
+            # The same job gives the same binary, also when what its command fetches has changed.
+            again = "the build is kept: `--rebuild` makes another one"
+            hint = f"{hint}; {again}" if hint else again
         tail = _last_lines(self._log_path) if self._has_log else ()
         return Failed(
             node=self._node.name,
             target=self._node.target,
             failure_class=failure_class,
             message=error.message,
-            hint=error.hint,
+            hint=hint,
             log_tail=tail,
             log_path=self._log_path if self._has_log else None,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import tarfile
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.core.binaries import AARCH64, ElfFile, ElfNote, number_note
 from tests.releases import VERSION, contents, host_target, needs_two_targets, other_target
 
 if TYPE_CHECKING:
@@ -166,57 +166,52 @@ def test_a_compile_error_shows_the_last_lines_and_where_the_log_is(desk: Desk) -
     assert desk.builds("here") == [VERSION, VERSION]
 
 
-_LINUX_NOTE = ElfNote(owner="GNU", content=bytes(4) + b"\3\0\0\0\2\0\0\0\0\0\0\0")
-
-
-def _foreign(kind: str) -> bytes:
-    if kind == "another CPU":
-        return ElfFile(machine=AARCH64, notes=(_LINUX_NOTE,)).build()
-    return ElfFile(notes=(number_note("FreeBSD", 1401000),), osabi=9).build()
-
-
 @needs_two_targets
-@pytest.mark.parametrize("kind", ["another OS", "another CPU"])
-def test_a_binary_for_another_system_is_not_published(desk: Desk, kind: str) -> None:
-    stray = desk.folder / "stray"
-    stray.write_bytes(_foreign(kind))
+def test_binaries_for_other_systems_or_with_a_failing_gate_are_not_published(desk: Desk) -> None:
+    arch = host_target().partition("-")[0]
+    other_os = f"{arch}-unknown-freebsd"
+    other_cpu = f"{'aarch64' if arch == 'x86_64' else 'x86_64'}-unknown-linux-gnu"
+    desk.project["gate"] = f"[ {{target}} = {other_target()} ] || {{binary}} spoken; "
+    desk.project["gate"] += f"[ {{target}} = {other_target()} ]"
+    speak = f"echo the build of $ORCHESTRATOR_OUT says\n{desk.copy()}"
     desk.write(
-        desk.node(build=f"echo the build says\ncp {stray} $out/tool\n"),
-        desk.node("b", target=other_target()),
+        desk.node("other-os", target=other_os, build=speak),
+        desk.node("other-cpu", target=other_cpu, build=speak),
+        desk.node("ungated", build=speak),
+        desk.node("good", target=other_target()),
     )
-    _assert_only_b_is_published(
-        desk, "ELF executable for Linux" if kind == "another CPU" else "FreeBSD"
-    )
-
-
-@needs_two_targets
-@pytest.mark.parametrize(
-    ("gate", "said"),
-    [("test {target} = TARGET", "exited with"), (None, "version 1.0.0")],
-)
-def test_a_binary_that_fails_its_gate_is_not_published(
-    desk: Desk, gate: str | None, said: str
-) -> None:
-    stale = f"echo the build says\n{desk.copy('1.1.0-rc.1')}" if gate is None else None
-    if gate:
-        desk.project["gate"] = gate.replace("TARGET", other_target())
-    build = stale or f"echo the build says\n{desk.copy()}"
-    desk.write(desk.node(build=build), desk.node("b", target=other_target()))
-    _assert_only_b_is_published(desk, said)
-
-
-def _assert_only_b_is_published(desk: Desk, said: str) -> None:
     outcome = desk.run("release", "--version", VERSION)
     assert outcome.code == 4
-    assert said in outcome.out
-    assert "the build says" in outcome.out
-    assert str(desk.dist / VERSION / "here" / "build.log") in outcome.out
+    assert f"{other_os} needs an executable for FreeBSD on {arch}" in outcome.out
+    assert f"{other_cpu} needs an executable for Linux on" in outcome.out
+    assert "exited with status 1" in outcome.out
+    assert "SPOKEN" in outcome.out
+    for name in ("other-os", "other-cpu", "ungated"):
+        (job,) = (desk.folder / f"{name}-work" / "jobs").iterdir()
+        assert f"the build of {job}/out says" in outcome.out
+        assert str(desk.dist / VERSION / name / "build.log") in outcome.out
     status = desk.run("status", VERSION, "--json").data
     assert {row["target"]: row["status"] for row in status["published"]} == {
         other_target(): "ok",
         host_target(): "pending",
+        other_os: "pending",
+        other_cpu: "pending",
     }
     assert {path.parent.name for path in desk.store.rglob("*.tar.gz")} == {other_target()}
+
+
+def test_a_stale_binary_is_not_published_and_built_again_when_asked(desk: Desk) -> None:
+    version = "1.1.0-rc.1"
+    fetched = desk.folder / "fetched"
+    shutil.copy(desk.programs.program(), fetched)
+    desk.write(desk.node(build=f"cp {fetched} $out/tool\n"))
+    outcome = desk.release(version=version)
+    assert outcome.code == 4
+    assert f"does not say that it is version {version}" in outcome.results["here"]["message"]
+    assert "--rebuild" in outcome.results["here"]["hint"]
+    assert desk.objects() == set()
+    shutil.copy(desk.programs.program(version), fetched)
+    assert desk.release("--rebuild", version=version).code == 0
 
 
 @needs_two_targets

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import signal
+from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator import delivery
@@ -19,7 +20,6 @@ from tests.releases import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from tests.releases import Desk, NodeEntry, SshNode
@@ -148,10 +148,11 @@ def test_records_that_many_write_at_once_are_whole(tmp_path: Path) -> None:
     path = tmp_path / "record"
     texts = [str(number).encode() * 5000 for number in range(8)]
 
-    def write(text: bytes) -> Callable[[], None]:
-        return lambda: [delivery._replace(path, text) for _ in range(20)].clear()
+    def write_often(text: bytes) -> None:
+        for _ in range(20):
+            delivery._replace(path, text)
 
-    at_once(*map(write, texts))
+    at_once(*(partial(write_often, text) for text in texts))
     assert path.read_bytes() in texts
     assert list(tmp_path.iterdir()) == [path]
 
