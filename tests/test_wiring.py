@@ -1,0 +1,134 @@
+"""The real world of one operator, opened from their inventory."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orchestrator.core.errors import ConfigError
+from orchestrator.core.plan import ReleaseRequest
+from orchestrator.core.version import parse_version
+from orchestrator.nodes.local import LocalTransport
+from orchestrator.signing import generate_key
+from orchestrator.wiring import Operator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+INVENTORY = """\
+project: { name: tool, source: { path: . } }
+publication: { store: %(store)s, channel: %(channel)s, signing: { key: key } }
+nodes:
+  - { name: here, host: local, target: x86_64-unknown-netbsd, workdir: %(folder)s/node }
+  - { name: there, host: there.invalid, target: x86_64-unknown-netbsd }
+"""
+
+
+def operator_in(folder: Path, *, store: str = "store", channel: str = "stable") -> Operator:
+    values = {"store": store, "channel": channel, "folder": folder}
+    (folder / "nodes.yaml").write_text(INVENTORY % values)
+    return Operator.at(str(folder / "nodes.yaml"))
+
+
+def test_what_an_operator_has_lies_beside_the_inventory(tmp_path: Path) -> None:
+    operator = operator_in(tmp_path)
+
+    assert operator.dist == tmp_path / "dist"
+    assert operator.store_folder() == tmp_path / "store"
+    assert operator.store().describe() == str(tmp_path / "store")
+    assert operator.key_path() == tmp_path / "key"
+    assert operator.template().startswith("#!/bin/sh\n")
+
+
+def test_a_bucket_is_refused_rather_than_made_a_folder(tmp_path: Path) -> None:
+    operator = operator_in(tmp_path, store="gs://bucket")
+
+    for opened in (operator.store, operator.store_folder):
+        with pytest.raises(ConfigError, match="gs://bucket: this version publishes into folders"):
+            opened()
+
+
+@pytest.mark.parametrize(
+    ("channels", "version"),
+    [
+        (("stable", "stable"), "1.0.0"),
+        (("stable", "prerelease"), "1.0.0-rc.1"),
+        (("nightly", "nightly"), "1.0.0-rc.1"),
+        (("stable", "stable"), None),
+    ],
+)
+def test_who_follows_stable_is_never_moved_to_a_prerelease(
+    channels: tuple[str, str], version: str | None, tmp_path: Path
+) -> None:
+    operator = operator_in(tmp_path, channel=channels[0])
+
+    assert operator.channel(parse_version(version) if version else None, ()).name == channels[1]
+
+
+def test_the_history_of_nodes_decides_who_builds(tmp_path: Path) -> None:
+    operator = operator_in(tmp_path)
+    operator.remember("there", timedelta(seconds=4))
+
+    assert operator.expected() == {"there": timedelta(seconds=4)}
+
+
+async def test_the_fastest_node_is_planned_first(tmp_path: Path) -> None:
+    operator = operator_in(tmp_path)
+    request = ReleaseRequest(version=parse_version("1.0.0"))
+    assert (await operator.plan(request, None)).tasks[0].node.name == "here"
+
+    operator.remember("there", timedelta(seconds=4))
+    assert (await operator.plan(request, None)).tasks[0].node.name == "there"
+
+
+async def test_a_local_node_is_reached_beside_nodes_behind_ssh(tmp_path: Path) -> None:
+    operator = operator_in(tmp_path)
+
+    async with operator.connections() as connect, connect(operator.node("here")) as transport:
+        assert isinstance(transport, LocalTransport)
+
+
+def test_there_are_no_public_keys_before_keygen_and_one_after(tmp_path: Path) -> None:
+    operator = operator_in(tmp_path)
+    assert operator.public_keys() == ()
+    with pytest.raises(ConfigError, match="there is no signing key at"):
+        operator.outlet(parse_version("1.0.0"))
+
+    public = generate_key(operator.key_path(), passphrase=None)
+
+    assert [key.ssh for key in operator.public_keys()] == [public.ssh]
+    outlet = operator.outlet(parse_version("1.0.0"))
+    assert outlet.signer.public == public
+    assert abs(outlet.today() - datetime.now(tz=UTC).date()) <= timedelta(days=1)
+
+
+def test_without_a_key_in_the_inventory_nothing_can_be_published(tmp_path: Path) -> None:
+    path = tmp_path / "nodes.yaml"
+    text = INVENTORY % {"store": "s", "channel": "stable", "folder": tmp_path}
+    path.write_text(text.replace(", signing: { key: key }", ""))
+    operator = Operator.at(str(path))
+
+    assert operator.public_keys() == ()
+    with pytest.raises(ConfigError, match="nothing is published unsigned"):
+        operator.key_path()
+
+
+def test_a_passphrase_is_asked_for_only_where_somebody_can_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    operator = operator_in(tmp_path)
+    public = generate_key(operator.key_path(), passphrase=b"secret")
+    monkeypatch.setattr("getpass.getpass", lambda _: "secret")
+
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(ConfigError, match="there is nobody to ask"):
+        operator.outlet(parse_version("1.0.0"))
+    monkeypatch.setattr("sys.stdin", Terminal())
+    assert operator.outlet(parse_version("1.0.0")).signer.public == public
