@@ -77,16 +77,18 @@ class Programs:
         is_static = target == other_target()
         path = self.folder / f"tool-{version}{'-static' * is_static}"
         if not path.exists():
-            part = self.folder / f"{path.name}.{os.getpid()}"
-            source = self.folder / f"{path.name}.{os.getpid()}.rs"
-            source.write_text(_SOURCE)
+            # Another worker may be at it too, and rustc leaves its own files beside what it makes.
+            own = self.folder / str(os.getpid())
+            own.mkdir(exist_ok=True)
+            (own / "tool.rs").write_text(_SOURCE)
             flags = ["-C", "target-feature=+crt-static"] if is_static else []
             subprocess.run(
-                ["rustc", "--crate-name=tool", "-C", "strip=symbols", *flags, "-o", part, source],
+                ["rustc", "--crate-name=tool", "-C", "strip=symbols", *flags, "tool.rs"],
                 check=True,
+                cwd=own,
                 env=os.environ | {"TOOL_VERSION": version},
             )
-            part.replace(path)  # another worker may have been at it
+            (own / "tool").replace(path)
         return path
 
 

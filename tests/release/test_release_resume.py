@@ -128,6 +128,7 @@ def test_two_coordinators_at_once_build_once_and_lose_nothing(
     arguments = ("release", "--version", VERSION, "--json")
     with desk.started(*arguments) as first, desk.started(*arguments) as second:
         wait_for(lambda: desk.builds("here") and desk.builds("far"))
+        # Each node was asked twice: the second one found a job that runs.
         wait_for(lambda: len(list(desk.folder.glob("*-work/jobs/*/start.lock/2"))) == 2)
         desk.let_go()
         outcomes = at_once(first.end, second.end)
