@@ -52,7 +52,7 @@ types: $(VENV)/.dev
 	@$(BIN)/mypy
 
 imports: $(VENV)/.dev
-	@$(BIN)/lint-imports --no-timing >/dev/null || $(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 shell: $(VENV)/.dev
 	@$(BIN)/shellcheck -s sh -x $(SH_FILES)

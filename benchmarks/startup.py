@@ -6,8 +6,6 @@ The two run in turn, so that a machine that gets slower meanwhile slows both. A 
 processor's, which other programs disturb less than the clock's.
 """
 
-# ruff: noqa: INP001, T201 -- a script outside the package, which prints
-
 from __future__ import annotations
 
 import resource
