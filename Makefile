@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SH_FILES := build.sh install.sh.j2 orchestrator/nodes/job.sh
 
-.PHONY: help venv demo test check lint types imports shell format coverage test-shells test-real lock clean
+.PHONY: help venv demo test check lint types imports shell format coverage test-thorough test-real lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -31,11 +31,12 @@ venv: $(VENV)/.runtime ## make .venv with bin/orchestrator in it
 demo: $(VENV)/.runtime ## release the example twice, install it, show the fallback
 	@$(BIN)/python examples/demo.py
 
+# More workers than cores: these tests wait for other processes as much as they compute.
 test: $(VENV)/.test ## the default tests, in seconds
-	@$(BIN)/python -m pytest -n auto
+	@$(BIN)/python -m pytest -n 4
 
-test-shells: $(VENV)/.test ## the scripts under six more shells
-	@$(BIN)/python -m pytest -n auto -m shells
+test-thorough: $(VENV)/.test ## what takes longer: crashes, races, six more shells
+	@$(BIN)/python -m pytest -n 4 -m thorough
 
 test-real: $(VENV)/.test ## release the real crate on two nodes; minutes
 	@$(BIN)/python -m pytest -m real --no-header tests/real
@@ -61,7 +62,7 @@ shell: $(VENV)/.dev
 
 coverage: $(VENV)/.test ## statement and branch coverage: 95 % of everything, 100 % of the core
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -q -p no:xdist
+	@$(BIN)/coverage run -m pytest -q -p no:xdist -m 'not real'
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --skip-covered --fail-under=95
 	@$(BIN)/coverage report --skip-covered --include='orchestrator/core/*' --fail-under=100

@@ -1,4 +1,4 @@
-"""The shells that our scripts must run under: two of them always, all with `make test-shells`."""
+"""The shells that our scripts must run under: two of them always, all with `make test-thorough`."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ def shell_params() -> list[object]:
 
 def _param(name: str) -> object:
     needed = pytest.mark.skipif(shutil.which(name) is None, reason=f"needs {name}")
-    return pytest.param(name, marks=[needed] if name in _ALWAYS else [needed, pytest.mark.shells])
+    return pytest.param(name, marks=[needed] if name in _ALWAYS else [needed, pytest.mark.thorough])

@@ -130,6 +130,7 @@ def test_it_installs_upgrades_and_uninstalls_in_every_shell(
 @pytest.mark.parametrize(
     "shell", [pytest.param(name, marks=needs(name)) for name in ("zsh", "ksh93", "bash")]
 )
+@pytest.mark.thorough
 def test_it_installs_in_a_shell_that_goes_by_its_own_name(
     site: Site, host: Host, shell: str
 ) -> None:
@@ -407,6 +408,7 @@ VERSIONS: Final = ("2.0.0", "2.0.0-rc.1", "1.10.0", "1.9.0", "1.9.0-alpha")
 
 
 @pytest.mark.parametrize("seed", range(16))
+@pytest.mark.thorough
 def test_the_installer_and_the_coordinator_choose_the_same_row(
     site: Site, host: Host, seed: int
 ) -> None:
@@ -485,6 +487,7 @@ def test_a_build_that_cannot_run_here_is_passed_over(site: Site, host: Host) -> 
     assert "installed tool 1.0.0" in result.stderr
 
 
+@pytest.mark.thorough
 def test_a_build_that_never_ends_is_stopped(site: Site, host: Host) -> None:
     site.add("1.1.0", program="#!/bin/sh\nexec sleep 60\n")
     site.add("1.0.0")
@@ -698,6 +701,7 @@ def test_each_hash_tool_alone_is_enough(published: Site, host: Host, name: str) 
     "tool",
     [pytest.param(name, marks=needs(name)) for name in ("sha256sum", "shasum", "openssl", "perl")],
 )
+@pytest.mark.thorough
 def test_each_real_hash_tool_alone_refuses_another_archive(
     published: Site, host: Host, tool: str
 ) -> None:
@@ -863,6 +867,7 @@ def test_it_installs_over_a_program_that_runs(site: Site, host: Host) -> None:
         ("/bin/tcsh", ".cshrc", "# mine\n"),
     ],
 )
+@pytest.mark.thorough
 def test_one_line_goes_into_the_right_file_and_out_again(
     published: Site, host: Host, case: tuple[str, str, str | None]
 ) -> None:
@@ -1063,6 +1068,7 @@ def test_several_installs_at_once_leave_one_good_copy(published: Site, host: Hos
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.thorough
 def test_a_signal_leaves_nothing_behind(
     published: Site, host: Host, number: signal.Signals
 ) -> None:

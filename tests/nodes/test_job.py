@@ -316,6 +316,7 @@ async def test_links_that_bring_nothing_are_not_tried_for_ever(
     assert links == 4
 
 
+@pytest.mark.thorough
 async def test_a_silent_build_is_cancelled(node: Bench) -> None:
     job = await node.start(node.spec("echo hello\nsleep 60"))
     with pytest.raises(BuildError, match="wrote nothing for"):
@@ -407,6 +408,7 @@ async def test_a_build_that_a_shutdown_ended_is_no_failed_build(node: Bench) -> 
     assert "told to end (SIGTERM), exit status 143" in end.evidence
 
 
+@pytest.mark.thorough
 async def test_the_deadline_holds_when_nobody_watches(node: Bench) -> None:
     child = node.folder / "child"
     command = f"trap '' TERM\nsleep 61 & echo $! >{child}\nwait"
@@ -423,6 +425,7 @@ async def test_the_deadline_holds_when_nobody_watches(node: Bench) -> None:
         require_success(end)
 
 
+@pytest.mark.thorough
 async def test_nothing_outlives_a_job_that_ended(node: Bench) -> None:
     child = node.folder / "child"
     done = await node.run(
@@ -446,6 +449,7 @@ def is_marked(environ: Path, folder: Path) -> bool:
 # --- cancelling ---------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 async def test_cancel_ends_what_ignores_it_and_what_left_the_group(node: Bench) -> None:
     child = node.folder / "child"
     stray = node.folder / "stray"
@@ -475,6 +479,7 @@ async def test_cancelling_a_finished_job_changes_nothing(node: Bench) -> None:
     assert isinstance(state, Finished)
 
 
+@pytest.mark.thorough
 async def test_a_waiting_job_is_cancelled_without_having_run(node: Bench) -> None:
     ran = node.folder / "ran"
     first = await node.start(node.spec("sleep 60"))
@@ -514,6 +519,7 @@ async def test_who_waits_for_the_host_is_told_that_the_job_runs_already(node: Be
     assert told.exit_status == 0
 
 
+@pytest.mark.thorough
 async def test_slots_let_as_many_run_at_once(node: Bench) -> None:
     specs = [node.spec(f"sleep 60; : {number}", slots=2) for number in range(3)]
     jobs = [await node.start(spec) for spec in specs]
@@ -523,6 +529,7 @@ async def test_slots_let_as_many_run_at_once(node: Bench) -> None:
     assert sum(path.exists() for path in started) == 2
 
 
+@pytest.mark.thorough
 async def test_a_killed_holder_frees_the_host_only_with_its_children(node: Bench) -> None:
     child = node.folder / "child"
     first = await node.start(node.spec(f"sleep 66 & echo $! >{child}\nwait"))

@@ -76,6 +76,7 @@ async def test_jobs_behave_alike_under_every_shell(node: Bench, tmp_path: Path) 
     assert (await node.start(specs["fails"])).attempt == 2
 
 
+@pytest.mark.thorough
 async def test_cancel_works_under_every_shell(
     node: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +103,7 @@ async def test_cancel_works_under_every_shell(
 # --- without /proc, as on the BSDs and macOS ----------------------------------------------------
 
 
+@pytest.mark.thorough
 async def test_a_system_without_proc_is_asked_with_ps(
     scratch_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +171,7 @@ def contend(
     return [subprocess.Popen(words, stderr=subprocess.DEVNULL) for _ in range(contenders)]
 
 
+@pytest.mark.thorough
 def test_a_lock_has_one_holder_even_when_holders_are_killed(tmp_path: Path) -> None:
     contenders = contend("/bin/sh", tmp_path, contenders=12, rounds=4)
     chance = random.Random(20)
@@ -203,6 +206,7 @@ def test_a_number_from_an_old_look_at_a_lock_takes_nothing(tmp_path: Path) -> No
     assert [path.name for path in (tmp_path / "lock").iterdir()] == ["9"]
 
 
+@pytest.mark.thorough
 def test_locks_are_one_thing_to_different_shells(tmp_path: Path) -> None:
     found = []
     for name in SHELLS:

@@ -27,6 +27,7 @@ def dead(tmp_path: Path) -> NodeEntry:
 
 
 @needs_two_targets
+@pytest.mark.thorough
 def test_a_required_node_that_fails_holds_everything_back(desk: Desk) -> None:
     broken = desk.node("needed", policy="required", build="exit 1\n")
     desk.write(broken, desk.node("b", target=other_target()))
@@ -90,6 +91,7 @@ def test_a_late_target_is_pending_until_it_arrives(desk: Desk, ssh_node: SshNode
     assert desk.builds("here") == [VERSION]
 
 
+@pytest.mark.thorough
 def test_a_node_that_was_added_later_is_announced_as_late(desk: Desk, dead: NodeEntry) -> None:
     desk.write(desk.node())
     assert desk.release().code == 0
@@ -200,6 +202,7 @@ def test_binaries_for_other_systems_or_with_a_failing_gate_are_not_published(des
     assert {path.parent.name for path in desk.store.rglob("*.tar.gz")} == {other_target()}
 
 
+@pytest.mark.thorough
 def test_a_stale_binary_is_not_published_and_built_again_when_asked(desk: Desk) -> None:
     version = "1.1.0-rc.1"
     fetched = desk.folder / "fetched"
@@ -241,6 +244,7 @@ def test_the_bytes_that_another_node_gated_are_published(desk: Desk, ssh_node: S
         assert published.read() == gated
 
 
+@pytest.mark.thorough
 def test_a_second_gate_node_serves_when_the_first_is_down(
     desk: Desk, ssh_node: SshNode, dead: NodeEntry
 ) -> None:
@@ -274,6 +278,7 @@ def test_a_node_with_another_host_key_is_not_trusted(desk: Desk, ssh_node: SshNo
     assert desk.builds("far") == []
 
 
+@pytest.mark.thorough
 def test_a_version_that_failed_everywhere_is_not_announced(desk: Desk) -> None:
     desk.write(desk.node())
     assert desk.release().code == 0
@@ -285,6 +290,7 @@ def test_a_version_that_failed_everywhere_is_not_announced(desk: Desk) -> None:
     assert contents(desk.store) == published
 
 
+@pytest.mark.thorough
 def test_a_place_for_records_that_cannot_be_written_is_an_error_not_a_traceback(
     desk: Desk,
 ) -> None:

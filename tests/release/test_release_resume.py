@@ -7,6 +7,8 @@ import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
+import pytest
+
 from orchestrator import delivery
 from orchestrator.core.index import parse_index, split_signed
 from tests.releases import (
@@ -61,6 +63,7 @@ def _assert_completed(desk: Desk, *names: str) -> None:
 
 
 @needs_two_targets
+@pytest.mark.thorough
 def test_a_kill_while_a_node_waits_for_its_host_loses_nothing(desk: Desk) -> None:
     _write_two_nodes_that_wait(desk, {})
     with desk.started("release", "--version", VERSION) as first:
@@ -73,6 +76,7 @@ def test_a_kill_while_a_node_waits_for_its_host_loses_nothing(desk: Desk) -> Non
     _assert_completed(desk, "here", "far")
 
 
+@pytest.mark.thorough
 def test_a_kill_after_the_build_and_before_its_collection_loses_nothing(desk: Desk) -> None:
     desk.write(desk.node(build=desk.wait_then_copy()))
     with desk.started("release", "--version", VERSION) as first:
@@ -86,6 +90,7 @@ def test_a_kill_after_the_build_and_before_its_collection_loses_nothing(desk: De
     _assert_completed(desk, "here")
 
 
+@pytest.mark.thorough
 def test_a_kill_while_the_gate_runs_publishes_nothing_ungated(desk: Desk) -> None:
     desk.project["gate"] = (
         f"touch {desk.folder}/gating; while [ ! -e {desk.folder}/go ]; do sleep 0.05; done"
@@ -100,6 +105,7 @@ def test_a_kill_while_the_gate_runs_publishes_nothing_ungated(desk: Desk) -> Non
     _assert_completed(desk, "here")
 
 
+@pytest.mark.thorough
 def test_a_kill_between_any_two_steps_of_publication_loses_nothing(desk: Desk) -> None:
     desk.write(desk.node())
     desk.store.mkdir()
@@ -121,6 +127,7 @@ def test_a_kill_between_any_two_steps_of_publication_loses_nothing(desk: Desk) -
 
 
 @needs_two_targets
+@pytest.mark.thorough
 def test_two_coordinators_at_once_build_once_and_lose_nothing(
     desk: Desk, ssh_node: SshNode
 ) -> None:
@@ -158,6 +165,7 @@ def test_records_that_many_write_at_once_are_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.thorough
 def test_after_ctrl_c_the_job_goes_on_and_others_follow_it(desk: Desk) -> None:
     desk.write(desk.node(build=f"echo begun\n{desk.wait_then_copy()}echo ended\n"))
     with desk.started("release", "--version", VERSION) as first:

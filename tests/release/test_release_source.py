@@ -7,12 +7,12 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.releases import ROOT, Desk
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from tests.releases import Programs
 
@@ -25,6 +25,7 @@ fn main() {
 """
 
 
+@pytest.mark.thorough
 def test_two_clones_give_the_same_archive_on_the_same_node_and_elsewhere(
     tmp_path: Path, programs: Programs, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -146,6 +146,7 @@ def test_without_a_key_nothing_is_built(desk: Desk) -> None:
 
 
 @needs_two_targets
+@pytest.mark.thorough
 def test_a_release_is_narrowed_to_nodes_and_completed_later(desk: Desk) -> None:
     desk.write(desk.node(), desk.node("also-here", target=other_target()))
     first = desk.release("--node", "here")
@@ -189,6 +190,7 @@ def test_an_index_that_was_tampered_with_stops_everything(desk: Desk) -> None:
 
 
 @needs_two_targets
+@pytest.mark.thorough
 def test_an_index_that_is_tampered_with_while_nodes_build_stops_the_run(desk: Desk) -> None:
     forge = f"mkdir -p {desk.store} && echo forged >{desk.store}/stable.idx\n"
     desk.write(desk.node(build=desk.copy() + forge), desk.node("b", target=other_target()))
@@ -200,6 +202,7 @@ def test_an_index_that_is_tampered_with_while_nodes_build_stops_the_run(desk: De
 
 
 @needs_two_targets
+@pytest.mark.thorough
 def test_a_store_that_refuses_one_artifact_gets_the_others(desk: Desk) -> None:
     desk.write(desk.node(), desk.node("b", target=other_target()))
     key = host_target()
@@ -255,6 +258,7 @@ def test_quiet_leaves_the_summary_and_no_publish_needs_no_key(desk: Desk) -> Non
     assert "published" not in outcome.out
 
 
+@pytest.mark.thorough
 def test_rebuild_builds_again_and_only_other_bytes_are_a_conflict(desk: Desk) -> None:
     build = f"{desk.copy()}[ ! -e {desk.folder}/changed ] || echo changed >>$out/tool\n"
     desk.write(desk.node(build=build))

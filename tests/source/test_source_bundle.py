@@ -59,6 +59,7 @@ async def test_the_example_builds_from_its_bundle_wherever_it_is_unpacked(
     assert table[-1].split() == ["500", "2.635", "503.6", "0.789"]
 
 
+@pytest.mark.thorough
 async def test_dependencies_from_git_and_a_registry_travel_in_the_bundle(  # noqa: PLR0913 -- fixtures
     *,
     tmp_path: Path,

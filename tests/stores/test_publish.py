@@ -641,6 +641,7 @@ async def whole_versions(root: Path) -> list[str]:
     return [str(published.version) for published in index.rows]
 
 
+@pytest.mark.thorough
 async def test_a_publisher_killed_at_any_system_call_leaves_the_last_release_whole(
     tmp_path: Path,
 ) -> None:

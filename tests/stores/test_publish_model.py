@@ -355,6 +355,7 @@ ONE_TARGET = ("x86_64-unknown-netbsd", "x86_64-unknown-netbsd")
 
 @pytest.mark.parametrize("is_first", [True, False])
 @pytest.mark.parametrize("triples", [TWO_TARGETS, ONE_TARGET])
+@pytest.mark.thorough
 async def test_no_interleaving_and_no_crash_harms_a_release(
     tmp_path: Path, triples: tuple[str, str], *, is_first: bool
 ) -> None:
@@ -365,6 +366,7 @@ async def test_no_interleaving_and_no_crash_harms_a_release(
     assert len(walk.rerun) >= 7
 
 
+@pytest.mark.thorough
 async def test_no_interleaving_takes_the_installer_or_the_page_back(tmp_path: Path) -> None:
     shared = MemoryStore()
     old = make_artifact(tmp_path, version="1.0.0")
@@ -395,6 +397,7 @@ class CarelessStore(MemoryStore):
         )
 
 
+@pytest.mark.thorough
 async def test_the_model_notices_a_store_that_does_not_compare(tmp_path: Path) -> None:
     walk = await walk_from(tmp_path, is_first=False, triples=TWO_TARGETS, make_store=CarelessStore)
     with pytest.raises(ViolationError, match="lost update"):
