@@ -139,7 +139,11 @@ async def _status(operator: Operator, version: Version | None, *, as_json: bool)
 
     keys = operator.public_keys()
     index = await operator.index(operator.channel(version, keys)) if keys else None
-    rows = [row for row in index.rows if version in {None, row.version}] if index else []
+    rows = (
+        [row for row in index.rows if version is None or str(row.version) == str(version)]
+        if index
+        else []
+    )
     known = known_jobs(operator.dist, operator.inventory.nodes, version)
     async with operator.connections() as connect:
         jobs = await describe_jobs(connect, known)

@@ -47,6 +47,10 @@ async def make_release(
         raise _first(errors) from None
     await publication.finish()
     outcomes = [tuple(map(publication.settle, task.result())) for task in tasks]
+    for result in chain.from_iterable(outcomes):
+        # Not before it is published: until then the same command must choose the same nodes.
+        if isinstance(result, Built) and not result.was_attached:
+            world.remember(result.node, result.elapsed)
     return Report(
         version=str(plan.version),
         results=(*plan.skipped, *chain.from_iterable(outcomes)),

@@ -7,7 +7,8 @@ import errno
 import hashlib
 import json
 import secrets
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,7 @@ from orchestrator.core.inventory import LeakPolicy
 from orchestrator.core.leaks import find_leaks
 from orchestrator.core.plan import fill_command
 from orchestrator.core.result import Artifact, Built, Failed, FailureClass, Skipped
+from orchestrator.core.target import OS
 from orchestrator.nodes.bundle import push_bundle
 from orchestrator.nodes.collect import collect
 from orchestrator.nodes.follow import Follower, follow_through, require_success
@@ -29,9 +31,11 @@ from orchestrator.nodes.probe import probe
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from orchestrator.core.errors import OrchestratorError
+    from orchestrator.core.inventory import Node
     from orchestrator.core.plan import BuildPlan, BuildTask, NodeTask
     from orchestrator.core.result import CollectedBinary, Floor, Result
     from orchestrator.core.target import Target
@@ -59,6 +63,17 @@ class Delivery:
     plan: BuildPlan
     bundle: Awaitable[Bundle | None]
     world: World
+
+    turns: dict[str, asyncio.Semaphore] = field(default_factory=dict)
+
+    def turn_of(self, node: Node) -> AbstractAsyncContextManager[object]:
+        """Return what a node's build waits for: the machines of its group share a CPU.
+
+        The lock on each host does not see the other hosts of a group; this does, for one run.
+        """
+        if node.group is None:
+            return nullcontext()
+        return self.turns.setdefault(node.group, asyncio.Semaphore(node.slots))
 
     async def deliver(self, task: BuildTask) -> AsyncIterator[Result]:
         """Yield what became of the task's nodes, in their order.
@@ -95,6 +110,7 @@ class _NodeDelivery:
         self._world = delivery.world
         self._task = task
         self._node = task.node
+        self._turn = delivery.turn_of(task.node)
         self._folder = delivery.world.dist / str(delivery.plan.version) / task.node.name
         self._log_path = self._folder / BUILD_LOG
         self._has_log = False
@@ -121,14 +137,13 @@ class _NodeDelivery:
             bundle = await asyncio.shield(asyncio.ensure_future(self._bundle))
             folder = await self._push(transport, facts, bundle) if bundle else None
             spec = self._spec(facts, bundle, folder)
-            job = await start_job(transport, facts, spec, rebuild=self._plan.request.rebuild)
-            self._record(job)
-            await self._follow(job)
+            async with self._turn:
+                job = await start_job(transport, facts, spec, rebuild=self._plan.request.rebuild)
+                self._record(job)
+                await self._follow(job)
             self._is_built = True
             artifact, warnings = await self._take_delivery(facts, job, spec)
         elapsed = timedelta(seconds=self._world.monotonic() - begun)
-        if not job.was_attached:
-            self._world.remember(self._node.name, elapsed)
         return Built(
             node=self._node.name,
             artifact=artifact,
@@ -173,7 +188,11 @@ class _NodeDelivery:
             command=command,
             source_digest=bundle.digest if bundle else None,
             # Nodes that share a host build in folders of their own, so these are different jobs.
-            env=(*node.env, ("CARGO_TARGET_DIR", target_dir or "")),
+            env=(
+                *node.env,
+                ("CARGO_TARGET_DIR", target_dir or ""),
+                ("binaries", " ".join((*project.binaries, *self._task.binary_paths))),
+            ),
         )
         names = tuple(f"{name}{node.target.exe_suffix}" for name in project.binaries)
         paths = self._task.binary_paths or (None,) * len(names)
@@ -247,9 +266,9 @@ class _NodeDelivery:
         self, place: _Place, binaries: tuple[CollectedBinary, ...]
     ) -> tuple[tuple[Floor, ...], str | None]:
         target = self._node.target
-        is_bound = target.is_bound_to_os_release
-        os_release = self._node.os_release or place.facts.release if is_bound else None
+        os_release = _os_release(self._node, place.facts)
         floors = await asyncio.to_thread(_measure, binaries, target, os_release)
+        _require_system(target, place.facts)
         project = self._plan.inventory.project
         await run_gate(
             place.transport,
@@ -281,7 +300,7 @@ class _NodeDelivery:
         leaks = tuple(
             f"{binary.name} holds the {leak}"
             for binary in binaries
-            for leak in find_leaks(binary.path.read_bytes(), needles)
+            for leak in find_leaks(_read(binary), needles)
         )
         if leaks and self._plan.inventory.project.leaks is LeakPolicy.REFUSE:
             hint = "build with --remap-path-prefix, or set `leaks: warn` to publish it all the same"
@@ -299,7 +318,7 @@ class _NodeDelivery:
         data = pack_archive(
             f"{project}-{version}-{key}",
             [
-                ArchiveEntry(name=binary.name, data=binary.path.read_bytes(), is_executable=True)
+                ArchiveEntry(name=binary.name, data=_read(binary), is_executable=True)
                 for binary in binaries
             ],
         )
@@ -343,13 +362,53 @@ class _NodeDelivery:
         self._world.observe(PhaseChanged(node=self._node.name, phase=phase, detail=detail))
 
 
+_SYSTEMS: Final = {
+    OS.LINUX: "Linux",
+    OS.ANDROID: "Linux",
+    OS.MACOS: "Darwin",
+    OS.FREEBSD: "FreeBSD",
+    OS.OPENBSD: "OpenBSD",
+    OS.NETBSD: "NetBSD",
+    OS.DRAGONFLY: "DragonFly",
+    OS.ILLUMOS: "SunOS",
+}
+
+
+def _os_release(node: Node, facts: NodeFacts) -> str | None:
+    """Return the release that the binaries are bound to, as the machine of the gate says it.
+
+    Raise NodeError if the inventory says another one.
+    """
+    if not node.target.is_bound_to_os_release:
+        return None
+    if node.os_release and facts.release and node.os_release != facts.release:
+        raise NodeError(
+            f"the inventory says `os_release: {node.os_release}`, and the machine of the gate "
+            f"runs {facts.release}",
+            hint="correct it: binaries for one release do not run on another",
+        )
+    return facts.release or node.os_release
+
+
+def _require_system(target: Target, facts: NodeFacts) -> None:
+    """Raise NodeError if the machine of the gate does not run the target's OS.
+
+    What runs there by emulation may not run where it is installed.
+    """
+    if facts.system != _SYSTEMS.get(target.os, facts.system):
+        raise NodeError(
+            f"the gate of {target} would run on {facts.system}",
+            hint="name a node that runs its OS with `gate_on`",
+        )
+
+
 def _measure(
     binaries: tuple[CollectedBinary, ...], target: Target, os_release: str | None
 ) -> tuple[Floor, ...]:
     return join_floors(
         floor
         for binary in binaries
-        for floor in check_binary(binary.path.read_bytes(), target, os_release=os_release)
+        for floor in check_binary(_read(binary), target, os_release=os_release)
     )
 
 
@@ -365,6 +424,17 @@ def _unwritable(folder: Path, error: OSError) -> NodeError:
         f"cannot write to {folder}: {error.strerror}",
         hint="make room there, or make it writable, and run the same command again",
     )
+
+
+def _read(binary: CollectedBinary) -> bytes:
+    """Return the bytes that were collected; raise NodeError if the file is another one by now."""
+    data = binary.path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != binary.sha256:
+        raise NodeError(
+            f"{binary.path} on this machine was changed after it was collected",
+            hint="does another release write there? run the same command again",
+        )
+    return data
 
 
 def _last_lines(log: Path) -> tuple[str, ...]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator.core.errors import StoreError
-from orchestrator.core.events import Phase, PhaseChanged, Published
+from orchestrator.core.events import Phase, PhaseChanged, Published, Warned
 from orchestrator.core.index import Status
 from orchestrator.core.installer import (
     InstallerValues,
@@ -115,13 +116,7 @@ class Publication:
     async def _publish(self, built: Built, outlet: Outlet) -> None:
         self._observe(PhaseChanged(node=built.node, phase=Phase.PUBLISHING))
         try:
-            row = await publish_artifact(
-                outlet.store,
-                built.artifact,
-                project=self._plan.inventory.project.name,
-                signer=outlet.signer,
-                flat=_has_flat_name(self._plan, built.artifact),
-            )
+            row = await self._publish_files(built, outlet)
         except StoreError as error:
             self._failures[built.node] = Failed(
                 node=built.node,
@@ -132,6 +127,24 @@ class Publication:
             )
         else:
             self._rows.append(row)
+
+    async def _publish_files(self, built: Built, outlet: Outlet) -> Row:
+        publish = partial(
+            publish_artifact,
+            outlet.store,
+            built.artifact,
+            project=self._plan.inventory.project.name,
+            signer=outlet.signer,
+        )
+        if not _has_flat_name(self._plan, built.artifact):
+            return await publish(flat=False)
+        try:
+            return await publish(flat=True)
+        except StoreError as error:
+            # The flat name may be another build's by now; only users of that name are touched.
+            row = await publish(flat=False)
+            self._observe(Warned(node=built.node, message=f"no bare binary: {error.message}"))
+            return row
 
     async def _move_index(self, outlet: Outlet, *, is_last: bool = False) -> None:
         async with self._index_lock:

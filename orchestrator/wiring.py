@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from orchestrator.core.errors import ConfigError
+from orchestrator.core.errors import ConfigError, NodeError
 from orchestrator.core.plan import plan_release
+from orchestrator.jobs import known_jobs
 from orchestrator.nodes.local import connect_local
 from orchestrator.source import Bundle, make_bundle
 from orchestrator.stores.directory import DirectoryStore
@@ -79,20 +80,30 @@ class Operator:
         self, source: Source, version: Version, binaries: tuple[str, ...]
     ) -> Bundle:
         """Return the source bundle, from the user's cache if it was made before."""
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return await make_bundle(
-            source,
-            version=version,
-            binaries=binaries,
-            folder=self.folder,
-            cache=cache / "orchestrator" / "bundles",
-        )
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        cache = home / "orchestrator" / "bundles"
+        try:
+            return await make_bundle(
+                source, version=version, binaries=binaries, folder=self.folder, cache=cache
+            )
+        except OSError as error:
+            raise NodeError(
+                f"this machine cannot make the source bundle: {error}",
+                hint=f"is the disk full, or the cache in {cache} another user's?",
+            ) from error
 
     async def plan(self, request: ReleaseRequest, channel: Channel | None) -> BuildPlan:
         """Return what the release will do, given what is published already."""
         index = await self.index(channel) if channel else None
         return plan_release(
-            self.inventory, request, expected=self.expected(), rows=index.rows if index else ()
+            self.inventory,
+            request,
+            expected=self.expected(),
+            rows=index.rows if index else (),
+            begun={
+                known.node.name
+                for known in known_jobs(self.dist, self.inventory.nodes, request.version)
+            },
         )
 
     async def index(self, channel: Channel) -> Index | None:

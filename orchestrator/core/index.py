@@ -165,6 +165,11 @@ def changes(previous: Index | None, rows: Sequence[Row]) -> bool:
     return previous is None or merge_rows(previous.rows, rows) != previous.rows
 
 
+def is_aging(index: Index, today: date) -> bool:
+    """Return whether less than half of its lifetime is left: then any release renews it."""
+    return (index.expires - today) * 2 < index.expires - index.issued
+
+
 def advance(
     previous: Index | None,
     rows: Sequence[Row],

@@ -12,7 +12,7 @@ from orchestrator.core.result import Skipped
 from orchestrator.core.template import fill_placeholders
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from datetime import timedelta
 
     from orchestrator.core.index import Row
@@ -97,8 +97,11 @@ def plan_release(
     *,
     expected: Mapping[str, timedelta],
     rows: Sequence[Row] = (),
+    begun: Collection[str] = (),
 ) -> BuildPlan:
     """Return the plan; `expected` has the measured build time of nodes, `rows` what is published.
+
+    `begun` names the nodes that have a job of this version: they go on before another starts anew.
 
     Raises ConfigError when `--node` or `--skip` names no node, when no node is enabled, or when a
     required node is left out of a release that is to be published.
@@ -125,7 +128,7 @@ def plan_release(
     return BuildPlan(
         request=request,
         inventory=inventory,
-        tasks=tuple(_plan_target(tasks, expected) for tasks in groups),
+        tasks=tuple(_plan_target(tasks, expected, begun) for tasks in groups),
         skipped=tuple(skipped),
     )
 
@@ -174,7 +177,9 @@ def _is_chosen(node: Node, request: ReleaseRequest) -> bool:
 
 def _is_published(node: Node, version: Version, rows: Iterable[Row]) -> bool:
     for row in rows:
-        if row.target != node.target.triple or row.version != version or row.sha256 is None:
+        # The text: versions compare without their build metadata, and are different files.
+        is_this = row.target == node.target.triple and str(row.version) == str(version)
+        if not is_this or row.sha256 is None:
             continue
         exact = [floor.release for floor in row.floors if floor.operator == "=="]
         if not exact or node.os_release in exact:
@@ -192,12 +197,14 @@ def _by_target(nodes: Iterable[Node]) -> list[list[Node]]:
     return list(groups.values())
 
 
-def _plan_target(tasks: Sequence[NodeTask], expected: Mapping[str, timedelta]) -> BuildTask:
+def _plan_target(
+    tasks: Sequence[NodeTask], expected: Mapping[str, timedelta], begun: Collection[str]
+) -> BuildTask:
     # Nodes with a history go first, the fastest first; the others keep the order of the file.
     measured = [task for task in tasks if task.node.name in expected]
     measured.sort(key=lambda task: expected[task.node.name])
     unmeasured = [task for task in tasks if task.node.name not in expected]
-    first, *standby = (*measured, *unmeasured)
+    first, *standby = sorted((*measured, *unmeasured), key=lambda task: task.node.name not in begun)
     return BuildTask(first=first, standby=tuple(standby))
 
 

@@ -77,8 +77,12 @@ async def follow_job(transport: Transport, job: Job, follower: Follower) -> JobE
                     hint="its workdir was cleared; run the same command again",
                 )
             case Queued():
+                # Waiting is no silence of the build's own.
+                follower.cursor.grew_at = None
                 await _hand_over(transport, "queue", job, follower=follower)
             case Running():
+                if isinstance(seen, Queued):
+                    follower.cursor.grew_at = None
                 await _follow_running(transport, job, follower)
             case _:
                 assert_never(state)

@@ -154,9 +154,10 @@ async def start_job(
             )
             try:
                 answer = b""
-                while b"\n" not in answer and (data := await process.read()):
+                # A shell's start-up files may print lines of their own before ours.
+                while (told := _ANSWER.search(answer)) is None and (data := await process.read()):
                     answer += data
-                if b"\n" not in answer:
+                if told is None:
                     raise refusal("start the job", await process.finish())
             finally:
                 await process.close()
@@ -165,13 +166,15 @@ async def start_job(
             f"the node did not start the job within {REQUEST_TIMEOUT.total_seconds():g} s",
             hint="it accepts connections but is overloaded or hangs: look at it",
         ) from None
-    verb, attempt = answer.decode(errors="replace").split()
     return Job(
         id=spec.id,
         workdir=facts.workdir,
-        attempt=int(attempt),
-        was_attached=verb == "attached",
+        attempt=int(told[2]),
+        was_attached=told[1] == b"attached",
     )
+
+
+_ANSWER: Final = re.compile(rb"^(started|attached) ([0-9]{1,9})\n", re.MULTILINE)
 
 
 async def read_job(transport: Transport, *, workdir: str, job: str) -> JobState:
@@ -181,7 +184,10 @@ async def read_job(transport: Transport, *, workdir: str, job: str) -> JobState:
     said = dict(line.split("=", 1) for line in lines if "=" in line)
     if completed.exit_status != 0 or "state" not in said:
         raise refusal("say how the job stands", completed)
-    return parse_state(said)
+    try:
+        return parse_state(said)
+    except (KeyError, ValueError) as error:
+        raise refusal("say how the job stands", completed) from error
 
 
 async def cancel_job(transport: Transport, job: Job) -> tuple[str, ...]:

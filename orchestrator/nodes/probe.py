@@ -198,7 +198,7 @@ def _facts(said: dict[str, str], now: datetime) -> NodeFacts:
         tar=said.get("tar"),
         hash_tool=said.get("hash_tool"),
         # `date` cuts the fraction off, half a second on average.
-        clock_offset=timedelta(seconds=round(now.timestamp() - 0.5 - int(said.get("now") or 0))),
+        clock_offset=timedelta(seconds=round(now.timestamp() - 0.5 - (_number(said, "now") or 0))),
     )
 
 

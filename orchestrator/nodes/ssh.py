@@ -16,6 +16,7 @@ import socket
 from collections import deque
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 # Below sshd's defaults: MaxStartups 10, MaxSessions 10.
 _HANDSHAKES_PER_HOST: Final = 8
 _CHANNELS_PER_CONNECTION: Final = 8
+# A job holds a session for as long as it runs, its follower another, and short requests need room.
+_USERS_PER_CONNECTION: Final = 6
 
 # A silent compile drops NAT'd links, and a dead one would never be noticed: 60 s is.
 _KEEPALIVE_SECONDS: Final = 15
@@ -89,7 +92,12 @@ class SshConnections:
 
     def _link(self, node: Node) -> _Link:
         # A node's own pin must hold even where another node of the host has none.
-        key = (node.host, node.port, node.identity, node.host_key)
+        place = (node.host, node.port, node.identity, node.host_key)
+        key = next(
+            key
+            for key in ((*place, number) for number in count())
+            if key not in self._links or self._links[key].has_room
+        )
         link = self._links.get(key)
         if link is None or link.is_dead:
             handshakes = self._handshakes.setdefault(
@@ -105,7 +113,7 @@ class SshConnections:
         await _hang_up(link)
 
 
-_LinkKey = tuple[str, int, str | None, str | None]
+_LinkKey = tuple[str, int, str | None, str | None, int]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -118,6 +126,11 @@ class _Link:
     channels: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(_CHANNELS_PER_CONNECTION)
     )
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more node can use it, or take its place because it is dead."""
+        return self.users < _USERS_PER_CONNECTION or self.is_dead
 
     @property
     def is_dead(self) -> bool:

@@ -22,6 +22,7 @@ from orchestrator.core.index import (
     Status,
     advance,
     changes,
+    is_aging,
     join_signed,
     parse_index,
     render_index,
@@ -112,8 +113,8 @@ async def publish_index(
 ) -> Index:
     """Merge the rows into the index and return the index that then stands in the store.
 
-    Rows that are there already change nothing, so no serial is used up. Whoever else publishes at
-    the same time loses nothing: the slower one merges again.
+    Rows that are there already change nothing, so no serial is used up, unless the index nears its
+    end. Whoever else publishes at the same time loses nothing: the slower one merges again.
     """
     known = tuple(rows)
     step = partial(_publish_index, store, channel, known, signer=signer, today=today)
@@ -294,7 +295,7 @@ async def _publish_index(
     if stored and index:
         # Before it can be replaced: its publisher may have died right after writing it.
         await _keep_history(store, channel.history_name(index.serial), stored.data)
-        if not changes(index, rows):
+        if not changes(index, rows) and not is_aging(index, today):
             return index
     data = _signed(following, channel, signer)
     expected = stored.generation if stored else None

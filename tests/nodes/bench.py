@@ -86,7 +86,9 @@ class Bench:
 
     async def cancel_all(self) -> None:
         for job in {job.id: job for job in self.jobs}.values():
-            if (self.folder_of(job) / "pid").exists():
+            # The number of a job that was started a moment ago may not be there yet.
+            if self.folder_of(job).exists():
+                await until((self.folder_of(job) / "pid").exists)
                 await cancel_job(self.transport, job)
 
     def folder_of(self, job: Job) -> Path:

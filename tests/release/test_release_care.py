@@ -1,0 +1,141 @@
+"""What must not go wrong while a release waits, is watched, or is run again later."""
+
+from __future__ import annotations
+
+import shlex
+import tarfile
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orchestrator import publication, wiring
+from orchestrator.core.errors import StoreError
+from orchestrator.core.index import parse_index, split_signed
+from orchestrator.nodes.local import LocalProcess, LocalTransport
+from tests.releases import VERSION, host_target, needs_two_targets, other_target
+
+if TYPE_CHECKING:
+    from tests.releases import Desk, SshNode
+
+
+def serial_and_expiry(desk: Desk) -> tuple[int, str]:
+    index = parse_index(split_signed((desk.store / "stable.idx").read_text()).text)
+    return index.serial, str(index.expires)
+
+
+@pytest.mark.thorough
+@needs_two_targets
+def test_waiting_for_the_host_is_no_silence_of_the_build(desk: Desk) -> None:
+    ticks = "for i in 1 2 3 4; do echo tick; sleep 0.7; done\n"
+    desk.write(
+        desk.node("a", build=ticks + desk.copy(), silence_timeout=2),
+        desk.node(
+            "b",
+            build=ticks + desk.copy(target=other_target()),
+            target=other_target(),
+            silence_timeout=2,
+        ),
+    )
+    assert desk.release().code == 0
+
+
+def test_a_file_that_is_swapped_after_the_gate_is_not_published(desk: Desk) -> None:
+    other = desk.programs.program("6.6.6")
+    desk.project["gate"] = [f"cp {other} {desk.dist}/{VERSION}/here/tool"]
+    desk.write(desk.node())
+    outcome = desk.release()
+    assert outcome.code == 3
+    assert "was changed after it was collected" in outcome.data["results"][0]["message"]
+    assert not list(desk.store.rglob("*.tar.gz"))
+    del desk.project["gate"]
+    desk.write(desk.node())
+    assert desk.release().code == 0
+    with tarfile.open(next(desk.store.rglob("*.tar.gz"))) as archive:
+        published = archive.extractfile(archive.getmembers()[-1])
+        assert published is not None
+        assert published.read() == desk.programs.program().read_bytes()
+
+
+def test_what_a_login_prints_is_not_taken_for_an_answer(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = LocalTransport.open
+
+    async def greeted(self: LocalTransport, script: str, *args: str) -> LocalProcess:
+        # Only where lines are looked for: a greeting in front of a binary would be in its bytes.
+        greeting = "echo Welcome to this host\n" if args[:1] != ("cat",) else ""
+        return await start(self, greeting + script, *args)
+
+    monkeypatch.setattr(LocalTransport, "open", greeted)
+    desk.write(desk.node())
+    outcome = desk.release()
+    assert outcome.code in {0, 3}
+    assert "too many values" not in outcome.err
+
+
+def test_a_version_that_differs_in_its_build_metadata_is_another_one(desk: Desk) -> None:
+    desk.project["version_command"] = "{binary} --version; echo {version}"
+    desk.write(desk.node(build=desk.copy()))
+    assert desk.release(version="1.0.0+a").data["published"] == [host_target()]
+    again = desk.release(version="1.0.0+b")
+    assert again.data["results"][0]["result"] == "built"
+
+
+def test_the_same_release_late_in_the_index_s_life_renews_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.write(desk.node())
+    desk.release()
+    first = serial_and_expiry(desk)
+    assert desk.release().code == 0
+    assert serial_and_expiry(desk) == first
+    today = wiring._today
+    monkeypatch.setattr(wiring, "_today", lambda: today() + timedelta(days=46))
+    assert desk.release().code == 0
+    assert serial_and_expiry(desk)[0] == first[0] + 1
+    assert serial_and_expiry(desk)[1] > first[1]
+
+
+def test_the_node_that_has_built_goes_on_even_if_another_is_faster_by_now(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = desk.folder / "built"
+    desk.write(
+        *(
+            desk.node(name, build=f"echo {name} >>{shlex.quote(str(counter))}\n" + desk.copy())
+            for name in ("a", "b")
+        )
+    )
+    publish = publication.publish_index  # type: ignore[attr-defined]  # where it is looked up
+
+    async def lost(*_: object, **__: object) -> None:
+        raise StoreError("the store is out of reach")
+
+    monkeypatch.setattr(publication, "publish_index", lost)
+    assert desk.release().code == 5
+    monkeypatch.setattr(publication, "publish_index", publish)
+    # Measured meanwhile, by releases of other versions.
+    (desk.dist / "timings.jsonl").write_text(
+        '{"node": "b", "seconds": 1}\n{"node": "a", "seconds": 9}\n'
+    )
+    assert desk.release().code == 0
+    assert counter.read_text().split() == ["a"]
+
+
+@needs_two_targets
+def test_a_group_builds_one_at_a_time_though_its_hosts_do_not_share_a_lock(
+    desk: Desk, ssh_node: SshNode
+) -> None:
+    build = f"mkdir {desk.folder}/busy\nsleep 0.5\nrmdir {desk.folder}/busy\n"
+    desk.write(
+        desk.node("a", build=build + desk.copy(), group="rig"),
+        desk.node(
+            "b",
+            build=build + desk.copy(target=other_target()),
+            target=other_target(),
+            group="rig",
+            **ssh_node.entry,
+        ),
+    )
+    assert desk.release().code == 0
