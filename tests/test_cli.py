@@ -213,7 +213,7 @@ def test_a_failed_build_says_so_in_plain_lines_and_stays_readable_afterwards(
 
     assert main(release) == 4
     shown = capfd.readouterr()
-    assert f"{node}: building\n" in shown.err
+    assert f"{node}: connecting\n" in shown.err
     assert f"{node}: failed (build)" in shown.out
     assert "  | error: no such function\n" in shown.out
     assert f"log: {desk}/dist/1.0.0/here/build.log\n" in shown.out
