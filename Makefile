@@ -28,11 +28,11 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.test
 
 venv: $(VENV)/.runtime ## make .venv with bin/orchestrator in it
 
-demo: $(VENV)/.runtime ## release the example twice, install it, show the fallback
+demo: $(VENV)/.runtime ## release the example twice and install it, in seconds
 	@$(BIN)/python examples/demo.py
 
 # More workers than cores: these tests wait for other processes as much as they compute.
-test: $(VENV)/.test ## the default tests, in seconds
+test: $(VENV)/.test ## the default tests, in about a minute
 	@$(BIN)/python -m pytest -n 4
 
 test-thorough: $(VENV)/.test ## what takes longer: crashes, races, six more shells

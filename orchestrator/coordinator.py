@@ -36,15 +36,20 @@ async def make_release(
     world.observe(ReleaseStarted(plan=plan, expected=expected))
     publication = Publication(plan, world.outlet, world.observe)
     try:
-        async with asyncio.TaskGroup() as group:
-            bundle = group.create_task(_make_bundle(plan, world))
+        async with asyncio.TaskGroup() as tasks_of_nodes:
+            bundle = tasks_of_nodes.create_task(_make_bundle(plan, world))
             delivery = Delivery(plan=plan, bundle=bundle, world=world)
             tasks = [
-                group.create_task(_complete(task, delivery, publication)) for task in plan.tasks
+                tasks_of_nodes.create_task(_complete(task, delivery, publication))
+                for task in plan.tasks
             ]
-    except* OrchestratorError as errors:
+    except BaseExceptionGroup as group:
+        # Not `except*`: what is raised there is a group again on Python 3.11.2, Debian 12's own.
+        known, unknown = group.split(OrchestratorError)
+        if known is None or unknown is not None:
+            raise
         # One error speaks for all: they stop the run for the same reason.
-        raise _first(errors) from None
+        raise _first(known) from None
     await publication.finish()
     outcomes = [tuple(map(publication.settle, task.result())) for task in tasks]
     for result in chain.from_iterable(outcomes):

@@ -48,7 +48,7 @@ def _conclusion(tasks: int) -> str:
         case 1:
             what = "1 target builds"
         case _:
-            what = f"{tasks} targets build in parallel"
+            what = f"{tasks} targets build, one at a time on each host"
     return f"{what}; nothing was touched: leave out --dry-run to do it"
 
 

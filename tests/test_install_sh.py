@@ -1075,7 +1075,8 @@ def test_a_signal_leaves_nothing_behind(
     host.simulate({"curl": f"kill -{number.name.removeprefix('SIG')} $PPID; sleep 0.1"})
     before = host.tree()
     result = host.run(published.script)
-    assert result.returncode == 128 + number
+    # 1: a shell may have a subshell for the download, which dies of it in its place.
+    assert result.returncode in {1, 128 + number}
     assert host.tree() == before
 
 

@@ -85,7 +85,9 @@ there        u pending
 def test_a_plan_counts_its_targets() -> None:
     tasks = PLAN["tasks"]
 
-    assert "\n2 targets build in parallel; nothing was touched" in shown_plan(tasks=tasks * 2)
+    assert "\n2 targets build, one at a time on each host; nothing was touched" in shown_plan(
+        tasks=tasks * 2
+    )
     nothing = shown_plan(tasks=[], publishes=False, skipped=[], already_published=[])
     assert nothing.endswith(
         "store        nothing is published\n\nno target builds; nothing was touched\n"

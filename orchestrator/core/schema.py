@@ -428,7 +428,7 @@ _NODE_FIELDS: Final = (
     Field(
         key="host",
         kind=Text(
-            words="`local`, or `USER@HOST` of letters, digits, `.`, `_` and `-`",
+            words="`local`, or `[USER@]HOST` of letters, digits, `.`, `_` and `-`",
             pattern=rf"(?:{_USER}@)?(?:{_HOSTNAME}|[0-9A-Fa-f]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)",
             complaint=_host_complaint,
         ),

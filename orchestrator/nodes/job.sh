@@ -249,7 +249,7 @@ deliver_one() {
     if [ -L "$2" ]; then
         fail "the binary $2 is a link, and links are never followed"
     elif [ ! -e "$2" ]; then
-        fail "the build succeeded but left no binary at $2"
+        fail "the command exited with status 0 but left no binary at $2"
     elif [ ! -f "$2" ]; then
         fail "the binary $2 is not a regular file"
     fi

@@ -99,7 +99,8 @@ def _dirty(place: Path, changed: tuple[str, ...], *, is_committed: bool) -> Conf
     what = f"has changes that are in no commit: {shown}{more}" if is_committed else shown
     return ConfigError(
         f"{place}: {what}",
-        hint="commit, or set `allow_dirty: true` under `source:` to release the files as they are",
+        hint="commit (and list dist/ in .gitignore), or set `allow_dirty: true` under `source:` to "
+        "release the files as they are",
     )
 
 
