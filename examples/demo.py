@@ -232,11 +232,15 @@ def _fetch_command(url: str) -> str:
 
 def _show_places() -> None:
     folder = WORK.relative_to(ROOT)
-    print(f"  {folder}/build-nodes.yaml    the inventory of this demo")
-    print(f"  {folder}/store/stable.idx    the signed index; index.html beside it")
-    print(f"  {folder}/dist/               logs and archives of each node")
-    print("  build-nodes.yaml               the inventory that ./build.sh releases; edit it next")
-    print("  docs/                          every key of the inventory, the installer, the formats")
+    places = {
+        f"{folder}/build-nodes.yaml": "the inventory of this demo",
+        f"{folder}/store/": "what was published: stable.idx is the signed index",
+        f"{folder}/dist/": "logs and archives of each node",
+        "build-nodes.yaml": "the inventory that ./build.sh releases; edit it next",
+        "docs/": "every key of the inventory, the installer, the formats",
+    }
+    for place, what in places.items():
+        print(f"  {place:<28}  {what}")
 
 
 def _say(what: str) -> None:

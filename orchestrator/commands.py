@@ -149,6 +149,7 @@ async def _status(operator: Operator, version: Version | None, *, as_json: bool)
         jobs = await describe_jobs(connect, known)
     data: Mapping[str, object] = {
         "project": operator.inventory.project.name,
+        "version": str(version) if version else None,
         "store": operator.store().describe(),
         "serial": index.serial if index else None,
         "published": [row_as_data(row) for row in rows],

@@ -61,7 +61,8 @@ def show_status(status: Mapping[str, Any], stream: TextIO) -> None:
     if status["published"]:
         _show_published(terminal, status["published"])
     else:
-        terminal.print("nothing is published")
+        asked_for = f" of {status['version']}" if status["version"] else ""
+        terminal.print(f"nothing{asked_for} is published")
     if status["jobs"]:
         terminal.print()
         _show_jobs(terminal, status["jobs"])

@@ -6,6 +6,8 @@ import io
 import re
 from typing import Any
 
+import pytest
+
 from orchestrator.listing import show_plan, show_status
 
 TASK: dict[str, Any] = {
@@ -111,6 +113,7 @@ def test_a_state_shows_rows_and_jobs_uncut() -> None:
         {
             "project": "tool",
             "store": "/srv/store",
+            "version": None,
             "serial": 7,
             "published": [row, late],
             "jobs": [job],
@@ -130,10 +133,13 @@ def test_a_state_shows_rows_and_jobs_uncut() -> None:
     ]
 
 
-def test_a_state_before_the_first_release_is_two_lines() -> None:
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [(None, "nothing is published"), ("3.0.0", "nothing of 3.0.0 is published")],
+)
+def test_a_state_with_nothing_published_is_two_lines(version: str | None, said: str) -> None:
     stream = io.StringIO()
-    show_status(
-        {"project": "tool", "store": "s", "serial": None, "published": [], "jobs": []}, stream
-    )
+    status = {"project": "tool", "version": version, "store": "s", "serial": None}
+    show_status(status | {"published": [], "jobs": []}, stream)
 
-    assert stream.getvalue() == "tool in s\nnothing is published\n"
+    assert stream.getvalue() == f"tool in s\n{said}\n"
