@@ -1117,6 +1117,7 @@ def test_no_prefix_of_the_script_acts(published: Site, host: Host) -> None:
 # `make lint` looks at the template; what it becomes is looked at here.
 @needs("shfmt")
 @needs("shellcheck")
+@pytest.mark.thorough
 def test_it_is_clean_after_rendering(published: Site) -> None:
     for command in (["shellcheck", "-s", "sh", "-"], ["shfmt", "-i", "4", "-d"]):
         subprocess.run(command, input=published.script, text=True, check=True)

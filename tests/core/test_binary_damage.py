@@ -77,6 +77,7 @@ MUTATED = st.builds(
 
 @settings(max_examples=400, deadline=timedelta(seconds=2))
 @given(data=MUTATED, target=st.sampled_from(list(TARGETS.values())))
+@pytest.mark.thorough
 def test_no_file_breaks_the_reader(data: bytes, target: Target) -> None:
     for said in (
         reason(lambda: read_binary(data).signals),

@@ -192,6 +192,7 @@ fn main() {
 """
 
 
+@pytest.mark.thorough
 async def test_no_path_of_the_node_enters_a_binary(node: Bench, tmp_path: Path) -> None:
     images = []
     for number in (1, 2):

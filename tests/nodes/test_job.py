@@ -497,6 +497,7 @@ async def test_a_waiting_job_is_cancelled_without_having_run(node: Bench) -> Non
 # --- one build at a time ------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 async def test_jobs_of_one_host_run_one_after_another(node: Bench) -> None:
     busy = node.folder / "busy"
     command = f"mkdir {busy}\nsleep 0.3\nrmdir {busy}\n: "

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from tests.releases import Desk, SshNode
 
 
+pytestmark = pytest.mark.thorough
+
+
 def serial_and_expiry(desk: Desk) -> tuple[int, str]:
     index = parse_index(split_signed((desk.store / "stable.idx").read_text()).text)
     return index.serial, str(index.expires)
 
 
-@pytest.mark.thorough
 @needs_two_targets
 def test_waiting_for_the_host_is_no_silence_of_the_build(desk: Desk) -> None:
     ticks = "for i in 1 2 3 4; do echo tick; sleep 0.7; done\n"

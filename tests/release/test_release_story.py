@@ -159,6 +159,7 @@ def test_a_release_is_narrowed_to_nodes_and_completed_later(desk: Desk) -> None:
     assert desk.builds("here") == desk.builds("also-here") == [VERSION]
 
 
+@pytest.mark.thorough
 def test_a_prerelease_leaves_the_stable_channel_alone(desk: Desk) -> None:
     desk.write(desk.node())
     assert desk.release().code == 0

@@ -44,6 +44,7 @@ def said(program: Path, *words: str) -> str:
     return subprocess.run([program, *words], capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.thorough
 async def test_the_example_builds_from_its_bundle_wherever_it_is_unpacked(
     tmp_path: Path, make: Make, unpacked: Callable[[Bundle], Path]
 ) -> None:
