@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -315,6 +315,15 @@ async def test_the_nodes_of_a_host_share_one_connection(node: Node, server: Loop
         await _until_idle(server)
         async with ssh.connect(node) as again:
             assert (await run(again, "echo", timeout=SOON)).stdout == b"\n"
+
+
+async def test_many_nodes_of_a_host_get_connections_with_room_for_their_sessions(
+    node: Node, server: LoopbackNode
+) -> None:
+    async with SshConnections() as ssh, AsyncExitStack() as users:
+        for _ in range(7):
+            await users.enter_async_context(ssh.connect(node))
+        assert len(server.connections) == 2
 
 
 async def test_nodes_that_connect_at_once_share_one_handshake(

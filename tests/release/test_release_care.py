@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator import publication, wiring
-from orchestrator.core.errors import StoreError
+from orchestrator import delivery, publication, wiring
+from orchestrator.core.errors import NodeError, StoreError
 from orchestrator.core.index import parse_index, split_signed
+from orchestrator.core.inventory import Node
+from orchestrator.core.target import parse_target
 from orchestrator.nodes.local import LocalProcess, LocalTransport
+from orchestrator.nodes.probe import NodeFacts
 from tests.releases import VERSION, host_target, needs_two_targets, other_target
 
 if TYPE_CHECKING:
@@ -29,7 +32,8 @@ def serial_and_expiry(desk: Desk) -> tuple[int, str]:
 
 @needs_two_targets
 def test_waiting_for_the_host_is_no_silence_of_the_build(desk: Desk) -> None:
-    ticks = "for i in 1 2 3 4; do echo tick; sleep 0.7; done\n"
+    # Silent at first: a line that came with the end of the wait would hide how long that was.
+    ticks = "sleep 0.5\nfor i in 1 2 3 4; do echo tick; sleep 0.7; done\n"
     desk.write(
         desk.node("a", build=ticks + desk.copy(), silence_timeout=2),
         desk.node(
@@ -59,21 +63,25 @@ def test_a_file_that_is_swapped_after_the_gate_is_not_published(desk: Desk) -> N
         assert published.read() == desk.programs.program().read_bytes()
 
 
-def test_what_a_login_prints_is_not_taken_for_an_answer(
+@needs_two_targets
+def test_a_login_that_prints_fails_its_own_node_and_no_other(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = LocalTransport.open
+    noisy = desk.node("noisy")
+    quiet = desk.node("quiet", target=other_target())
 
     async def greeted(self: LocalTransport, script: str, *args: str) -> LocalProcess:
-        # Only where lines are looked for: a greeting in front of a binary would be in its bytes.
-        greeting = "echo Welcome to this host\n" if args[:1] != ("cat",) else ""
-        return await start(self, greeting + script, *args)
+        is_noisy = any(arg.startswith(noisy["workdir"]) for arg in args)
+        return await start(self, "echo Welcome to this host\n" * is_noisy + script, *args)
 
     monkeypatch.setattr(LocalTransport, "open", greeted)
-    desk.write(desk.node())
+    desk.write(noisy, quiet)
     outcome = desk.release()
-    assert outcome.code in {0, 3}
-    assert "too many values" not in outcome.err
+    assert outcome.code == 3
+    assert outcome.data["published"] == [other_target()]
+    assert outcome.data["results"][0]["class"] == "machine"
+    assert "Traceback" not in outcome.err
 
 
 def test_a_version_that_differs_in_its_build_metadata_is_another_one(desk: Desk) -> None:
@@ -141,3 +149,54 @@ def test_a_group_builds_one_at_a_time_though_its_hosts_do_not_share_a_lock(
         ),
     )
     assert desk.release().code == 0
+
+
+def test_a_taken_flat_name_costs_the_bare_binary_and_not_the_target(desk: Desk) -> None:
+    desk.publication["flat"] = True
+    desk.write(desk.node())
+    flat_name = parse_target(host_target()).flat_name
+    taken = desk.store / VERSION / f"tool-{VERSION}-{flat_name}"
+    taken.parent.mkdir(parents=True)
+    taken.write_bytes(b"another build's")
+    outcome = desk.release()
+    assert outcome.code == 0
+    assert outcome.data["published"] == [host_target()]
+    assert taken.read_bytes() == b"another build's"
+
+
+def test_a_cache_that_cannot_be_used_is_an_error_with_its_place(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = desk.folder / "source"
+    source.mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    desk.project["source"] = {"path": str(source), "allow_dirty": True}
+    desk.write(desk.node())
+    outcome = desk.release()
+    assert outcome.code == 3
+    assert "cannot make the source bundle" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_a_binary_that_was_added_later_is_another_job(desk: Desk) -> None:
+    desk.write(desk.node())
+    assert desk.release("--no-publish").code == 0
+    desk.project["binaries"] = ["tool", "tool2"]
+    desk.write(desk.node())
+    outcome = desk.release("--no-publish")
+    assert outcome.data["results"][0]["class"] == "build"
+
+
+def facts(system: str, release: str | None) -> NodeFacts:
+    return NodeFacts(**dict.fromkeys(NodeFacts.__slots__) | {"system": system, "release": release})  # type: ignore[arg-type]  # only these two are read
+
+
+def test_the_gate_s_machine_says_which_release_a_binary_is_bound_to() -> None:
+    openbsd = parse_target("x86_64-unknown-openbsd")
+    node = Node(name="n", host="local", target=openbsd, os_release="7.8")
+    assert delivery._os_release(node, facts("OpenBSD", "7.8")) == "7.8"
+    with pytest.raises(NodeError, match=r"os_release: 7\.8.* runs 7\.9"):
+        delivery._os_release(node, facts("OpenBSD", "7.9"))
+    delivery._require_system(openbsd, facts("OpenBSD", "7.8"))
+    with pytest.raises(NodeError, match="would run on Linux"):
+        delivery._require_system(openbsd, facts("Linux", None))
