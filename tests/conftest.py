@@ -7,11 +7,18 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+# The default deadline of 200 ms would make timed tests of these, on a machine that may be busy.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, derandomize=bool(os.environ.get("CI"))
+)
+hypothesis.settings.load_profile("untimed")
 
 HOME = os.path.expanduser("~")  # noqa: PTH111 -- Path.home() would read the scratch home later on
 
