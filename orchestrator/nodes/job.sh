@@ -194,7 +194,6 @@ build() {
     wait "$guard_pid" 2>/dev/null
     signal_group TERM $$
     stop_tree $$
-    find_processes $$
     [ -z "$found" ] || printf 'orchestrator: processes that cannot be killed:%s\n' "$found" >>log
 }
 
@@ -453,7 +452,6 @@ end_tree() {
         wait_until_gone "$leader" 10 KILL
     fi
     stop_tree "$leader"
-    find_processes "$leader"
     for survivor in $found; do
         ps -o pid= -o stat= -o args= -p "$survivor" 2>/dev/null || printf '%s\n' "$survivor"
     done
@@ -472,7 +470,8 @@ group_of_old_attempt() {
     [ -n "$leader_start" ] && [ "$leader_start" != "$start_time" ] || printf '%s\n' "$value"
 }
 
-# stop_tree GROUP: TERM, then KILL, for every process of the job but this one and $keep.
+# stop_tree GROUP: TERM, then KILL, for every process of the job but this one and $keep; those that
+# survive are in $found.
 stop_tree() {
     wait_until_gone "$1" $((GRACE_SECONDS * 5)) TERM
     [ -z "$found" ] || wait_until_gone "$1" 10 KILL
@@ -532,14 +531,14 @@ find_processes() {
 }
 
 find_in_proc() {
-    # Only the lines that matter are read here: dash reads byte by byte, of thousands of processes.
+    # No pipeline: ksh93 waits for its last command only, and the others would be found.
     {
-        cat "$PROC"/[0-9]*/stat | grep -E "\\) [^ZX] [0-9]+ ${1:-none} "
+        grep -lsE "\\) [^ZX] [0-9]+ ${1:-none} " "$PROC"/[0-9]*/stat
         grep -lsF -f cookie "$PROC"/[0-9]*/environ
     } >".found.$$" 2>/dev/null
     while read -r found_line; do
         found_line=${found_line#"$PROC"/}
-        found_line=${found_line%%[!0-9]*}
+        found_line=${found_line%%/*}
         # The two that searched are gone by now.
         [ -z "$(process_start "$found_line")" ] || add_found "$found_line"
     done <".found.$$"

@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +99,35 @@ async def test_cancel_works_under_every_shell(
     assert followed.log.startswith(b"ready\n")
     # Some shells write down that one of their children was terminated.
     assert b"never" not in (await node.follow(waiting)).log
+
+
+SEARCH = """
+dir=$4 keep= boot=$(boot_id)
+cd "$dir" || exit
+echo "ORCHESTRATOR_OUT=$dir/out" >cookie
+find_processes $$
+printf '%s' "$found"
+"""
+
+
+def test_who_searches_for_processes_does_not_find_its_own_tools(shell: str, tmp_path: Path) -> None:
+    # ksh93 waits for the last command of a pipeline only: the others may still be ending.
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name, seconds in (("cat", 0.9), ("grep", 0.1), ("ps", 0.1)):
+        slow = tools / name
+        slow.write_text(f'#!/bin/sh\n{shutil.which(name)} "$@"\nexec >&-\nsleep {seconds}\n')
+        slow.chmod(0o755)
+    script = tmp_path / "search.sh"
+    script.write_text(JOB_SH.replace('main "$@"\n', SEARCH))
+    searched = subprocess.run(
+        [shell, str(script), "-", "-", "-", str(tmp_path)],
+        env={"PATH": f"{tools}:{os.environ['PATH']}"},
+        start_new_session=True,
+        capture_output=True,
+        check=True,
+    )
+    assert searched.stdout == b""
 
 
 # --- without /proc, as on the BSDs and macOS ----------------------------------------------------
@@ -226,7 +256,10 @@ def test_locks_are_one_thing_to_different_shells(tmp_path: Path) -> None:
 # --- the scripts themselves ---------------------------------------------------------------------
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck")
+SHELLCHECK = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+
+
+@pytest.mark.skipif(SHELLCHECK is None, reason="needs shellcheck: make lint")
 @pytest.mark.parametrize(
     "script",
     [
@@ -238,7 +271,7 @@ def test_locks_are_one_thing_to_different_shells(tmp_path: Path) -> None:
 )
 def test_embedded_scripts_are_clean(script: str) -> None:
     checked = subprocess.run(
-        ["shellcheck", "-s", "sh", "-S", "style", "-e", "SC1091,SC3045", "-"],
+        [str(SHELLCHECK), "-s", "sh", "-S", "style", "-e", "SC1091,SC3045", "-"],
         input=script.encode(),
         stdout=subprocess.PIPE,
         check=False,
