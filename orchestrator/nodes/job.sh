@@ -11,7 +11,7 @@
 #   job.sh cancel WORKDIR ID ATTEMPT                            end the whole tree; prints who survived
 #   job.sh unpack WORKDIR DIGEST PART SHA256                    a pushed bundle becomes sources/DIGEST
 #   job.sh hash   WORKDIR ID ATTEMPT NAME                       size and SHA-256 of a delivered binary
-#   job.sh cat    WORKDIR ID ATTEMPT NAME                       its bytes
+#   job.sh cat    WORKDIR ID ATTEMPT NAME FROM                  its bytes, from that one on
 #
 # Only run and guard have the folder of the job among their arguments, so a process that names it
 # belongs to the job.
@@ -42,7 +42,7 @@ main() {
     cancel) cancel "$@" ;;
     unpack) unpack "$@" ;;
     hash) delivered "$1" "$2" && printf '%s %s\n' "$(size_of "out/$2")" "$(hash_of "out/$2")" ;;
-    cat) delivered "$1" "$2" && exec cat "out/$2" ;;
+    cat) delivered "$1" "$2" && exec tail -c "+$3" "out/$2" ;;
     *) fail "no such verb: $verb" ;;
     esac
 }
@@ -667,9 +667,11 @@ is_held() {
     [ "$held_boot" = "$boot" ] && [ "$held_dir" != - ] || return
     # The wrapper is dead, but what it ran may still be using the host.
     (
+        cd "$held_dir" 2>/dev/null || exit 1
+        # An earlier attempt of this very job: the group on record is our own by now.
+        [ "$held_dir" = "$dir" ] || held_group=$(group_of_old_attempt)
         dir=$held_dir
-        cd "$dir" 2>/dev/null || exit 1
-        find_processes "$(group_of_old_attempt)"
+        find_processes "${held_group-}"
         [ -n "$found" ]
     )
 }

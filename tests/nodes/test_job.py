@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import time
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +13,7 @@ import pytest
 
 from orchestrator.core.errors import BuildError, ConfigError, NodeError
 from orchestrator.nodes.follow import (
-    Follower,
     LogCursor,
-    follow_through,
     require_success,
 )
 from orchestrator.nodes.job import (
@@ -41,8 +38,6 @@ from tests.nodes.bench import Bench, bench, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from orchestrator.nodes.transport import Completed, RemoteProcess, Transport
 
 
 @pytest.fixture(autouse=True)
@@ -224,96 +219,14 @@ async def test_a_large_log_arrives_whole(node: Bench) -> None:
     assert done.log == b"".join(b"%d\n" % number for number in range(1, 20001)) * 20
 
 
-class CutTransport(LocalTransport):
-    """Links that break after a few bytes of log."""
-
-    def __init__(self) -> None:
-        super().__init__(os.environ)
-        self.cuts = 0
-
-    async def open(self, script: str, *args: str) -> RemoteProcess:  # type: ignore[override]  # wrapped
-        process = await super().open(script, *args)
-        return CutProcess(process, self) if "follow" in args and self.cuts < 3 else process
-
-
-class CutProcess:
-    def __init__(self, process: RemoteProcess, transport: CutTransport) -> None:
-        self._process = process
-        self._transport = transport
-        self._has_read = False
-
-    async def read(self) -> bytes:
-        if self._has_read:
-            self._transport.cuts += 1
-            raise NodeError("the link is lost")
-        self._has_read = True
-        return await self._process.read()
-
-    async def finish(self) -> Completed:
-        return await self._process.finish()
-
-    async def close(self) -> None:
-        await self._process.close()
-
-
-async def test_a_lost_link_is_survived_without_a_lost_byte(
-    node: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("orchestrator.nodes.follow._BACKOFF", (0.01,))
-    job = await node.start(node.spec("for i in 1 2 3 4 5; do echo $i; sleep 0.1; done"))
-    transport = CutTransport()
-    log = bytearray()
-    follower = Follower(
-        on_log=log.extend, on_state=lambda _: None, silence_timeout=timedelta(seconds=9)
-    )
-
-    @asynccontextmanager
-    async def link() -> AsyncIterator[Transport]:
-        yield transport
-
-    require_success(await follow_through(link, job, follower, patience=timedelta(seconds=9)))
-    assert transport.cuts == 3
-    assert log == b"1\n2\n3\n4\n5\n"
-
-
-async def test_a_node_out_of_reach_for_too_long_is_given_up(
-    node: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("orchestrator.nodes.follow._BACKOFF", (0.01,))
-    job = Job(id="0" * 32, workdir=str(node.folder), attempt=1, was_attached=False)
-    follower = Follower(
-        on_log=lambda _: None, on_state=lambda _: None, silence_timeout=timedelta(seconds=9)
-    )
-
-    @asynccontextmanager
-    async def link() -> AsyncIterator[Transport]:
-        if node.folder.exists():
-            raise NodeError("no route")
-        yield node.transport
-
-    with pytest.raises(NodeError, match="no route"):
-        await follow_through(link, job, follower, patience=timedelta(seconds=0.1))
-
-
-async def test_links_that_bring_nothing_are_not_tried_for_ever(
-    node: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("orchestrator.nodes.follow._BACKOFF", (0.01,))
-    gone = Job(id="0" * 32, workdir=str(node.folder), attempt=1, was_attached=False)
-    follower = Follower(
-        on_log=lambda _: None, on_state=lambda _: None, silence_timeout=timedelta(seconds=9)
-    )
-    links = 0
-
-    @asynccontextmanager
-    async def link() -> AsyncIterator[Transport]:
-        nonlocal links
-        links += 1
-        yield node.transport
-
-    with pytest.raises(NodeError, match="is gone from the node"):
-        await follow_through(link, gone, follower, patience=timedelta(hours=1))
-    assert links == 4
+async def test_a_killed_job_does_not_keep_the_host_from_its_own_next_attempt(node: Bench) -> None:
+    mark = node.folder / "mark"
+    spec = node.spec(f"if [ ! -e {mark} ]; then : >{mark}; kill -KILL \"-$(cat ../pid)\"; fi")
+    killed = (await node.follow(await node.start(spec))).end
+    assert isinstance(killed, Stopped)
+    assert killed.reason is StopReason.KILLED
+    async with asyncio.timeout(20):
+        require_success((await node.follow(await node.start(spec))).end)
 
 
 @pytest.mark.thorough
