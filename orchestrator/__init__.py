@@ -6,6 +6,7 @@ console, listing    the ways out: events as a live table, data as text
 wiring              the real world of an operator, opened when it is needed
 coordinator         the story: one release, from plan to installer
 delivery            one node's part: from its task to a checked artifact
+reach               which nodes answer, and how long one is waited for
 publication         when each target is published
 jobs                what the jobs of earlier runs are doing
 world               what a release touches, as seams

@@ -22,6 +22,7 @@ from orchestrator.core.events import (
     Published,
     ReleaseStarted,
     SourceReady,
+    TryingAgain,
     Warned,
 )
 from orchestrator.core.result import Built, Failed, Skipped
@@ -138,6 +139,8 @@ class Console:
                 self._start(event)
             case PhaseChanged():
                 self._change_phase(event)
+            case TryingAgain():
+                self._note_trouble(event)
             case LogAppended():
                 self._add_log(event)
             case NodeFinished():
@@ -173,6 +176,15 @@ class Console:
             row.started = self._monotonic()
         if self._live is None:
             self._say(f"{event.node}/{row.target}: {event.phase} {event.detail}".rstrip())
+
+    def _note_trouble(self, event: TryingAgain) -> None:
+        row = self._rows.get(event.node)
+        if row is None:
+            return
+        again = f"trying again in {human_time(event.pause)}"
+        row.detail = f"({again})"
+        # On the live view too: the table shows the pause, and not what it is for.
+        self._say(f"{event.node}/{row.target}: {event.reason}; {again}")
 
     def _add_log(self, event: LogAppended) -> None:
         row = self._rows.get(event.node)

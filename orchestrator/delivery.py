@@ -10,24 +10,26 @@ import secrets
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.archive import ArchiveEntry, archive_name, pack_archive
 from orchestrator.core.binary import check_binary
-from orchestrator.core.errors import BuildError, NodeError
-from orchestrator.core.events import LogAppended, Phase, PhaseChanged
+from orchestrator.core.errors import BuildError, CancelledError, NodeError, PassingError
+from orchestrator.core.events import LogAppended, Phase, PhaseChanged, TryingAgain
 from orchestrator.core.floors import join_floors
 from orchestrator.core.inventory import LeakPolicy
 from orchestrator.core.leaks import find_leaks
 from orchestrator.core.plan import fill_command
 from orchestrator.core.result import Artifact, Built, Failed, FailureClass, Skipped
 from orchestrator.core.target import OS
-from orchestrator.nodes.bundle import push_bundle
-from orchestrator.nodes.collect import collect
-from orchestrator.nodes.follow import Follower, follow_through, require_success
+from orchestrator.nodes.bundle import Sending, push_bundle
+from orchestrator.nodes.collect import Collection
+from orchestrator.nodes.follow import Follower, follow_job, require_success
 from orchestrator.nodes.gate import Gate, GateBinary, run_gate
 from orchestrator.nodes.job import JobSpec, Queued, Running, job_id, start_job
 from orchestrator.nodes.probe import probe
+from orchestrator.reach import Reach
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -40,8 +42,8 @@ if TYPE_CHECKING:
     from orchestrator.core.result import CollectedBinary, Floor, Result
     from orchestrator.core.target import Target
     from orchestrator.nodes.job import Job, JobState
+    from orchestrator.nodes.line import Line
     from orchestrator.nodes.probe import NodeFacts
-    from orchestrator.nodes.transport import Transport
     from orchestrator.source import Bundle
     from orchestrator.world import World
 
@@ -54,6 +56,8 @@ _DISK_ERRORS: Final = frozenset(
     (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
 )
 _GATE_TIMEOUT: Final = timedelta(minutes=10)
+# A machine that killed or lost a job gets one more chance, then the next machine has its turn.
+_PAUSES: Final = (timedelta(seconds=2),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +69,7 @@ class Delivery:
     world: World
 
     turns: dict[str, asyncio.Semaphore] = field(default_factory=dict)
+    reach: Reach = field(default_factory=Reach)
 
     def turn_of(self, node: Node) -> AbstractAsyncContextManager[object]:
         """Return what a node's build waits for: the machines of its group share a CPU.
@@ -79,24 +84,33 @@ class Delivery:
         """Yield what became of the task's nodes, in their order.
 
         A stand-by node takes over when the one before it failed for a reason of the machine,
-        never for a compile error: that would only fail again.
+        never for a compile error, that would only fail again, nor for a job that a person ended.
         """
         candidates = (task.first, *task.standby)
         for number, candidate in enumerate(candidates, start=1):
-            result = await _NodeDelivery(self, candidate).run()
+            spares = candidates[number:]
+            result = await _NodeDelivery(self, candidate, has_spare=bool(spares)).run()
             yield result
-            if not (isinstance(result, Failed) and result.failure_class is FailureClass.MACHINE):
-                for spare in candidates[number:]:
+            if not _is_taken_over(result):
+                for spare in spares:
                     reason = f"stands by for {candidate.node.name}"
                     yield Skipped(node=spare.node.name, target=spare.node.target, reason=reason)
                 return
+
+
+def _is_taken_over(result: Result) -> bool:
+    return (
+        isinstance(result, Failed)
+        and result.failure_class is FailureClass.MACHINE
+        and not result.is_final
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
     """A machine that can run the binaries; `out` is where they lie there already, if they do."""
 
-    transport: Transport
+    line: Line
     facts: NodeFacts
     out: str | None
 
@@ -104,22 +118,29 @@ class _Place:
 class _NodeDelivery:
     """One node, from its task to its result."""
 
-    def __init__(self, delivery: Delivery, task: NodeTask) -> None:
+    def __init__(self, delivery: Delivery, task: NodeTask, *, has_spare: bool) -> None:
         self._plan = delivery.plan
         self._bundle = delivery.bundle
         self._world = delivery.world
+        self._reach = delivery.reach
         self._task = task
         self._node = task.node
+        self._has_spare = has_spare
         self._turn = delivery.turn_of(task.node)
         self._folder = delivery.world.dist / str(delivery.plan.version) / task.node.name
         self._log_path = self._folder / BUILD_LOG
         self._has_log = False
         self._is_built = False
 
+    @property
+    def _binary_names(self) -> tuple[str, ...]:
+        suffix = self._node.target.exe_suffix
+        return tuple(f"{name}{suffix}" for name in self._plan.inventory.project.binaries)
+
     async def run(self) -> Built | Failed:
         begun = self._world.monotonic()
         try:
-            return await self._build(begun)
+            return await self._build_again_and_again(begun)
         except NodeError as error:
             return self._failed(FailureClass.MACHINE, error)
         except BuildError as error:
@@ -130,19 +151,30 @@ class _NodeDelivery:
                 raise
             raise _unwritable(self._folder, error) from error
 
+    async def _build_again_and_again(self, begun: float) -> Built:
+        for pause in _PAUSES:
+            try:
+                return await self._build(begun)
+            except PassingError as error:
+                self._note_trouble(error, pause)
+                await asyncio.sleep(pause.total_seconds())
+        return await self._build(begun)
+
     async def _build(self, begun: float) -> Built:
         self._enter(Phase.CONNECTING)
-        async with self._world.connect(self._node) as transport:
-            facts = await probe(transport, workdir=self._node.workdir)
+        waiting = self._reach.line(
+            self._world.connect, self._node, has_spare=self._has_spare, on_lost=self._note_trouble
+        )
+        async with waiting as line:
+            facts = await line.run(partial(probe, workdir=self._node.workdir))
             bundle = await asyncio.shield(asyncio.ensure_future(self._bundle))
-            folder = await self._push(transport, facts, bundle) if bundle else None
+            folder = await self._push(line, facts, bundle) if bundle else None
             spec = self._spec(facts, bundle, folder)
             async with self._turn:
-                job = await start_job(transport, facts, spec, rebuild=self._plan.request.rebuild)
-                self._record(job)
-                await self._follow(job)
+                job = await self._start(line, facts, spec)
+                await self._follow(line, job)
             self._is_built = True
-            artifact, warnings = await self._take_delivery(facts, job, spec)
+            artifact, warnings = await self._take_delivery(line, facts, job)
         elapsed = timedelta(seconds=self._world.monotonic() - begun)
         return Built(
             node=self._node.name,
@@ -152,28 +184,38 @@ class _NodeDelivery:
             warnings=warnings,
         )
 
+    async def _start(self, line: Line, facts: NodeFacts, spec: JobSpec) -> Job:
+        rebuild = self._plan.request.rebuild
+        job = await line.run(lambda transport: start_job(transport, facts, spec, rebuild=rebuild))
+        line.has_job = True
+        self._record(job)
+        return job
+
     async def _take_delivery(
-        self, facts: NodeFacts, job: Job, spec: JobSpec
+        self, line: Line, facts: NodeFacts, job: Job
     ) -> tuple[Artifact, tuple[str, ...]]:
         self._enter(Phase.COLLECTING)
-        names = tuple(name for name, _ in spec.binaries)
-        # Not the way that the job was started by: the link may have been lost and made anew.
-        async with self._world.connect(self._node) as transport:
-            binaries = await collect(transport, job, names=names, into=self._folder)
-            place = _Place(transport=transport, facts=facts, out=f"{job.directory}/out")
-            floors, os_release = await self._gate(place, binaries)
+        with Collection(job, names=self._binary_names, into=self._folder) as collection:
+            binaries = await line.run(collection.fetch, progress=lambda: collection.received_bytes)
+        place = _Place(line=line, facts=facts, out=f"{job.directory}/out")
+        floors, os_release = await self._gate(place, binaries)
         self._enter(Phase.CHECKING)
         warnings = await asyncio.to_thread(self._scan, facts, binaries)
         return await asyncio.to_thread(self._pack, binaries, floors, os_release), warnings
 
-    async def _push(self, transport: Transport, facts: NodeFacts, bundle: Bundle) -> str:
+    async def _push(self, line: Line, facts: NodeFacts, bundle: Bundle) -> str:
         self._enter(Phase.PUSHING)
-        return await push_bundle(
-            transport,
-            facts,
-            archive=bundle.path,
-            archive_sha256=bundle.archive_sha256,
-            digest=bundle.digest,
+        sending = Sending()
+        return await line.run(
+            lambda transport: push_bundle(
+                transport,
+                facts,
+                archive=bundle.path,
+                archive_sha256=bundle.archive_sha256,
+                digest=bundle.digest,
+                sending=sending,
+            ),
+            progress=lambda: sending.written_bytes,
         )
 
     def _spec(self, facts: NodeFacts, bundle: Bundle | None, folder: str | None) -> JobSpec:
@@ -194,7 +236,7 @@ class _NodeDelivery:
                 ("binaries", " ".join((*project.binaries, *self._task.binary_paths))),
             ),
         )
-        names = tuple(f"{name}{node.target.exe_suffix}" for name in project.binaries)
+        names = self._binary_names
         paths = self._task.binary_paths or (None,) * len(names)
         return JobSpec(
             id=id_,
@@ -208,12 +250,13 @@ class _NodeDelivery:
             target_dir=target_dir,
         )
 
-    async def _follow(self, job: Job) -> None:
+    async def _follow(self, line: Line, job: Job) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         with self._log_path.open("wb", buffering=0) as log:
             self._has_log = True
 
             def on_log(data: bytes) -> None:
+                line.touch()
                 log.write(data)
                 self._world.observe(LogAppended(node=self._node.name, data=data))
 
@@ -222,12 +265,9 @@ class _NodeDelivery:
                 on_state=self._note_state,
                 silence_timeout=self._node.silence_timeout,
             )
-            end = await follow_through(
-                lambda: self._world.connect(self._node),
-                job,
-                follower,
-                # Out of reach for longer, it is a failed machine; its job runs on all the same.
-                patience=self._node.connect_timeout,
+            end = await line.run(
+                lambda transport: follow_job(transport, job, follower),
+                progress=lambda: follower.cursor.offset,
             )
         require_success(end)
 
@@ -251,9 +291,12 @@ class _NodeDelivery:
         for gate_node in self._task.gate_nodes:
             self._enter(Phase.GATING, f"on {gate_node.name}")
             try:
-                async with self._world.connect(gate_node) as transport:
-                    facts = await probe(transport, workdir=gate_node.workdir)
-                    place = _Place(transport=transport, facts=facts, out=None)
+                waiting = self._reach.line(
+                    self._world.connect, gate_node, has_spare=True, on_lost=self._note_trouble
+                )
+                async with waiting as line:
+                    facts = await line.run(partial(probe, workdir=gate_node.workdir))
+                    place = _Place(line=line, facts=facts, out=None)
                     return await self._check_on(place, binaries)
             except NodeError as error:
                 reasons.append(f"{gate_node.name}: {error.message}")
@@ -270,26 +313,25 @@ class _NodeDelivery:
         floors = await asyncio.to_thread(_measure, binaries, target, os_release)
         _require_system(target, place.facts)
         project = self._plan.inventory.project
-        await run_gate(
-            place.transport,
-            place.facts,
-            binaries=tuple(
-                GateBinary(
-                    name=binary.name,
-                    path=binary.path,
-                    sha256=binary.sha256,
-                    remote_path=f"{place.out}/{binary.name}" if place.out else None,
-                )
-                for binary in binaries
-            ),
-            gate=Gate(
-                version=str(self._plan.version),
-                target=target.triple,
-                name=project.name,
-                version_command=project.version_command,
-                commands=project.gate,
-                timeout=_GATE_TIMEOUT,
-            ),
+        gated = tuple(
+            GateBinary(
+                name=binary.name,
+                path=binary.path,
+                sha256=binary.sha256,
+                remote_path=f"{place.out}/{binary.name}" if place.out else None,
+            )
+            for binary in binaries
+        )
+        gate = Gate(
+            version=str(self._plan.version),
+            target=target.triple,
+            name=project.name,
+            version_command=project.version_command,
+            commands=project.gate,
+            timeout=_GATE_TIMEOUT,
+        )
+        await place.line.run(
+            lambda transport: run_gate(transport, place.facts, binaries=gated, gate=gate)
         )
         return floors, os_release
 
@@ -356,7 +398,12 @@ class _NodeDelivery:
             hint=hint,
             log_tail=tail,
             log_path=self._log_path if self._has_log else None,
+            is_final=isinstance(error, CancelledError),
         )
+
+    def _note_trouble(self, error: NodeError, pause: timedelta) -> None:
+        reason = error.message.partition("\n")[0]
+        self._world.observe(TryingAgain(node=self._node.name, reason=reason, pause=pause))
 
     def _enter(self, phase: Phase, detail: str = "") -> None:
         self._world.observe(PhaseChanged(node=self._node.name, phase=phase, detail=detail))

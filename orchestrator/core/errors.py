@@ -3,6 +3,9 @@
 OrchestratorError
 ├── ConfigError     2    edit the file or the command line
 ├── NodeError       3    a machine: unreachable, wrong host key, disk full, rebooted
+│   ├── LinkError        the way to it is broken: the same step may be done over another link
+│   ├── PassingError     it lost what it did: another attempt there may succeed
+│   └── CancelledError   a person ended the job: nobody takes over
 ├── BuildError      4    the code: compile error, failed gate
 └── StoreError      5    credentials, bucket, a conflict
 
@@ -53,6 +56,18 @@ class NodeError(OrchestratorError):
     """A machine is at fault: the same build may succeed there later, or elsewhere."""
 
     exit_code = 3
+
+
+class LinkError(NodeError):
+    """The way to a machine is broken, or cannot be made now; what runs there goes on."""
+
+
+class PassingError(NodeError):
+    """A machine lost or damaged what it did, for a reason that another attempt may not meet."""
+
+
+class CancelledError(NodeError):
+    """A person ended the job: it is neither tried again nor taken over by another node."""
 
 
 class BuildError(OrchestratorError):

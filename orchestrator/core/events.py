@@ -58,6 +58,15 @@ class PhaseChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TryingAgain:
+    """A node's trouble that may pass: what it was, and how long until the next try."""
+
+    node: str
+    reason: str
+    pause: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogAppended:
     """A node's job wrote these bytes; they may hold anything."""
 
@@ -90,7 +99,14 @@ class Warned:
 
 
 Event = (
-    ReleaseStarted | SourceReady | PhaseChanged | LogAppended | NodeFinished | Published | Warned
+    ReleaseStarted
+    | SourceReady
+    | PhaseChanged
+    | TryingAgain
+    | LogAppended
+    | NodeFinished
+    | Published
+    | Warned
 )
 
 

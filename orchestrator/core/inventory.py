@@ -137,6 +137,7 @@ class Node:
     timeout: timedelta = timedelta(hours=4)
     silence_timeout: timedelta = timedelta(minutes=60)
     connect_timeout: timedelta = timedelta(seconds=20)
+    reconnect_timeout: timedelta = timedelta(minutes=10)
     vm: str | None = None
     group: str | None = None
     slots: int = 1

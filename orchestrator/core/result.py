@@ -70,7 +70,11 @@ class Built:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The node did not deliver; `log_tail` holds the last lines that it wrote."""
+    """The node did not deliver; `log_tail` holds the last lines that it wrote.
+
+    `is_final` says that no other node takes over, although the machine is at fault: a person
+    ended the job.
+    """
 
     node: str
     target: Target
@@ -79,6 +83,7 @@ class Failed:
     hint: str | None = None
     log_tail: tuple[str, ...] = ()
     log_path: Path | None = None
+    is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

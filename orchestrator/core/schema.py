@@ -542,6 +542,12 @@ _NODE_FIELDS: Final = (
         example="10s",
     ),
     Field(
+        key="reconnect_timeout",
+        kind=Duration(),
+        summary="How long a lost node is waited for while it builds and no other one answers.",
+        example="1h",
+    ),
+    Field(
         key="vm",
         kind=NAME,
         summary="The folder below `vms/` of the virtual machine that it is.",

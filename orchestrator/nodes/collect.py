@@ -7,10 +7,11 @@ import hashlib
 import os
 import re
 import secrets
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
 
-from orchestrator.core.errors import BuildError, NodeError
+from orchestrator.core.errors import BuildError, PassingError
 from orchestrator.core.result import CollectedBinary
 from orchestrator.nodes.job import JOB_SH, Job, address, refusal
 from orchestrator.nodes.transport import run
@@ -27,6 +28,57 @@ _STALL: Final = timedelta(seconds=60)
 DEFAULT_MAX_BYTES: Final = 1024**3
 
 
+class Collection:
+    """The binaries of a job on their way to `into`; what has arrived stays when a link is lost.
+
+    Leaving its `with` block removes what did not arrive whole.
+    """
+
+    def __init__(
+        self, job: Job, *, names: tuple[str, ...], into: Path, max_bytes: int = DEFAULT_MAX_BYTES
+    ) -> None:
+        self._job = job
+        self._arrivals = tuple(_Arrival(destination=into / name) for name in names)
+        self._into = into
+        self._max_bytes = max_bytes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for arrival in self._arrivals:
+            arrival.part.unlink(missing_ok=True)
+
+    @property
+    def received_bytes(self) -> int:
+        """How much has arrived so far."""
+        return sum(arrival.received_bytes for arrival in self._arrivals)
+
+    async def fetch(self, transport: Transport) -> tuple[CollectedBinary, ...]:
+        """Return the binaries at `into`/NAME, in their order; go on where the last link broke.
+
+        The bytes are hashed as they arrive and compared with what the node reads from its disk.
+        Raise BuildError for what the build is to blame for, NodeError for what the node is; nothing
+        is left under a final name then.
+        """
+        await asyncio.to_thread(self._into.mkdir, parents=True, exist_ok=True)
+        return tuple([await self._fetch_one(transport, arrival) for arrival in self._arrivals])
+
+    async def _fetch_one(self, transport: Transport, arrival: _Arrival) -> CollectedBinary:
+        if arrival.binary is None:
+            size_bytes, sha256 = await _announced(transport, self._job, arrival.name)
+            if size_bytes > self._max_bytes:
+                raise BuildError(
+                    f"the binary {arrival.name} has {size_bytes} bytes, and the limit is "
+                    f"{self._max_bytes}",
+                    hint="is it stripped? `strip = true` in the release profile",
+                )
+            arrival.expect(size_bytes, sha256)
+            await _receive(transport, self._job, arrival)
+            arrival.binary = await asyncio.to_thread(arrival.settle)
+        return arrival.binary
+
+
 async def collect(
     transport: Transport,
     job: Job,
@@ -35,43 +87,69 @@ async def collect(
     into: Path,
     max_bytes: int = DEFAULT_MAX_BYTES,
 ) -> tuple[CollectedBinary, ...]:
-    """Return the job's binaries, fetched to `into`/NAME, in the order of `names`.
-
-    The bytes are hashed as they arrive and compared with what the node reads from its disk.
-    Raise BuildError for what the build is to blame for, NodeError for what the node is; nothing
-    is left under a final name then.
-    """
-    await asyncio.to_thread(into.mkdir, parents=True, exist_ok=True)
-    return tuple(
-        [await _collect_one(transport, job, into / name, max_bytes=max_bytes) for name in names],
-    )
+    """Return what `Collection.fetch` does, over one link."""
+    with Collection(job, names=names, into=into, max_bytes=max_bytes) as collection:
+        return await collection.fetch(transport)
 
 
-async def _collect_one(
-    transport: Transport, job: Job, destination: Path, *, max_bytes: int
-) -> CollectedBinary:
-    name = destination.name
-    size_bytes, sha256 = await _announced(transport, job, name)
-    if size_bytes > max_bytes:
-        raise BuildError(
-            f"the binary {name} has {size_bytes} bytes, and the limit is {max_bytes}",
-            hint="is it stripped? `strip = true` in the release profile",
-        )
-    # A name of its own: another coordinator may be fetching the same job into the same folder.
-    part = destination.with_name(f"{name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("wb") as file:
-            received = await _receive(transport, job, file, name=name, size_bytes=size_bytes)
-            await asyncio.to_thread(os.fsync, file.fileno())
-        if received != sha256:
-            raise NodeError(
-                f"the binary {name} arrived with other bytes than the node has on its disk",
+@dataclass(slots=True, kw_only=True)
+class _Arrival:
+    """One binary: what the node says of it, and how much of it is here."""
+
+    destination: Path
+    part: Path = field(init=False)
+    size_bytes: int = 0
+    sha256: str = ""
+    digest: Any = field(default_factory=hashlib.sha256)
+    received_bytes: int = 0
+    binary: CollectedBinary | None = None
+
+    def __post_init__(self) -> None:
+        # A name of its own: another coordinator may be fetching the same job into the same folder.
+        self.part = self.destination.with_name(f"{self.name}.{secrets.token_hex(4)}.part")
+
+    @property
+    def name(self) -> str:
+        return self.destination.name
+
+    def expect(self, size_bytes: int, sha256: str) -> None:
+        """Take note of what is to come; begin anew if it is not what came in part before."""
+        if (size_bytes, sha256) != (self.size_bytes, self.sha256):
+            self.size_bytes, self.sha256 = size_bytes, sha256
+            self.digest, self.received_bytes = hashlib.sha256(), 0
+
+    def open(self) -> BinaryIO:
+        """Return the part, ready for the next byte."""
+        file = self.part.open("r+b" if self.received_bytes else "wb")
+        file.seek(self.received_bytes)
+        return file
+
+    def take(self, file: BinaryIO, data: bytes) -> None:
+        if self.received_bytes + len(data) > self.size_bytes:
+            raise PassingError(
+                f"the node sends more of {self.name} than the {self.size_bytes} bytes it has"
+            )
+        # Faster than any hand-over to a thread, at 8 ms of the loop's time per chunk at worst.
+        self.digest.update(data)
+        file.write(data)
+        self.received_bytes += len(data)
+
+    def settle(self) -> CollectedBinary:
+        """Give the part its final name, or raise PassingError if it holds other bytes."""
+        if self.digest.hexdigest() != self.sha256:
+            raise PassingError(
+                f"the binary {self.name} arrived with other bytes than the node has on its disk",
                 hint="is its disk or memory failing, or does something still write to the file?",
             )
-        part.rename(destination)
-    finally:
-        part.unlink(missing_ok=True)
-    return CollectedBinary(name=name, path=destination, size_bytes=size_bytes, sha256=sha256)
+        with self.part.open("rb") as file:
+            os.fsync(file.fileno())
+        self.part.rename(self.destination)
+        return CollectedBinary(
+            name=self.name,
+            path=self.destination,
+            size_bytes=self.size_bytes,
+            sha256=self.sha256,
+        )
 
 
 _ANNOUNCEMENT: Final = re.compile(rb"([0-9]{1,15}) ([0-9a-f]{64})\n")
@@ -87,26 +165,21 @@ async def _announced(transport: Transport, job: Job, name: str) -> tuple[int, st
     return int(match[1]), match[2].decode()
 
 
-async def _receive(
-    transport: Transport, job: Job, file: BinaryIO, *, name: str, size_bytes: int
-) -> str:
-    digest = hashlib.sha256()
-    left = size_bytes
-    process = await transport.open(JOB_SH, "cat", *address(job), name)
+async def _receive(transport: Transport, job: Job, arrival: _Arrival) -> None:
+    name = arrival.name
+    process = await transport.open(
+        JOB_SH, "cat", *address(job), name, str(arrival.received_bytes + 1)
+    )
     try:
-        while data := await _next(process.read(), name):
-            left -= len(data)
-            if left < 0:
-                raise NodeError(f"the node sends more of {name} than the {size_bytes} bytes it has")
-            # Faster than any hand-over to a thread, at 8 ms of the loop's time per chunk at worst.
-            digest.update(data)
-            file.write(data)
+        with arrival.open() as file:
+            while data := await _next(process.read(), name):
+                arrival.take(file, data)
     finally:
         await process.close()
-    if left:
-        raise NodeError(f"the node sent {left} bytes less of {name} than the {size_bytes} it has")
-    file.flush()
-    return digest.hexdigest()
+    if left := arrival.size_bytes - arrival.received_bytes:
+        raise PassingError(
+            f"the node sent {left} bytes less of {name} than the {arrival.size_bytes} it has"
+        )
 
 
 async def _next(read: Awaitable[bytes], name: str) -> bytes:
@@ -114,7 +187,7 @@ async def _next(read: Awaitable[bytes], name: str) -> bytes:
         async with asyncio.timeout(_STALL.total_seconds()):
             return await read
     except TimeoutError:
-        raise NodeError(
+        raise PassingError(
             f"the node sent nothing of {name} for {_STALL.total_seconds():g} s",
             hint="run the same command again: what is built is kept",
         ) from None

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, assert_never
 
-from orchestrator.core.errors import BuildError, NodeError
+from orchestrator.core.errors import BuildError, CancelledError, NodeError, PassingError
 from orchestrator.nodes.job import (
     JOB_SH,
     Finished,
@@ -26,12 +24,12 @@ from orchestrator.nodes.job import (
     read_job,
     refusal,
 )
-from orchestrator.nodes.transport import Transport
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import timedelta
 
-OpenTransport = Callable[[], AbstractAsyncContextManager[Transport]]
+    from orchestrator.nodes.transport import Transport
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,10 +56,12 @@ class Follower:
 async def follow_job(transport: Transport, job: Job, follower: Follower) -> JobEnd:
     """Return how the job ended, after all of its log from the cursor on was handed over.
 
-    Raise NodeError when the link is lost: the job runs on, and the cursor tells where to go on.
+    Raise LinkError when the link is lost: the job runs on, and the cursor tells where to go on.
     Raise BuildError when the job was silent for too long; it is cancelled then.
     """
     seen: JobState | None = None
+    # What the job wrote while there was no link is not known yet: that was no silence of its own.
+    follower.cursor.grew_at = None
     while True:
         state = await read_job(transport, workdir=job.workdir, job=job.id)
         _refuse_other_attempt(job, state)
@@ -72,7 +72,7 @@ async def follow_job(transport: Transport, job: Job, follower: Follower) -> JobE
                 await _hand_over(transport, "rest", job, follower=follower)
                 return state
             case NeverStarted():
-                raise NodeError(
+                raise PassingError(
                     f"job {job.id} is gone from the node: {state.evidence}",
                     hint="its workdir was cleared; run the same command again",
                 )
@@ -92,46 +92,6 @@ async def follow_job(transport: Transport, job: Job, follower: Follower) -> JobE
         seen = state
 
 
-async def follow_through(
-    open_transport: OpenTransport, job: Job, follower: Follower, *, patience: timedelta
-) -> JobEnd:
-    """Return what `follow_job` does, over as many links as it takes.
-
-    Raise the last NodeError when the node was out of reach for `patience`, or when links that were
-    made brought nothing several times in a row: then it is not the link that is at fault.
-    """
-    reached_at = time.monotonic()
-    delays = iter(_BACKOFF)
-    delay = next(delays)
-    fruitless = 0
-    while True:
-        offset = follower.cursor.offset
-        has_link = False
-        try:
-            async with open_transport() as transport:
-                has_link = True
-                reached_at = time.monotonic()
-                return await follow_job(transport, job, follower)
-        except NodeError:
-            elapsed = time.monotonic() - reached_at
-            if not has_link and elapsed > patience.total_seconds():
-                raise
-            if follower.cursor.offset > offset or (has_link and elapsed > _FRUITFUL_SECONDS):
-                delays, fruitless = iter(_BACKOFF), 0
-            fruitless += has_link
-            if fruitless > _MAX_FRUITLESS:
-                raise
-        delay = next(delays, delay)
-        await asyncio.sleep(delay)
-
-
-# A link that held for so long was a link; a silent compile brings no bytes either.
-_FRUITFUL_SECONDS: Final = 5
-_MAX_FRUITLESS: Final = 3
-# Seconds. sshd counts connections that come to nothing against their source, so never faster.
-_BACKOFF: Final = (1, 2, 4, 8, 15, 30)
-
-
 def require_success(end: JobEnd) -> None:
     """Raise BuildError or NodeError, by who is at fault, unless the job delivered."""
     match end:
@@ -145,9 +105,11 @@ def require_success(end: JobEnd) -> None:
                 hint="raise the node's `timeout` if it needs longer than that",
             )
         case Stopped(reason=StopReason.CANCELLED):
-            raise NodeError("the job was cancelled", hint="run the same command to start it again")
+            raise CancelledError(
+                "the job was cancelled", hint="run the same command to start it again"
+            )
         case Stopped():
-            raise NodeError(
+            raise PassingError(
                 f"the job was lost: {end.evidence}",
                 hint="out of memory, a reboot or a kill: look at the node, then run it again",
             )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.core.errors import BuildError, NodeError, OrchestratorError
+from orchestrator.core.errors import BuildError, OrchestratorError, PassingError
 from orchestrator.core.template import GATE_PLACEHOLDERS, fill_placeholders
 from orchestrator.nodes.job import JOB_SH, REQUEST_TIMEOUT, refusal
 from orchestrator.nodes.script import clean_environment, exports, here_document
@@ -105,7 +105,7 @@ async def _place(transport: Transport, folder: str, binaries: tuple[GateBinary, 
         if placed.exit_status != 0:
             raise refusal(f"place {binary.name} for the gate", placed)
         if placed.stdout.decode(errors="replace").strip() != binary.sha256:
-            raise NodeError(
+            raise PassingError(
                 f"the gate's node holds other bytes of {binary.name} than were collected",
                 hint="something changed the file; run the same command with --rebuild",
             )

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from orchestrator.core.errors import NodeError
-from orchestrator.nodes.transport import Completed, Tail, absolute, shell_words, wrap
+from orchestrator.nodes.transport import Completed, Tail, absolute, ignore, shell_words, wrap
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from orchestrator.core.inventory import Node
-    from orchestrator.nodes.transport import Connect, Transport
+    from orchestrator.nodes.transport import Connect, OnWritten, Transport
 
 _CHUNK_BYTES: Final = 64 * 1024
 
@@ -56,15 +56,18 @@ class LocalTransport:
                 hint="too many processes or too little memory or disk: free some",
             ) from error
 
-    async def push(self, source: Path, destination: str) -> None:
+    async def push(
+        self, source: Path, destination: str, *, offset: int = 0, on_written: OnWritten = ignore
+    ) -> None:
         """Copy the file over `destination`, with mode 0600."""
         try:
-            await asyncio.to_thread(_copy, source, absolute(destination))
+            end = await asyncio.to_thread(_copy, source, absolute(destination), offset)
         except OSError as error:
             raise NodeError(
                 f"cannot write {destination}: {error.strerror}",
                 hint="is the disk full, or the folder another user's?",
             ) from error
+        on_written(end)
 
     async def close(self) -> None:
         """There is nothing to give up."""
@@ -121,11 +124,15 @@ def _pipe(on_failure: ExitStack) -> tuple[int, int]:
     return ends
 
 
-def _copy(source: Path, destination: str) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+def _copy(source: Path, destination: str, offset: int) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
     with source.open("rb") as reader, os.fdopen(os.open(destination, flags, 0o600), "wb") as writer:
         os.fchmod(writer.fileno(), 0o600)
+        writer.truncate(offset)
+        writer.seek(offset)
+        reader.seek(offset)
         shutil.copyfileobj(reader, writer)
+        return writer.tell()
 
 
 class LocalProcess:

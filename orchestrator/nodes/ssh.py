@@ -18,10 +18,10 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeVar, cast
 
-from orchestrator.core.errors import NodeError
-from orchestrator.nodes.transport import Completed, Tail, absolute, shell_words, wrap
+from orchestrator.core.errors import LinkError, NodeError
+from orchestrator.nodes.transport import Completed, Tail, absolute, ignore, shell_words, wrap
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import asyncssh
 
     from orchestrator.core.inventory import Node
-    from orchestrator.nodes.transport import Transport
+    from orchestrator.nodes.transport import OnWritten, Transport
 
 # Below sshd's defaults: MaxStartups 10, MaxSessions 10.
 _HANDSHAKES_PER_HOST: Final = 8
@@ -37,8 +37,9 @@ _CHANNELS_PER_CONNECTION: Final = 8
 # A job holds a session for as long as it runs, its follower another, and short requests need room.
 _USERS_PER_CONNECTION: Final = 6
 
-# A silent compile drops NAT'd links, and a dead one would never be noticed: 60 s is.
-_KEEPALIVE_SECONDS: Final = 15
+# A silent compile drops NAT'd links, and a dead one would never be noticed: it is after 40 s, which
+# is before a request is given up.
+_KEEPALIVE_SECONDS: Final = 10
 _KEEPALIVES_MISSED: Final = 3
 
 # AES has its own instructions on all of these CPUs: twice the speed of the default. The curve goes
@@ -49,6 +50,10 @@ _KEY_EXCHANGES: Final = "^curve25519-sha256,curve25519-sha256@libssh.org"
 # sshd frees a session some time after its channel: 0.1 s, doubled, 6 s in all.
 _SESSION_RETRIES: Final = 6
 _SESSION_RETRY_SECONDS: Final = 0.1
+
+# Together less than a channel's window of 2 MiB, and one SFTP request each.
+_SEND_BYTES: Final = 128 * 1024
+_SENDS_UNDER_WAY: Final = 12
 
 _DEFAULT_PORT: Final = 22
 _HIGH_WATER_BYTES: Final = 256 * 1024
@@ -167,7 +172,7 @@ async def _dial(node: Node, handshakes: asyncio.Semaphore) -> asyncssh.SSHClient
             return await asyncssh.connect(**options)
         except TimeoutError as error:
             seconds = node.connect_timeout.total_seconds()
-            raise NodeError(
+            raise LinkError(
                 f"no answer from {_place(node)} within {seconds:g} s",
                 hint="is it switched on, and is the address right? try `ssh` to it",
             ) from error
@@ -180,15 +185,23 @@ async def _dial(node: Node, handshakes: asyncio.Semaphore) -> asyncssh.SSHClient
                 "its ~/.ssh/authorized_keys",
             ) from error
         except (asyncssh.Error, ConnectionResetError) as error:
-            raise NodeError(
+            # What fails the same way again counts as a failed login, and sshd locks out for those.
+            is_final = isinstance(error, (asyncssh.KeyExchangeFailed, asyncssh.IllegalUserName))
+            is_final = is_final or "authentication failures" in _reason(error)
+            raise (NodeError if is_final else LinkError)(
                 f"{_place(node)} broke off the SSH handshake: {_reason(error)}",
                 hint="is it an SSH server? it may also be overloaded, or be refusing this "
                 "machine for some minutes after failed logins: look at its log",
             ) from error
-        except (OSError, ValueError) as error:
-            raise NodeError(
+        except OSError as error:
+            raise LinkError(
                 f"cannot connect to {_place(node)}: {_reason(error)}",
                 hint="is sshd running there, and are address and port right?",
+            ) from error
+        except ValueError as error:
+            raise NodeError(
+                f"cannot connect to {_place(node)}: {_reason(error)}",
+                hint="does ~/.ssh/config say something strange about it?",
             ) from error
 
 
@@ -380,7 +393,9 @@ class SshTransport:
             channel.write_eof()
         return process
 
-    async def push(self, source: Path, destination: str) -> None:
+    async def push(
+        self, source: Path, destination: str, *, offset: int = 0, on_written: OnWritten = ignore
+    ) -> None:
         """Write the file by SFTP, with mode 0600."""
         import asyncssh  # noqa: PLC0415 -- see _dial
 
@@ -389,11 +404,13 @@ class SshTransport:
             try:
                 start = self._connection.start_sftp_client
                 async with await self._retried(start, asyncssh.SFTPClient.exit) as sftp:
-                    # The mode is set while the file is empty: nobody else may open it to read.
                     private = asyncssh.SFTPAttrs(permissions=0o600)
-                    async with sftp.open(target, "wb", private) as file:
+                    async with sftp.open(target, "r+b" if offset else "wb", private) as file:
+                        # While it is empty: nobody else may open it to read.
                         await file.chmod(0o600)
-                    await sftp.put(str(source), target, sparse=False)
+                        with source.open("rb") as reader:
+                            reader.seek(offset)
+                            await _send(reader, file, on_written)
             except (asyncssh.ConnectionLost, asyncssh.SFTPConnectionLost) as error:
                 raise _lost(self._place, error) from error
             except (asyncssh.Error, OSError) as error:
@@ -449,6 +466,37 @@ class SshTransport:
                     ) from error
             await asyncio.sleep(_SESSION_RETRY_SECONDS * 2**attempt)
             attempt += 1
+
+
+async def _send(reader: BinaryIO, file: asyncssh.SFTPClientFile, on_written: OnWritten) -> None:
+    """Write the rest of the reader, several chunks under way, and say how far it is complete.
+
+    Not asyncssh's `put`: it writes out of order, so what a broken one left cannot be gone on with.
+    """
+    under_way: deque[tuple[asyncio.Task[int], int]] = deque()
+    end = reader.tell()
+    try:
+        while chunk := reader.read(_SEND_BYTES):
+            write = asyncio.ensure_future(file.write(chunk, end))
+            end += len(chunk)
+            under_way.append((write, end))
+            if len(under_way) == _SENDS_UNDER_WAY:
+                await _first_written(under_way, on_written)
+        while under_way:
+            await _first_written(under_way, on_written)
+    finally:
+        for write, _ in under_way:
+            write.cancel()
+        await asyncio.gather(*(write for write, _ in under_way), return_exceptions=True)
+
+
+async def _first_written(
+    under_way: deque[tuple[asyncio.Task[int], int]], on_written: OnWritten
+) -> None:
+    write, end = under_way[0]
+    await write
+    under_way.popleft()
+    on_written(end)
 
 
 async def _whole(
@@ -594,9 +642,9 @@ class _Unanswered(Exception):  # noqa: N818 -- it completes a sentence
         return "the session was closed without an exit status"
 
 
-def _lost(place: str, cause: BaseException | None) -> NodeError:
+def _lost(place: str, cause: BaseException | None) -> LinkError:
     why = "it was closed here" if cause is None else _reason(cause)
-    return NodeError(
+    return LinkError(
         f"lost the link to {place}: {why}",
         hint="what runs there goes on: run the same command again to go on from there",
     )

@@ -25,6 +25,13 @@ STDERR_TAIL_BYTES: Final = 64 * 1024
 DEFAULT_MAX_BYTES: Final = 16 * 1024 * 1024
 
 
+OnWritten = Callable[[int], None]
+
+
+def ignore(_: int) -> None:
+    """Do nothing: nobody asks how far a push has come."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
     """What a finished script left; a negative exit status is the signal that killed it."""
@@ -68,10 +75,14 @@ class Transport(Protocol):
         """
         ...
 
-    async def push(self, source: Path, destination: str) -> None:
+    async def push(
+        self, source: Path, destination: str, *, offset: int = 0, on_written: OnWritten = ignore
+    ) -> None:
         """Write a file to an absolute path on the node, over what is there, with mode 0600.
 
         A failure may leave a part of it: the caller pushes to a temporary name and moves it.
+        `on_written` is told how many bytes are there for certain; a push that a lost link broke off
+        goes on from there with `offset`.
         """
         ...
 

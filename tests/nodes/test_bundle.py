@@ -8,22 +8,35 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.errors import NodeError
-from orchestrator.nodes.bundle import push_bundle, source_folder
+from orchestrator.core.errors import LinkError, NodeError, PassingError
+from orchestrator.nodes.bundle import Sending, push_bundle, source_folder
 from orchestrator.nodes.local import LocalTransport
+from orchestrator.nodes.transport import OnWritten, ignore
 from tests.nodes.bench import Bench, bench
 
 DIGEST = "d" * 64
 
 
 class CountingTransport(LocalTransport):
+    """Counts pushes, and breaks the first of them off after some bytes if it is told to."""
+
     def __init__(self) -> None:
         super().__init__(os.environ)
         self.pushes = 0
+        self.offsets: list[int] = []
+        self.breaks_after: int | None = None
 
-    async def push(self, source: Path, destination: str) -> None:
+    async def push(
+        self, source: Path, destination: str, *, offset: int = 0, on_written: OnWritten = ignore
+    ) -> None:
         self.pushes += 1
-        await super().push(source, destination)
+        self.offsets.append(offset)
+        if self.breaks_after is not None:
+            Path(destination).write_bytes(source.read_bytes()[: self.breaks_after])
+            on_written(self.breaks_after)
+            self.breaks_after = None
+            raise LinkError("cut")
+        await super().push(source, destination, offset=offset, on_written=on_written)
 
 
 @pytest.fixture
@@ -39,13 +52,14 @@ def archive(tmp_path: Path) -> Path:
     return tmp_path / "bundle.tar.gz"
 
 
-async def push(node: Bench, archive: Path) -> str:
+async def push(node: Bench, archive: Path, sending: Sending | None = None) -> str:
     return await push_bundle(
         node.transport,
         node.facts,
         archive=archive,
         archive_sha256=hashlib.sha256(archive.read_bytes()).hexdigest(),
         digest=DIGEST,
+        sending=sending,
     )
 
 
@@ -61,6 +75,33 @@ async def test_a_bundle_is_pushed_once_and_unpacked_whole(node: Bench, archive: 
     assert isinstance(node.transport, CountingTransport)
     assert node.transport.pushes == 1
     assert rest_of(node) == [DIGEST, f"{DIGEST}.complete", f"{DIGEST}.lock"]
+
+
+async def test_a_push_that_was_broken_off_goes_on_at_the_byte(node: Bench, archive: Path) -> None:
+    transport, sending = node.transport, Sending()
+    assert isinstance(transport, CountingTransport)
+    transport.breaks_after = 20
+    with pytest.raises(LinkError, match="cut"):
+        await push(node, archive, sending)
+    assert sending.written_bytes == 20
+    folder = await push(node, archive, sending)
+    assert transport.offsets == [0, 20]
+    assert (Path(folder) / "src/main.rs").read_text() == "fn main() {}\n"
+    assert rest_of(node) == [DIGEST, f"{DIGEST}.complete", f"{DIGEST}.lock"]
+
+
+async def test_a_part_that_was_damaged_is_sent_anew(node: Bench, archive: Path) -> None:
+    transport, sending = node.transport, Sending()
+    assert isinstance(transport, CountingTransport)
+    transport.breaks_after = 20
+    with pytest.raises(LinkError, match="cut"):
+        await push(node, archive, sending)
+    (part,) = (node.folder / "sources").glob(".*.part")
+    part.write_bytes(b"x" * 20)
+    with pytest.raises(PassingError, match="other bytes than were sent"):
+        await push(node, archive, sending)
+    await push(node, archive, sending)
+    assert transport.offsets == [0, 20, 0]
 
 
 async def test_pushes_at_the_same_time_are_safe(node: Bench, archive: Path) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.core.errors import BuildError, NodeError
-from orchestrator.nodes.collect import collect
+from orchestrator.core.errors import BuildError, LinkError, NodeError
+from orchestrator.nodes.collect import Collection, collect
 from orchestrator.nodes.follow import require_success
 from orchestrator.nodes.job import JOB_SH
 from orchestrator.nodes.local import LocalTransport
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from orchestrator.nodes.job import Job
     from orchestrator.nodes.local import LocalProcess
+    from orchestrator.nodes.transport import Completed, RemoteProcess
 
 
 @pytest.fixture
@@ -155,6 +156,84 @@ async def test_a_node_that_lies_leaves_nothing_behind(
     with pytest.raises(NodeError, match=message):
         await collect(LyingTransport(lies), job, names=("demo",), into=tmp_path / "dist")
     assert list((tmp_path / "dist").iterdir()) == []
+
+
+class CuttingTransport(LocalTransport):
+    """A link that breaks in the middle of each of the first few transfers."""
+
+    def __init__(self, cuts: int) -> None:
+        super().__init__(os.environ)
+        self.cuts = cuts
+        self.sent_bytes = 0
+
+    async def open(self, script: str, *args: str) -> RemoteProcess:  # type: ignore[override]  # wrapped
+        process = await super().open(script, *args)
+        return CutTransfer(process, self) if args[0] == "cat" else process
+
+
+class CutTransfer:
+    def __init__(self, process: RemoteProcess, transport: CuttingTransport) -> None:
+        self._process = process
+        self._transport = transport
+        self._has_read = False
+
+    async def read(self) -> bytes:
+        if self._has_read and self._transport.cuts:
+            self._transport.cuts -= 1
+            raise LinkError("cut")
+        self._has_read = True
+        data = await self._process.read()
+        self._transport.sent_bytes += len(data)
+        return data
+
+    async def finish(self) -> Completed:
+        return await self._process.finish()
+
+    async def close(self) -> None:
+        await self._process.close()
+
+
+async def test_a_transfer_goes_on_at_the_byte_where_the_link_broke(
+    node: Bench, tmp_path: Path
+) -> None:
+    job = await built(node, "seq 1 99999 >demo")
+    transport = CuttingTransport(cuts=3)
+    into = tmp_path / "dist"
+    reached = []
+    with Collection(job, names=("demo",), into=into) as collection:
+        for _ in range(3):
+            with pytest.raises(LinkError, match="cut"):
+                await collection.fetch(transport)
+            reached.append(collection.received_bytes)
+            assert not (into / "demo").exists()
+        (binary,) = await collection.fetch(transport)
+    assert binary.path.read_bytes() == b"".join(b"%d\n" % n for n in range(1, 100000))
+    assert sorted(set(reached)) == reached
+    assert transport.sent_bytes == binary.size_bytes
+    assert list(into.iterdir()) == [binary.path]
+
+
+async def test_a_transfer_that_is_given_up_leaves_nothing_behind(
+    node: Bench, tmp_path: Path
+) -> None:
+    job = await built(node, "seq 1 99999 >demo")
+    with Collection(job, names=("demo",), into=tmp_path / "dist") as collection:
+        with pytest.raises(LinkError, match="cut"):
+            await collection.fetch(CuttingTransport(cuts=1))
+        assert len(list((tmp_path / "dist").iterdir())) == 1
+    assert list((tmp_path / "dist").iterdir()) == []
+
+
+async def test_a_file_that_changed_between_two_links_is_fetched_anew(
+    node: Bench, tmp_path: Path
+) -> None:
+    job = await built(node, "seq 1 99999 >demo")
+    with Collection(job, names=("demo",), into=tmp_path / "dist") as collection:
+        with pytest.raises(LinkError, match="cut"):
+            await collection.fetch(CuttingTransport(cuts=1))
+        (node.folder_of(job) / "out/demo").write_text("another\n")
+        (binary,) = await collection.fetch(CuttingTransport(cuts=0))
+    assert binary.path.read_bytes() == b"another\n"
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")

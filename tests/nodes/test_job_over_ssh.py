@@ -11,8 +11,9 @@ from examples.loopback_node import LoopbackNode
 from orchestrator.core.inventory import Node
 from orchestrator.core.target import parse_target
 from orchestrator.nodes.collect import collect
-from orchestrator.nodes.follow import Follower, follow_through, require_success
+from orchestrator.nodes.follow import Follower, follow_job, require_success
 from orchestrator.nodes.gate import Gate, GateBinary, run_gate
+from orchestrator.nodes.line import Line
 from orchestrator.nodes.probe import probe
 from orchestrator.nodes.ssh import SshConnections
 from tests.nodes.bench import bench
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 async def test_a_build_outlives_its_links_and_is_delivered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.nodes.follow._BACKOFF", (0.05,))
+    monkeypatch.setattr("orchestrator.nodes.line.BACKOFF", (0.05,))
     counter = tmp_path / "counter"
     command = (
         f"echo built >>{counter}\n"
@@ -62,9 +63,13 @@ async def test_a_build_outlives_its_links_and_is_delivered(
         follower = Follower(
             on_log=cut_twice, on_state=states.append, silence_timeout=timedelta(seconds=20)
         )
-        async with asyncio.timeout(30):
+        line = Line(link, patience=lambda: timedelta(seconds=20), on_lost=lambda *_: None)
+        async with asyncio.timeout(30), line:
             require_success(
-                await follow_through(link, job, follower, patience=timedelta(seconds=20))
+                await line.run(
+                    lambda transport: follow_job(transport, job, follower),
+                    progress=lambda: follower.cursor.offset,
+                )
             )
         assert log == b"1\n2\n3\n4\n5\n6\n"
         assert counter.read_text() == "built\n"

@@ -243,6 +243,24 @@ async def test_a_push_replaces_what_is_there(transport: Transport, tmp_path: Pat
     assert destination.stat().st_mode & 0o777 == 0o600
 
 
+async def test_a_push_goes_on_where_another_has_come_to(
+    transport: Transport, tmp_path: Path
+) -> None:
+    source, destination = tmp_path / "source", tmp_path / "destination"
+    source.write_bytes(os.urandom(3_000_000))
+    told: list[int] = []
+    await transport.push(source, str(destination), on_written=told.append)
+    assert told == sorted(told)
+    assert told[-1] == 3_000_000
+    # The first half is from that push, and is not sent again.
+    written = source.read_bytes()
+    source.write_bytes(b"0" * 1_500_000 + written[1_500_000:])
+    destination.write_bytes(written[:2_000_000])
+    await transport.push(source, str(destination), offset=1_500_000)
+    assert destination.read_bytes() == written
+    assert destination.stat().st_mode & 0o777 == 0o600
+
+
 async def test_a_push_that_cannot_be_written_says_where(
     transport: Transport, tmp_path: Path
 ) -> None:

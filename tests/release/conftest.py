@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,13 @@ from tests.releases import Desk, Programs, SshNode, serving_loop
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes here refuse or answer at once; those of a command in its own process keep the times."""
+    monkeypatch.setattr("orchestrator.reach._FIRST_PATIENCE", timedelta(seconds=0.1))
+    monkeypatch.setattr("orchestrator.delivery._PAUSES", (timedelta(seconds=0.1),))
 
 
 @pytest.fixture(scope="session")
