@@ -11,6 +11,7 @@ from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.index import Status
 from orchestrator.core.signature import artifact_namespace
 from orchestrator.core.template import render_template
+from orchestrator.core.wording import human_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -192,23 +193,10 @@ def _table_row(url: str, download: Download) -> str:
             f'<a href="{address}.{side}">{side}</a>' for side in ("sha256", "minisig", "sshsig")
         )
         link = f'<a href="{address}">.tar.gz</a> {sides}'
-    cells = (version, floors, _size(download.size_bytes), link)
+    size = "" if download.size_bytes is None else human_size(download.size_bytes)
+    cells = (version, floors, size, link)
     columns = "".join(f"<td>{cell}</td>" for cell in cells)
     return f'<tr><th scope="row">{escape(download.target)}</th>{columns}</tr>'
-
-
-_KIB: Final = 1024
-_MIB: Final = 1024 * 1024
-
-
-def _size(size_bytes: int | None) -> str:
-    if size_bytes is None:
-        return ""
-    if size_bytes < _KIB:
-        return f"{size_bytes} bytes"
-    if size_bytes < _MIB:
-        return f"{size_bytes / _KIB:.0f} KiB"
-    return f"{size_bytes / _MIB:.1f} MiB"
 
 
 def _verification(values: InstallerValues) -> str:

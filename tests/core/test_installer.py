@@ -170,7 +170,7 @@ def test_the_page_has_a_command_for_every_kind_of_downloader() -> None:
 
 @pytest.mark.parametrize(
     ("size_bytes", "text"),
-    [(None, ""), (900, "900 bytes"), (10_240, "10 KiB"), (5_500_000, "5.2 MiB")],
+    [(None, ""), (900, "900 B"), (10_240, "10.2 kB"), (5_500_000, "5.5 MB")],
 )
 def test_the_page_shows_what_there_is_for_a_target(size_bytes: int | None, text: str) -> None:
     download = Download(
