@@ -190,7 +190,8 @@ def test_a_choice_that_leaves_nothing_says_so(given: dict[str, Any], reason: str
     with pytest.raises(ConfigError) as caught:
         plan_release(nodes, request(**given), expected={})
     assert caught.value.message == f"no node is left to build on: {reason}"
-    assert caught.value.hint == "the enabled nodes are: a, b; skip fewer, or name others with --node"
+    hint = "the enabled nodes are: a, b; skip fewer, or name others with --node"
+    assert caught.value.hint == hint
 
 
 def test_what_is_published_is_not_built_again_unless_asked_for() -> None:
