@@ -322,6 +322,13 @@ def test_render_prints_an_installer_with_the_address_and_both_keys(
     assert shown.startswith("#!/bin/sh\n")
     assert all(word in shown for word in (URL, ssh, minisign))
     assert subprocess.run(["sh", "-n"], input=shown, text=True, check=False).returncode == 0
+    assert "\n    VERSION_WORDS='--version'\n" in shown
+
+    inventory = desk / "build-nodes.yaml"
+    other = 'name: tool, version_command: "{binary} about --short"'
+    inventory.write_text(inventory.read_text().replace("name: tool", other, 1))
+    assert main(["render"]) == 0
+    assert "\n    VERSION_WORDS='about --short'\n" in capsys.readouterr().out
 
 
 def test_serve_waits_for_the_inventory_s_store_and_serves_it_until_it_is_interrupted(

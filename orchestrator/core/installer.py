@@ -25,6 +25,7 @@ class InstallerValues:
 
     `base_urls` are tried in order; `ssh_keys` are lines `ssh-ed25519 AAAA…` without a comment,
     `minisign_keys` the base64 line of a minisign public key. Any one key of each kind is enough.
+    `version_words` are what `version_words` makes of a project's version command.
     """
 
     project: str
@@ -33,6 +34,7 @@ class InstallerValues:
     channel: str
     ssh_keys: tuple[str, ...] = ()
     minisign_keys: tuple[str, ...] = ()
+    version_words: str = "--version"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,15 @@ class Download:
     pending: str | None = None
 
 
+def version_words(command: str) -> str:
+    """Return what follows the binary in a version command, `?` if it is more than plain words.
+
+    Those enter the script, which splits them at spaces; a shell command never does.
+    """
+    match = _VERSION_COMMAND.fullmatch(command)
+    return " ".join(match[1].split()) if match else UNKNOWN_WORDS
+
+
 def render_installer(template: str, values: InstallerValues) -> str:
     """Return install.sh; raise ConfigError that lists every value which may not enter a script."""
     _check(values)
@@ -59,6 +70,7 @@ def render_installer(template: str, values: InstallerValues) -> str:
             "channel": values.channel,
             "ssh_keys": "\n".join(values.ssh_keys),
             "minisign_keys": "\n".join(values.minisign_keys),
+            "version_words": values.version_words,
         },
     )
 
@@ -141,6 +153,7 @@ def _problems(values: InstallerValues) -> Iterator[Problem]:
         ("base_urls", _URL, values.base_urls),
         ("ssh_keys", _SSH_KEY, values.ssh_keys),
         ("minisign_keys", _MINISIGN_KEY, values.minisign_keys),
+        ("version_words", _VERSION_WORDS, (values.version_words,)),
     )
     for place, pattern, words in checks:
         for word in words:
@@ -159,11 +172,20 @@ _URL: Final = re.compile(
 )
 _SSH_KEY: Final = re.compile(r"ssh-ed25519 AAAA[A-Za-z0-9+/]{64}")
 _MINISIGN_KEY: Final = re.compile(r"RW[A-Za-z0-9+/]{54}")
+# Where the words of a version command are not known.
+UNKNOWN_WORDS: Final = "?"
+# Nothing that a shell splits (but spaces), expands or takes for syntax, not even unquoted.
+_WORD: Final = r"[A-Za-z0-9._+:,=/-]{1,99}"
+_VERSION_WORDS: Final = re.compile(rf"\?|(?:{_WORD}(?: {_WORD}){{0,9}})?")
+_VERSION_COMMAND: Final = re.compile(
+    rf'\s*(?:{{binary}}|"{{binary}}")((?:[ \t]+{_WORD}){{0,10}})\s*'
+)
 _EXPECTED: Final = {
     _NAME: "a name of letters, digits and ._+-",
     _URL: "an https URL (http only on this machine, without user, query or fragment)",
     _SSH_KEY: "a line `ssh-ed25519 AAAA…` without a comment",
     _MINISIGN_KEY: "the base64 line of a minisign public key",
+    _VERSION_WORDS: "up to ten words of letters, digits and ._+:,=/- (or ? for unknown)",
 }
 
 

@@ -14,6 +14,7 @@ from orchestrator.core.installer import (
     render_download_page,
     render_installer,
     summarize_downloads,
+    version_words,
 )
 from orchestrator.core.version import parse_version
 
@@ -93,6 +94,44 @@ def test_a_key_of_another_form_is_refused(place: str, key: str) -> None:
     changes: dict[str, tuple[str, ...]] = {place: (key,)}
     with pytest.raises(ConfigError, match=f"^{place}: not "):
         render_installer(TEMPLATE, replace(VALUES, **changes))  # type: ignore[arg-type]  # a test table
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("{binary} --version", "--version"),
+        ('"{binary}" --version\n', "--version"),
+        ("  {binary}   about \t --format=plain,short", "about --format=plain,short"),
+        ("{binary}", ""),
+        ("{binary}version", "?"),
+        ("{binary} version {version}", "?"),
+        ("{binary} --version\nrm x", "?"),
+        ("{binary} --version; rm x", "?"),
+        ("{binary} $HOME", "?"),
+        ("{binary} `id`", "?"),
+        ("{binary} 'a b'", "?"),
+        ("{binary} ~", "?"),
+        ("{binary} *", "?"),
+        ("{binary} ?", "?"),
+        ("{binary} --version 2>&1 | head -1", "?"),
+        ("{binary} ä", "?"),
+        ("{binary} a\u00a0b", "?"),
+        ("exec {binary} --version", "?"),
+        ("{binary} " + "a" * 100, "?"),
+        ("{binary}" + " a" * 11, "?"),
+    ],
+)
+def test_only_plain_words_of_a_version_command_enter_the_script(command: str, words: str) -> None:
+    assert version_words(command) == words
+    template = "W='{{ version_words }}'"
+    values = replace(VALUES, version_words=version_words(command))
+    assert render_installer(template, values) == f"W='{words}'"
+
+
+@pytest.mark.parametrize("words", ["--version'", "a\nb", "a  b", " a", "? ?", "$x", "a;b", "a\n"])
+def test_other_words_are_refused(words: str) -> None:
+    with pytest.raises(ConfigError, match=r"^version_words: not up to ten words"):
+        render_installer(TEMPLATE, replace(VALUES, version_words=words))
 
 
 def test_every_problem_is_listed_at_once() -> None:
