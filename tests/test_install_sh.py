@@ -1034,6 +1034,7 @@ def test_what_is_no_longer_as_it_was_installed_is_installed_again(
             (host.root / "broken").touch()
             assert_untouched(host, lambda: host.run(published.script, "--no-modify-path"))
             return
+    assert "would keep" not in host.run(published.script, "--plan").stdout
     assert fetched(host, published)[0]
     assert not host.binary.is_symlink()
     assert host.binary.read_bytes() == content
