@@ -86,12 +86,8 @@ def _refuse(word: str) -> int:
 
 
 def _run(name: str, words: list[str]) -> int:
-    parser = command_parser(name)
-    arguments, unknown = parser.parse_known_args(words)
-    if unknown:
-        options = parser.format_usage().replace("[", " ").replace("]", " ").split()
-        near = _near(unknown[0], [option for option in options if option.startswith("-")])
-        parser.error(f"unrecognized: {' '.join(map(ascii, unknown))[:80]}{near}")
+    _refuse_unknown(name, words)
+    arguments = command_parser(name).parse_args(words)
 
     from orchestrator import commands  # noqa: PLC0415 -- not for --help
 
@@ -102,6 +98,21 @@ def _run(name: str, words: list[str]) -> int:
         if code is None:
             raise
         return code
+
+
+def _refuse_unknown(name: str, words: list[str]) -> None:
+    parser = command_parser(name)
+    # argparse would complain of the missing `--version` and pass over `--verson`, which is why it
+    # is missing; it has no public list of what it knows.
+    for action in parser._actions:  # noqa: SLF001
+        action.required = False
+    _, unknown = parser.parse_known_args(words)
+    if unknown:
+        # What follows a mistyped option may be its value.
+        wrong = [word for word in unknown if word.startswith("-")] or unknown
+        options = [*parser._option_string_actions]  # noqa: SLF001 -- see above
+        lines = (f"unrecognized: {ascii(word)[:80]}{_near(word, options)}" for word in wrong)
+        parser.error("\n".join(lines))
 
 
 def _near(word: str, known: list[str]) -> str:

@@ -237,9 +237,11 @@ def serve(arguments: argparse.Namespace) -> int:
     from orchestrator.service.static import serve_directory
 
     folder = (
-        Path(arguments.store) if arguments.store else _operator(arguments.inventory).store_folder()
+        _named_folder(arguments.store)
+        if arguments.store
+        else _operator(arguments.inventory).store_folder()
     )
-    # The first release makes it, and then it is served.
+    # The inventory's own store is made by the first release, and then it is served.
     state = "" if folder.is_dir() else " (nothing is there yet)"
     with serve_directory(folder, port=arguments.port) as url:
         print(f"serving {folder}{state} at {url}", flush=True)
@@ -248,6 +250,16 @@ def serve(arguments: argparse.Namespace) -> int:
                 time.sleep(3600)
         except KeyboardInterrupt:
             return 0
+
+
+def _named_folder(name: str) -> Path:
+    folder = Path(name)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"there is no folder {name} to serve",
+            hint="check the path; without --store the inventory's own store is served",
+        )
+    return folder
 
 
 def schema(_: argparse.Namespace) -> int:

@@ -392,11 +392,23 @@ def _closing_lines(report: Report) -> list[str]:
         lines.append(f"held back until every required node has delivered: {held}")
     if report.pending or report.held_back:
         lines.append("run the same command again for what is missing; nothing is built twice")
+    archives = _unpublished_archives(report)
+    if archives:
+        lines += ["built, and not published:", *(f"  {path}" for path in archives)]
     serial = "" if report.serial is None else f"; index serial {report.serial}"
     lines.append(f"done in {human_time(report.elapsed)}{serial}")
     if report.url and report.published:
         lines += ["install with:", f"  {install_command(report.url)}"]
     return lines
+
+
+def _unpublished_archives(report: Report) -> list[str]:
+    artifacts = [result.artifact for result in report.results if isinstance(result, Built)]
+    return [
+        visible(str(artifact.path))
+        for artifact in artifacts
+        if artifact.target.triple not in report.published
+    ]
 
 
 def print_table(

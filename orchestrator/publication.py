@@ -14,6 +14,7 @@ from orchestrator.core.installer import (
     render_download_page,
     render_installer,
     summarize_downloads,
+    version_words,
 )
 from orchestrator.core.inventory import Policy
 from orchestrator.core.result import Built, Failed, FailureClass
@@ -189,6 +190,7 @@ def installer_values(project: Project, url: str, channel: Channel) -> InstallerV
         channel=channel.name,
         ssh_keys=tuple(key.ssh for key in channel.keys),
         minisign_keys=tuple(key.minisign for key in channel.keys),
+        version_words=version_words(project.version_command),
     )
 
 

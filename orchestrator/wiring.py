@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from orchestrator.core.errors import ConfigError, NodeError
+from orchestrator.core.inventory import RECORD_FOLDER
 from orchestrator.core.plan import plan_release
 from orchestrator.jobs import known_jobs
 from orchestrator.nodes.local import connect_local
@@ -54,7 +55,7 @@ class Operator:
     @property
     def dist(self) -> Path:
         """Where logs and archives go: a record that may be deleted."""
-        return self.folder / "dist"
+        return self.folder / RECORD_FOLDER
 
     def node(self, name: str) -> Node:
         """Return the node of that name, or raise ConfigError."""

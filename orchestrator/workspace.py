@@ -13,12 +13,13 @@ from orchestrator.core.errors import ConfigError
 from orchestrator.core.inventory import Inventory, Node, PathSource, Publication
 from orchestrator.core.inventory_parser import parse_inventory
 from orchestrator.core.schema import HOST_TARGET
+from orchestrator.core.wording import human_size
 
 if TYPE_CHECKING:
     import yaml
 
 TEMPLATE: Final = "install.sh.j2"
-MAX_BYTES: Final = 1024 * 1024
+MAX_BYTES: Final = 1_000_000
 MAX_VALUES: Final = 10_000
 MAX_DEPTH: Final = 50
 
@@ -112,7 +113,8 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     if len(content) > MAX_BYTES:
-        raise ConfigError(f"{path}: is larger than {MAX_BYTES} bytes, too large for an inventory")
+        size = human_size(MAX_BYTES)
+        raise ConfigError(f"{path}: is larger than {size}, too large for an inventory")
     try:
         return content.decode()
     except UnicodeDecodeError as error:

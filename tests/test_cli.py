@@ -105,6 +105,14 @@ def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> Non
         (["release", "--version", "1.0.0", "--dry-rn"], "did you mean `--dry-run`?\n"),
         (["release", "--version", "1.0.0", "--dry"], "did you mean `--dry-run`?\n"),
         (["schema", "--qqqq"], "error: unrecognized: '--qqqq'\n"),
+        (["release", "--verson", "1.0.0"], "d: '--verson', did you mean `--version`?\n"),
+        (["release", "--versio=1.0.0"], "d: '--versio=1.0.0', did you mean `--version`?\n"),
+        (["logs", "--folow"], "error: unrecognized: '--folow', did you mean `--follow`?\n"),
+        (
+            ["release", "--verson", "1.0.0", "--jsno", "extra"],
+            "did you mean `--version`?\nunrecognized: '--jsno', did you mean `--json`?\n",
+        ),
+        (["schema", "extra", "more"], "error: unrecognized: 'extra'\nunrecognized: 'more'\n"),
         (["release"], "the following arguments are required: --version\n"),
         (["logs", "1.0.0"], "the following arguments are required: NODE\n"),
         (["serve", "--port", "x"], "argument --port: invalid int value: 'x'\n"),
@@ -314,20 +322,66 @@ def test_render_prints_an_installer_with_the_address_and_both_keys(
     assert shown.startswith("#!/bin/sh\n")
     assert all(word in shown for word in (URL, ssh, minisign))
     assert subprocess.run(["sh", "-n"], input=shown, text=True, check=False).returncode == 0
+    assert "\n    VERSION_WORDS='--version'\n" in shown
+
+    inventory = desk / "build-nodes.yaml"
+    other = 'name: tool, version_command: "{binary} about --short"'
+    inventory.write_text(inventory.read_text().replace("name: tool", other, 1))
+    assert main(["render"]) == 0
+    assert "\n    VERSION_WORDS='about --short'\n" in capsys.readouterr().out
 
 
-def test_serve_serves_a_folder_until_it_is_interrupted(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "orchestrator", "serve", "--port", "0", "--store"]
+def test_serve_waits_for_the_inventory_s_store_and_serves_it_until_it_is_interrupted(
+    desk: Path,
+) -> None:
+    inventory = desk / "build-nodes.yaml"
+    inventory.write_text(
+        inventory.read_text().replace("publication: {", "publication: { store: store,")
+    )
     serving = subprocess.Popen(
-        [*command, str(tmp_path / "store")], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "orchestrator", "serve", "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert serving.stdout is not None
     with serving:
         line = serving.stdout.readline()
-        (tmp_path / "store").mkdir()
-        (tmp_path / "store" / "install.sh").write_text("#!/bin/sh\n")
+        (desk / "store").mkdir()
+        (desk / "store" / "install.sh").write_text("#!/bin/sh\n")
         with urllib.request.urlopen(f"{line.split()[-1]}/install.sh") as answer:
             assert answer.read() == b"#!/bin/sh\n"
         serving.send_signal(signal.SIGINT)
         assert serving.wait(timeout=20) == 0
-    assert line.startswith(f"serving {tmp_path}/store (nothing is there yet) at http://127.0.0.1:")
+    assert line.startswith(f"serving {desk}/store (nothing is there yet) at http://127.0.0.1:")
+
+
+def test_serve_serves_a_folder_that_was_named_without_an_inventory(tmp_path: Path) -> None:
+    (tmp_path / "install.sh").write_text("#!/bin/sh\n")
+    command = [sys.executable, "-m", "orchestrator", "serve", "--port", "0", "--store"]
+    serving = subprocess.Popen(
+        [*command, str(tmp_path)], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    assert serving.stdout is not None
+    with serving:
+        line = serving.stdout.readline()
+        with urllib.request.urlopen(f"{line.split()[-1]}/install.sh") as answer:
+            assert answer.read() == b"#!/bin/sh\n"
+        serving.send_signal(signal.SIGINT)
+        assert serving.wait(timeout=20) == 0
+    assert line.startswith(f"serving {tmp_path} at http://127.0.0.1:")
+
+
+@pytest.mark.parametrize("name", ["sotre", "build-nodes.yaml"])
+def test_serve_refuses_a_named_folder_that_is_not_there(desk: Path, name: str) -> None:
+    # Another process: what is not refused would be served for ever.
+    ended = subprocess.run(
+        [sys.executable, "-m", "orchestrator", "serve", "--port", "0", "--store", name],
+        cwd=desk,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"error: there is no folder {name} to serve\nhint: ")

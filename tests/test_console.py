@@ -94,7 +94,7 @@ def built(node: str = "first", *, warnings: tuple[str, ...] = ()) -> Built:
         version="1.2.3",
         target=parse_target(NETBSD),
         os_release=None,
-        path=Path("tool.tar.gz"),
+        path=Path("/dist/1.2.3/first/tool.tar.gz"),
         size_bytes=1_834_022,
         sha256="0123456789ab" + "f" * 52,
         floors=floors,
@@ -399,6 +399,19 @@ def test_a_release_without_a_publication_shows_no_way_to_install() -> None:
         "done in 3m20s\n"
     )
     assert "hint:" not in stream.getvalue()
+
+
+def test_the_summary_says_where_the_archives_are_that_were_not_published() -> None:
+    stream = io.StringIO()
+    ended = replace(report(built(), failed()), published=(), pending=(), serial=None, url=None)
+    show_report(ended, stream)
+
+    assert stream.getvalue().endswith(
+        "built, and not published:\n  /dist/1.2.3/first/tool.tar.gz\ndone in 3m20s\n"
+    )
+    stream = io.StringIO()
+    show_report(report(built()), stream)
+    assert "/dist/" not in stream.getvalue()
 
 
 def test_every_line_of_an_error_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,7 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from orchestrator.core.index import Status
-from orchestrator.core.installer import render_installer
+from orchestrator.core.installer import UNKNOWN_WORDS, render_installer
 from orchestrator.core.resolve import Host as ResolvingHost
 from orchestrator.core.resolve import resolve
 from orchestrator.core.version import parse_version
@@ -120,6 +121,12 @@ def test_it_installs_upgrades_and_uninstalls_in_every_shell(
     site.publish()
     assert host.run(script, env=environment).returncode == 0
     assert subprocess.check_output([host.binary], text=True) == "tool 1.1.0\n"
+    result = host.run(script, env=environment)
+    assert result.stderr.endswith(f"already installed: tool 1.1.0 in {host.binary}\n")
+    assert "downloading" not in result.stderr
+    other = script.replace("wanted_version=''", "wanted_version=1.0.0", 1)
+    result = host.run(other, env=environment)
+    assert f"for {GNU} there is 1.1.0: choose" in result.stderr
     assert not list(host.temporary.iterdir())
     # As a file: posh takes no arguments beside a script on standard input.
     result = host.run(script.replace("action=install", "action=uninstall"), env=environment)
@@ -393,13 +400,89 @@ def test_strict_refuses_an_older_version_but_not_another_target(site: Site, host
     assert "installed tool 1.1.0" in choose(host, site, "--strict")
 
 
-def test_a_version_or_target_that_does_not_exist_is_refused(site: Site, host: Host) -> None:
-    site.add("1.0.0")
+HERE: Final = "this host (Linux x86_64, glibc 2.36)"
+ELSEWHERE: Final = "x86_64-apple-darwin"
+
+
+def refused(host: Host, site: Site, *arguments: str) -> str:
+    """Return the one line of a refusal."""
     site.publish()
-    for arguments in (["--version", "3.0.0"], ["--target", "m68k-unknown-none"]):
-        text = assert_untouched(host, lambda: host.run(site.script, *arguments))  # noqa: B023 -- runs now
-        assert "nothing to install on this host (Linux x86_64, glibc 2.36)" in text
-        assert arguments[1] in text
+    text = assert_untouched(host, lambda: host.run(site.script, *arguments))
+    return text[text.index("error: ") :]
+
+
+def test_a_version_that_is_not_there_is_refused_with_those_that_are(site: Site, host: Host) -> None:
+    site.add("1.2.0", status=Status.REVOKED)
+    site.add("1.1.0")
+    site.add("1.0.0")
+    site.add("1.1.0", MUSL)
+    site.add("1.2.0", ELSEWHERE)
+    there_is = "there is 1.1.0, 1.0.0: choose one of these, or leave --version out for the newest\n"
+    assert refused(host, site, "--version", "3.0.0") == (
+        f"error: --version 3.0.0: there is no 3.0.0 of tool for {GNU} or {MUSL}; "
+        f"for {HERE} {there_is}"
+    )
+    assert refused(host, site, "--version", "1.2.0") == (
+        f"error: --version 1.2.0: 1.2.0 for {GNU} was revoked; for {HERE} {there_is}"
+    )
+    assert refused(host, site, "--version=1.0.0", f"--target={MUSL}") == (
+        f"error: --version 1.0.0: 1.0.0 is not built for {MUSL}; for {MUSL} there is 1.1.0: "
+        "choose one of these, or leave --version out for the newest\n"
+    )
+
+
+def test_a_long_list_of_versions_is_cut(site: Site, host: Host) -> None:
+    for minor in range(10, 0, -1):
+        site.add(f"1.{minor}.0")
+    assert "is 1.10.0, 1.9.0, 1.8.0, 1.7.0, 1.6.0, 1.5.0, 1.4.0, 1.3.0 and 2 more: choose" in (
+        refused(host, site, "--version=2.0.0")
+    )
+
+
+def test_strict_is_refused_with_what_there_is_without_it(site: Site, host: Host) -> None:
+    site.add("1.1.0", status=Status.PENDING)
+    site.add("1.0.0")
+    assert refused(host, site, "--strict") == (
+        f"error: --strict: 1.1.0 is not built for {GNU} yet; 1.0.0 is older than 1.1.0, and "
+        f"--strict was given; for {HERE} there is 1.0.0: leave --strict out for the newest of "
+        "these, or try again later\n"
+    )
+
+
+def test_a_target_that_is_not_there_is_refused_with_those_for_this_host(
+    site: Site, host: Host
+) -> None:
+    site.add("1.0.0", GNU)
+    site.add("1.0.0", MUSL)
+    site.add("1.0.0", ELSEWHERE)
+    assert refused(host, site, "--target", "m68k-unknown-none") == (
+        "error: --target m68k-unknown-none: 1.0.0 is not built for m68k-unknown-none; "
+        f"for {HERE} there is {GNU}, {MUSL}: choose one of these, or leave --target out\n"
+    )
+
+
+def test_a_host_without_any_build_is_told_what_there_is(site: Site, host: Host) -> None:
+    site.add("1.0.0", ELSEWHERE)
+    site.add("1.1.0", "aarch64-unknown-freebsd", status=Status.PENDING)
+    advice = (
+        f"nothing to install on {HERE}, there are builds for {ELSEWHERE}: choose a build yourself "
+        "with --target TRIPLE, or build tool from source with cargo\n"
+    )
+    site.publish()
+    for arguments in ((), ("--strict",), ("--version=1.0.0",), (f"--target={MUSL}",)):
+        text = refused(host, site, *arguments)
+        assert text.startswith("error: 1.")
+        assert text.endswith(f"; {advice}")
+    host.simulate({"uname": uname("Haiku", "x86_64")})
+    text = refused(host, site, "--target=x86_64-unknown-haiku")
+    assert f"(Haiku x86_64), there are builds for {ELSEWHERE}: choose" in text
+    site.rows = []
+    text = refused(host, site, "--target=x86_64-unknown-haiku")
+    assert text == (
+        "error: there is no build of tool for x86_64-unknown-haiku; nothing to install on this "
+        "host (Haiku x86_64): choose a build yourself with --target TRIPLE, or build tool from "
+        "source with cargo\n"
+    )
 
 
 STATUSES: Final = (Status.OK, Status.OK, Status.OK, Status.PENDING, Status.YANKED, Status.REVOKED)
@@ -485,6 +568,43 @@ def test_a_build_that_cannot_run_here_is_passed_over(site: Site, host: Host) -> 
     assert f"1.1.0 for {GNU} cannot run here (exit status " in result.stderr
     assert f"1.1.0 for {MUSL} cannot run here (exit status 1: no such symbol)" in result.stderr
     assert "installed tool 1.0.0" in result.stderr
+
+
+def test_the_trial_run_asks_as_the_project_does(site: Site, host: Host) -> None:
+    program = '#!/bin/sh\n[ "$#,$1,$2" = "2,about,--short" ] || exit 2\n'
+    site.add("1.0.0", program=program)
+    site.publish()
+    words = replace(site.values, version_words="about --short")
+    assert "cannot run here (exit status 2)" in assert_untouched(
+        host, lambda: host.run(site.script)
+    )
+    result = host.run(render_installer(TEMPLATE, words))
+    assert result.returncode == 0, said(result)
+    assert host.binary.exists()
+
+
+@pytest.mark.parametrize(
+    ("ending", "is_taken"),
+    [
+        ("echo 'unknown option: --version' >&2; exit 2", True),
+        ("exit 0", True),
+        ("kill -TERM $$", True),
+        ("kill -SEGV $$", False),
+        ("exit 127", False),
+        ("echo \"tool: version 'GLIBC_2.99' not found\" >&2; exit 1", False),
+        ("echo 'ld-elf.so.1: Shared object not found' >&2; exit 1", False),
+    ],
+)
+def test_where_no_words_are_known_a_build_must_start(
+    *, site: Site, host: Host, ending: str, is_taken: bool
+) -> None:
+    site.add("1.1.0", program=f"#!/bin/sh\n{ending}\n")
+    site.add("1.0.0")
+    site.publish()
+    unknown = replace(site.values, version_words=UNKNOWN_WORDS)
+    result = host.run(render_installer(TEMPLATE, unknown))
+    assert result.returncode == 0, said(result)
+    assert f"installed tool {'1.1.0' if is_taken else '1.0.0'} to" in result.stderr
 
 
 @pytest.mark.thorough
@@ -709,7 +829,8 @@ def test_each_real_hash_tool_alone_refuses_another_archive(
     host.provide_only("curl", tool, *(["perl"] if tool == "shasum" else []))
     assert host.run(published.script).returncode == 0
     flip(published.archive(published.rows[0]), 40)
-    assert "the SHA-256 of http" in assert_untouched(host, lambda: host.run(published.script))
+    text = assert_untouched(host, lambda: host.run(published.script, "--reinstall"))
+    assert "the SHA-256 of http" in text
 
 
 def test_without_a_hash_tool_nothing_is_installed(published: Site, host: Host) -> None:
@@ -730,7 +851,8 @@ def test_each_downloader_alone_is_enough(published: Site, host: Host, tool: str)
     result = host.run(published.script)
     assert result.returncode == 0, said(result)
     published.archive(published.rows[0]).unlink()
-    assert "could not be downloaded" in assert_untouched(host, lambda: host.run(published.script))
+    text = assert_untouched(host, lambda: host.run(published.script, "--reinstall"))
+    assert "could not be downloaded" in text
 
 
 @needs("curl")
@@ -794,7 +916,7 @@ def test_a_login_page_is_named_and_the_next_base_url_is_tried(published: Site, h
     (portal / archive).parent.mkdir(parents=True)
     (portal / archive).write_text("<html>" + "x" * 600)
     (portal / "stable.idx").write_text(published.index.read_text())
-    result = host.run(script)
+    result = host.run(script, "--reinstall")
     assert result.returncode == 0, said(result)
     assert "answered with a web page" in result.stderr
 
@@ -854,6 +976,106 @@ def test_it_installs_over_a_program_that_runs(site: Site, host: Host) -> None:
     assert result.returncode == 0, said(result)
     assert was_running
     assert subprocess.check_output([host.binary], text=True) == "tool 1.1.0\n"
+
+
+def fetched(host: Host, site: Site, *arguments: str) -> tuple[bool, str]:
+    """Install; return whether an archive was downloaded, and the last message."""
+    result = host.run(site.script, "--no-modify-path", *arguments)
+    assert result.returncode == 0, said(result)
+    last = [line for line in result.stderr.splitlines() if " installed" in f" {line}"][-1]
+    return "downloading " in result.stderr, last
+
+
+def test_what_is_installed_already_is_not_downloaded_again(published: Site, host: Host) -> None:
+    installed = f"installed tool 1.0.0 to {host.binary}"
+    already = f"already installed: tool 1.0.0 in {host.binary}"
+    assert fetched(host, published) == (True, installed)
+    before = host.tree()
+    assert fetched(host, published) == (False, already)
+    assert host.tree() == before
+    assert f"would keep: {host.binary} (1.0.0)\n" in host.run(published.script, "--plan").stdout
+    assert fetched(host, published, "--reinstall") == (True, installed)
+    plan = host.run(published.script, "--plan", "--reinstall").stdout
+    assert f"would replace: {host.binary} (1.0.0)\n" in plan
+    elsewhere = host.home / "elsewhere"
+    assert fetched(host, published, f"--prefix={elsewhere}")[0]
+    published.archive(published.rows[0]).unlink()
+    assert fetched(host, published) == (
+        False,
+        f"already installed: tool 1.0.0 in {elsewhere}/bin/tool",
+    )
+
+
+@pytest.mark.parametrize("change", ["bytes", "mode", "gone", "link", "receipt", "library"])
+def test_what_is_no_longer_as_it_was_installed_is_installed_again(
+    published: Site, host: Host, change: str
+) -> None:
+    assert fetched(host, published)[0]
+    content = host.binary.read_bytes()
+    match change:
+        case "bytes":
+            host.binary.write_bytes(content + b"\n")
+        case "mode":
+            host.binary.chmod(0o644)
+        case "gone":
+            host.binary.unlink()
+        case "link":
+            host.binary.rename(host.bin / "moved")
+            host.binary.symlink_to("moved")
+        case "receipt":
+            lines = host.receipt.read_text().splitlines(keepends=True)
+            host.receipt.write_text("".join(line for line in lines if "sha256" not in line))
+        case _:
+            # No longer able to run: the trial decides, as it does for a download.
+            published.rows = []
+            published.add("1.0.0", program=f"#!/bin/sh\n[ ! -e '{host.root}/broken' ]\n")
+            published.publish()
+            assert fetched(host, published)[0]
+            (host.root / "broken").touch()
+            assert_untouched(host, lambda: host.run(published.script, "--no-modify-path"))
+            return
+    assert "would keep" not in host.run(published.script, "--plan").stdout
+    assert fetched(host, published)[0]
+    assert not host.binary.is_symlink()
+    assert host.binary.read_bytes() == content
+    assert not fetched(host, published)[0]
+
+
+def test_other_bytes_of_the_same_version_are_installed(published: Site, host: Host) -> None:
+    assert fetched(host, published)[0]
+    published.rows = []
+    published.add("1.0.0", program="#!/bin/sh\necho other\n")
+    published.publish()
+    assert fetched(host, published)[0]
+    assert subprocess.check_output([host.binary], text=True) == "other\n"
+
+
+@needs("ssh-keygen")
+def test_what_is_installed_already_is_held_against_the_index_all_the_same(
+    published: Site, host: Host
+) -> None:
+    host.provide("ssh-keygen")
+    assert fetched(host, published)[0]
+    published.serial = 9
+    published.publish()
+    assert fetched(host, published, "--require-signature") == (
+        False,
+        f"already installed: tool 1.0.0 in {host.binary}",
+    )
+    # What was seen and asked for is remembered, as by an installation.
+    assert "\nserial 9\n" in host.receipt.read_text()
+    assert "\nrequire_signature yes\n" in host.receipt.read_text()
+    published.serial = 8
+    published.publish()
+    text = assert_untouched(host, lambda: host.run(published.script))
+    assert "refusing to go back" in text
+    published.serial = 9
+    published.publish(expires_in=timedelta(days=-2))
+    text = assert_untouched(host, lambda: host.run(published.script))
+    assert "the index expired on" in text
+    published.publish()
+    flip(published.index, published.index.read_text().index("#serial 9") + 8)
+    assert "is bad: refusing" in assert_untouched(host, lambda: host.run(published.script))
 
 
 @pytest.mark.parametrize(
@@ -935,7 +1157,7 @@ def test_the_destination_follows_the_rules(published: Site, host: Host) -> None:
     assert " /usr/local/bin/tool\n" in root.stdout
     host.run(published.script, "--prefix", f"{host.home}/elsewhere")
     again = host.run(published.script, "--plan")
-    assert f"would replace: {host.home}/elsewhere/bin/tool (1.0.0)\n" in again.stdout
+    assert f"would keep: {host.home}/elsewhere/bin/tool (1.0.0)\n" in again.stdout
 
 
 def test_a_channel_is_remembered(published: Site, host: Host) -> None:

@@ -100,8 +100,8 @@ def test_levels_count_with_every_alias_written_out(file: Path) -> None:
     assert refusal(file, "\n".join(lines)).endswith("more than 50 levels")
 
 
-def test_a_file_of_more_than_a_mebibyte_is_refused(file: Path) -> None:
-    assert "is larger than 1048576 bytes" in refusal(file, "#" * (1024 * 1024 + 1))
+def test_a_file_of_more_than_a_megabyte_is_refused(file: Path) -> None:
+    assert "is larger than 1.0 MB" in refusal(file, "#" * 1_000_001)
 
 
 def test_bytes_that_are_not_utf_8_are_refused_with_their_line(file: Path) -> None:

@@ -11,6 +11,7 @@ from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.index import Status
 from orchestrator.core.signature import artifact_namespace
 from orchestrator.core.template import render_template
+from orchestrator.core.wording import human_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ class InstallerValues:
 
     `base_urls` are tried in order; `ssh_keys` are lines `ssh-ed25519 AAAA…` without a comment,
     `minisign_keys` the base64 line of a minisign public key. Any one key of each kind is enough.
+    `version_words` are what `version_words` makes of a project's version command.
     """
 
     project: str
@@ -32,6 +34,7 @@ class InstallerValues:
     channel: str
     ssh_keys: tuple[str, ...] = ()
     minisign_keys: tuple[str, ...] = ()
+    version_words: str = "--version"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,15 @@ class Download:
     pending: str | None = None
 
 
+def version_words(command: str) -> str:
+    """Return what follows the binary in a version command, `?` if it is more than plain words.
+
+    Those enter the script, which splits them at spaces; a shell command never does.
+    """
+    match = _VERSION_COMMAND.fullmatch(command)
+    return " ".join(match[1].split()) if match else UNKNOWN_WORDS
+
+
 def render_installer(template: str, values: InstallerValues) -> str:
     """Return install.sh; raise ConfigError that lists every value which may not enter a script."""
     _check(values)
@@ -58,6 +70,7 @@ def render_installer(template: str, values: InstallerValues) -> str:
             "channel": values.channel,
             "ssh_keys": "\n".join(values.ssh_keys),
             "minisign_keys": "\n".join(values.minisign_keys),
+            "version_words": values.version_words,
         },
     )
 
@@ -140,6 +153,7 @@ def _problems(values: InstallerValues) -> Iterator[Problem]:
         ("base_urls", _URL, values.base_urls),
         ("ssh_keys", _SSH_KEY, values.ssh_keys),
         ("minisign_keys", _MINISIGN_KEY, values.minisign_keys),
+        ("version_words", _VERSION_WORDS, (values.version_words,)),
     )
     for place, pattern, words in checks:
         for word in words:
@@ -158,11 +172,20 @@ _URL: Final = re.compile(
 )
 _SSH_KEY: Final = re.compile(r"ssh-ed25519 AAAA[A-Za-z0-9+/]{64}")
 _MINISIGN_KEY: Final = re.compile(r"RW[A-Za-z0-9+/]{54}")
+# Where the words of a version command are not known.
+UNKNOWN_WORDS: Final = "?"
+# Nothing that a shell splits (but spaces), expands or takes for syntax, not even unquoted.
+_WORD: Final = r"[A-Za-z0-9._+:,=/-]{1,99}"
+_VERSION_WORDS: Final = re.compile(rf"\?|(?:{_WORD}(?: {_WORD}){{0,9}})?")
+_VERSION_COMMAND: Final = re.compile(
+    rf'\s*(?:{{binary}}|"{{binary}}")((?:[ \t]+{_WORD}){{0,10}})\s*'
+)
 _EXPECTED: Final = {
     _NAME: "a name of letters, digits and ._+-",
     _URL: "an https URL (http only on this machine, without user, query or fragment)",
     _SSH_KEY: "a line `ssh-ed25519 AAAA…` without a comment",
     _MINISIGN_KEY: "the base64 line of a minisign public key",
+    _VERSION_WORDS: "up to ten words of letters, digits and ._+:,=/- (or ? for unknown)",
 }
 
 
@@ -192,23 +215,10 @@ def _table_row(url: str, download: Download) -> str:
             f'<a href="{address}.{side}">{side}</a>' for side in ("sha256", "minisig", "sshsig")
         )
         link = f'<a href="{address}">.tar.gz</a> {sides}'
-    cells = (version, floors, _size(download.size_bytes), link)
+    size = "" if download.size_bytes is None else human_size(download.size_bytes)
+    cells = (version, floors, size, link)
     columns = "".join(f"<td>{cell}</td>" for cell in cells)
     return f'<tr><th scope="row">{escape(download.target)}</th>{columns}</tr>'
-
-
-_KIB: Final = 1024
-_MIB: Final = 1024 * 1024
-
-
-def _size(size_bytes: int | None) -> str:
-    if size_bytes is None:
-        return ""
-    if size_bytes < _KIB:
-        return f"{size_bytes} bytes"
-    if size_bytes < _MIB:
-        return f"{size_bytes / _KIB:.0f} KiB"
-    return f"{size_bytes / _MIB:.1f} MiB"
 
 
 def _verification(values: InstallerValues) -> str:

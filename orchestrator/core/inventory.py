@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 LOCAL: Final = "local"
 # The key of an archive's digest that holds for whatever version is released.
 ANY_VERSION: Final = ""
+# Beside the inventory: logs, archives and, by default, the store. Nothing in it is the source.
+RECORD_FOLDER: Final = "dist"
 
 
 class Policy(StrEnum):
@@ -110,7 +112,7 @@ class Signing:
 class Publication:
     """Where the release goes, and who can check it."""
 
-    store: str = "dist/store"
+    store: str = f"{RECORD_FOLDER}/store"
     url: str | None = None
     channel: str = "stable"
     signing: Signing | None = None

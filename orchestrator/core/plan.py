@@ -110,10 +110,7 @@ def plan_release(
     _check_required(inventory, request, rows)
     chosen = [node for node in inventory.nodes if _is_chosen(node, request)]
     if not chosen:
-        raise ConfigError(
-            "no node is left to build on",
-            hint="set `enabled: true` on a node, or name a disabled one with --node",
-        )
+        raise _nothing_left(inventory, request)
     skipped: list[Skipped] = []
     todo: list[Node] = []
     for node in chosen:
@@ -167,6 +164,21 @@ def _check_required(inventory: Inventory, request: ReleaseRequest, rows: Sequenc
     if missing:
         hint = "without it nothing is published: add it, or build only, with --no-publish"
         raise ConfigError("\n".join(missing), hint=hint)
+
+
+def _nothing_left(inventory: Inventory, request: ReleaseRequest) -> ConfigError:
+    enabled = [node.name for node in inventory.nodes if node.enabled]
+    if not (enabled or request.nodes):
+        return ConfigError(
+            "no node is left to build on: none is enabled",
+            hint="set `enabled: true` on a node, or name a disabled one with --node",
+        )
+    left_out = "all that --node names" if request.nodes else "every enabled node"
+    names = ", ".join(enabled) or "none"
+    return ConfigError(
+        f"no node is left to build on: --skip leaves out {left_out}",
+        hint=f"the enabled nodes are: {names}; skip fewer, or name others with --node",
+    )
 
 
 def _is_chosen(node: Node, request: ReleaseRequest) -> bool:

@@ -89,6 +89,7 @@ def _result_as_data(result: Result) -> Mapping[str, object]:
                 "was_attached": result.was_attached,
                 "elapsed_seconds": round(result.elapsed.total_seconds(), 3),
                 "file": artifact.path.name,
+                "path": str(artifact.path),
                 "size_bytes": artifact.size_bytes,
                 "sha256": artifact.sha256,
                 "floors": [str(floor) for floor in artifact.floors],

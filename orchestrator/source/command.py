@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final, TypeVar
 
 from orchestrator.core.errors import ConfigError, NodeError
+from orchestrator.core.wording import human_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -109,7 +110,7 @@ async def run(
         finally:
             await _end(process)
     if len(output) > MAX_OUTPUT_BYTES:
-        raise ConfigError(f"`{argv[0]}` printed more than {MAX_OUTPUT_BYTES >> 20} MiB")
+        raise ConfigError(f"`{argv[0]}` printed more than {human_size(MAX_OUTPUT_BYTES)}")
     return Finished(status=status, output=output, said=printable(said))
 
 

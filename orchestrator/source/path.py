@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError
+from orchestrator.core.inventory import RECORD_FOLDER
 from orchestrator.source.command import keep_going, off_loop
 from orchestrator.source.git import export_commit, run_git
 from orchestrator.source.pinned import Pinned, Unpacked
@@ -25,13 +26,19 @@ _CHUNK_BYTES: Final = 1 << 20
 async def pin_folder(source: PathSource, *, folder: Path, cache: Path, room: Path) -> Pinned:
     """Return the folder's HEAD commit; with `allow_dirty`, its files, if they are not committed.
 
-    Raises ConfigError for changes that are in no commit, unless `allow_dirty` is on.
+    What a release leaves beside the inventory, in `folder`, is neither a change nor part of the
+    files, unless it is committed. Raises ConfigError for changes that are in no commit, unless
+    `allow_dirty` is on.
     """
     place = _existing(folder, source.path)
     hidden = (_existing(cache, "."), room)
+    record = _record_inside(place, folder)
     prefix = await _prefix_in_repository(place)
     commit = None if prefix is None else await _head(place)
-    changed = ("it is in no commit",) if commit is None else await _changed_files(place)
+    if commit is None:
+        changed: tuple[str, ...] = ("it is in no commit",)
+    else:
+        changed = await _changed_files(place, prefix or "", record)
     if changed and not source.allow_dirty:
         raise _dirty(place, changed, is_committed=commit is not None)
 
@@ -41,7 +48,10 @@ async def pin_folder(source: PathSource, *, folder: Path, cache: Path, room: Pat
         return Unpacked(revision=commit, notes=notes)
 
     async def unpack_files(target: Path) -> Unpacked:
-        names = _walk(place, hidden) if prefix is None else await _listed_files(place)
+        if prefix is None:
+            names: Iterable[str] = _walk(place, (*hidden, *record))
+        else:
+            names = await _listed_files(place, record)
         wanted = (name for name in names if not _is_below(place / name, hidden))
         await off_loop(lambda stop: plant(_entries(place, wanted, stop), target))
         notes = (f"{place} was taken as it is, with changes that are in no commit",)
@@ -62,6 +72,11 @@ def _existing(folder: Path, path: str) -> Path:
     if not place.is_dir():
         raise ConfigError(f"the source's folder does not exist: {place}")
     return place
+
+
+def _record_inside(place: Path, folder: Path) -> tuple[Path, ...]:
+    record = folder.resolve() / RECORD_FOLDER
+    return (record,) if place in record.parents else ()
 
 
 def _is_below(path: Path, folders: tuple[Path, ...]) -> bool:
@@ -85,12 +100,19 @@ async def _head(place: Path) -> str | None:
     return finished.output.decode().strip() if finished.is_ok else None
 
 
-async def _changed_files(place: Path) -> tuple[str, ...]:
+async def _changed_files(place: Path, prefix: str, record: tuple[Path, ...]) -> tuple[str, ...]:
     words = ("status", "--porcelain=v1", "-z", "--untracked-files=all", "--no-renames", "--", ".")
     finished = await run_git(*words, cwd=place)
     if not finished.is_ok:
         raise ConfigError(f"git cannot tell whether {place} is clean:\n{finished.tail}")
-    return tuple(os.fsdecode(line[3:]) for line in finished.output.split(b"\0") if line)
+    changed = []
+    for line in finished.output.split(b"\0"):
+        state, name = line[:2], os.fsdecode(line[3:])
+        # git names these files, unlike those that it lists, from the top of the repository.
+        is_ours = state == b"??" and _is_below(place / name.removeprefix(f"{prefix}/"), record)
+        if name and not is_ours:
+            changed.append(name)
+    return tuple(changed)
 
 
 def _dirty(place: Path, changed: tuple[str, ...], *, is_committed: bool) -> ConfigError:
@@ -99,17 +121,21 @@ def _dirty(place: Path, changed: tuple[str, ...], *, is_committed: bool) -> Conf
     what = f"has changes that are in no commit: {shown}{more}" if is_committed else shown
     return ConfigError(
         f"{place}: {what}",
-        hint="commit (and list dist/ in .gitignore), or set `allow_dirty: true` under `source:` to "
-        "release the files as they are",
+        hint="commit, or set `allow_dirty: true` under `source:` to release the files as they are",
     )
 
 
-async def _listed_files(place: Path) -> list[str]:
-    words = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    finished = await run_git(*words, cwd=place)
+async def _listed_files(place: Path, record: tuple[Path, ...]) -> list[str]:
+    committed = await _list_files(place, "--cached")
+    others = await _list_files(place, "--others", "--exclude-standard")
+    return sorted(committed | {name for name in others if not _is_below(place / name, record)})
+
+
+async def _list_files(place: Path, *which: str) -> set[str]:
+    finished = await run_git("ls-files", "-z", *which, cwd=place)
     if not finished.is_ok:
         raise ConfigError(f"git cannot list the files of {place}:\n{finished.tail}")
-    return sorted({os.fsdecode(name) for name in finished.output.split(b"\0") if name})
+    return {os.fsdecode(name) for name in finished.output.split(b"\0") if name}
 
 
 def _walk(place: Path, hidden: tuple[Path, ...]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from orchestrator.core.installer import (
     render_download_page,
     render_installer,
     summarize_downloads,
+    version_words,
 )
 from orchestrator.core.version import parse_version
 
@@ -95,6 +96,44 @@ def test_a_key_of_another_form_is_refused(place: str, key: str) -> None:
         render_installer(TEMPLATE, replace(VALUES, **changes))  # type: ignore[arg-type]  # a test table
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("{binary} --version", "--version"),
+        ('"{binary}" --version\n', "--version"),
+        ("  {binary}   about \t --format=plain,short", "about --format=plain,short"),
+        ("{binary}", ""),
+        ("{binary}version", "?"),
+        ("{binary} version {version}", "?"),
+        ("{binary} --version\nrm x", "?"),
+        ("{binary} --version; rm x", "?"),
+        ("{binary} $HOME", "?"),
+        ("{binary} `id`", "?"),
+        ("{binary} 'a b'", "?"),
+        ("{binary} ~", "?"),
+        ("{binary} *", "?"),
+        ("{binary} ?", "?"),
+        ("{binary} --version 2>&1 | head -1", "?"),
+        ("{binary} ä", "?"),
+        ("{binary} a\u00a0b", "?"),
+        ("exec {binary} --version", "?"),
+        ("{binary} " + "a" * 100, "?"),
+        ("{binary}" + " a" * 11, "?"),
+    ],
+)
+def test_only_plain_words_of_a_version_command_enter_the_script(command: str, words: str) -> None:
+    assert version_words(command) == words
+    template = "W='{{ version_words }}'"
+    values = replace(VALUES, version_words=version_words(command))
+    assert render_installer(template, values) == f"W='{words}'"
+
+
+@pytest.mark.parametrize("words", ["--version'", "a\nb", "a  b", " a", "? ?", "$x", "a;b", "a\n"])
+def test_other_words_are_refused(words: str) -> None:
+    with pytest.raises(ConfigError, match=r"^version_words: not up to ten words"):
+        render_installer(TEMPLATE, replace(VALUES, version_words=words))
+
+
 def test_every_problem_is_listed_at_once() -> None:
     values = InstallerValues(project="a b", binaries=(), base_urls=(), channel="c d")
     with pytest.raises(ConfigError) as caught:
@@ -170,7 +209,7 @@ def test_the_page_has_a_command_for_every_kind_of_downloader() -> None:
 
 @pytest.mark.parametrize(
     ("size_bytes", "text"),
-    [(None, ""), (900, "900 bytes"), (10_240, "10 KiB"), (5_500_000, "5.2 MiB")],
+    [(None, ""), (900, "900 B"), (10_240, "10.2 kB"), (5_500_000, "5.5 MB")],
 )
 def test_the_page_shows_what_there_is_for_a_target(size_bytes: int | None, text: str) -> None:
     download = Download(

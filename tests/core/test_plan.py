@@ -171,9 +171,27 @@ def test_unknown_names_are_all_reported_with_the_nearest_one() -> None:
     assert caught.value.hint == "the nodes are: mac-mini"
 
 
-def test_nothing_enabled_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="no node is left"):
-        plan_release(inventory(node("a", enabled=False)), request(), expected={})
+@pytest.mark.parametrize("skip", [(), ("a",)])
+def test_nothing_enabled_is_an_error(skip: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="no node is left") as caught:
+        plan_release(inventory(node("a", enabled=False)), request(skip=skip), expected={})
+    assert "set `enabled: true`" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"skip": ("a", "b")}, "--skip leaves out every enabled node"),
+        ({"nodes": ("a", "off"), "skip": ("off", "a")}, "--skip leaves out all that --node names"),
+    ],
+)
+def test_a_choice_that_leaves_nothing_says_so(given: dict[str, Any], reason: str) -> None:
+    nodes = inventory(node("a"), node("b"), node("off", enabled=False))
+    with pytest.raises(ConfigError) as caught:
+        plan_release(nodes, request(**given), expected={})
+    assert caught.value.message == f"no node is left to build on: {reason}"
+    hint = "the enabled nodes are: a, b; skip fewer, or name others with --node"
+    assert caught.value.hint == hint
 
 
 def test_what_is_published_is_not_built_again_unless_asked_for() -> None:

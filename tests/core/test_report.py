@@ -111,6 +111,7 @@ def test_a_report_is_data_that_json_can_write() -> None:
                 "was_attached": True,
                 "elapsed_seconds": 1.235,
                 "file": "tool.tar.gz",
+                "path": "/dist/tool.tar.gz",
                 "size_bytes": 12,
                 "sha256": "ab" * 32,
                 "floors": ["netbsd>=10.0"],

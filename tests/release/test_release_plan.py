@@ -124,7 +124,7 @@ def test_a_dry_run_says_where_the_source_comes_from(
     [
         (("--node", "her"), "did you mean `here`"),
         (("--skip", "nobody-at-all"), "no node is named `nobody-at-all`"),
-        (("--skip", "here"), "no node is left"),
+        (("--skip", "here"), "--skip leaves out every enabled node"),
     ],
 )
 def test_a_wrong_choice_of_nodes_is_an_error_of_the_command_line(

@@ -97,6 +97,7 @@ def test_json_is_the_whole_report_and_nothing_else(desk: Desk) -> None:
     outcome = desk.release()
     assert outcome.err == ""
     (archive,) = desk.store.rglob("*.tar.gz")
+    (packed,) = (path for path in desk.dist.rglob(archive.name) if path != archive)
     report = outcome.data
     (result,) = report.pop("results")
     assert report.pop("elapsed_seconds") >= result.pop("elapsed_seconds") > 0
@@ -117,6 +118,7 @@ def test_json_is_the_whole_report_and_nothing_else(desk: Desk) -> None:
         "result": "built",
         "was_attached": False,
         "file": archive.name,
+        "path": str(packed),
         "size_bytes": archive.stat().st_size,
         "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(),
     }
@@ -129,6 +131,7 @@ def test_no_publish_builds_and_packs_and_the_next_run_publishes_that(desk: Desk)
     assert not desk.store.exists()
     (archive,) = desk.dist.rglob("*.tar.gz")
     assert outcome.results["here"]["sha256"] == hashlib.sha256(archive.read_bytes()).hexdigest()
+    assert outcome.results["here"]["path"] == str(archive)
     published = desk.release()
     assert published.data["published"] == [host_target()]
     assert published.results["here"]["was_attached"]
@@ -256,7 +259,9 @@ def test_quiet_leaves_the_summary_and_no_publish_needs_no_key(desk: Desk) -> Non
     outcome = desk.run("release", "--version", VERSION, "--quiet", "--no-publish")
     assert (outcome.code, outcome.err) == (0, "")
     assert f"here  {host_target()}" in outcome.out
-    assert "published" not in outcome.out
+    assert f"published {VERSION}" not in outcome.out
+    (archive,) = desk.dist.rglob("*.tar.gz")
+    assert f"built, and not published:\n  {archive}\n" in outcome.out
 
 
 @pytest.mark.thorough

@@ -92,7 +92,7 @@ async def test_a_program_that_is_not_installed_is_named(tmp_path: Path) -> None:
 
 async def test_endless_output_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "MAX_OUTPUT_BYTES", 1 << 20)
-    with pytest.raises(ConfigError, match="`yes` printed more than 1 MiB"):
+    with pytest.raises(ConfigError, match=r"`yes` printed more than 1\.0 MB"):
         await run(["yes"], cwd=tmp_path, deadline=SOON)
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.inventory import PathSource
+from orchestrator.core.version import parse_version
+from orchestrator.source import make_bundle
 from orchestrator.source.git import parse_remote, resolve_tag
 
 if TYPE_CHECKING:
@@ -113,6 +115,96 @@ async def test_a_cache_inside_the_folder_is_not_part_of_the_source(
     (tmp_path / ".gitignore").write_text("/node-*\n")
     again = await make(source)
     assert "cache" not in [path.name for path in (unpacked(again) / "source").iterdir()]
+
+
+HERE = PathSource(path=".")
+HERE_DIRTY = PathSource(path=".", allow_dirty=True)
+
+
+def commit_all(git: Git, folder: Path) -> None:
+    """Make the folder a repository that ignores what these tests put beside the program."""
+    git(folder, "init", "--quiet")
+    (folder / ".git" / "info" / "exclude").write_text("/cache\n/cargo-home\n/node-*\n")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "First")
+
+
+def write_record(folder: Path) -> None:
+    """Leave behind what a release does."""
+    (folder / "dist" / "1.2.3" / "here").mkdir(parents=True)
+    for name in ("timings.jsonl", "1.2.3/here/build.log"):
+        (folder / "dist" / name).write_text("a line\n")
+
+
+async def test_the_operator_s_own_record_is_no_change_of_the_source(
+    *, make: Make, program: Program, tmp_path: Path, git: Git, unpacked: Callable[[Bundle], Path]
+) -> None:
+    program(".")
+    commit_all(git, tmp_path)
+    write_record(tmp_path)
+    assert not (await make(HERE)).is_dirty
+    (tmp_path / "new").touch()
+    with pytest.raises(ConfigError, match=r"in no commit: new$"):
+        await make(HERE)
+    bundle = await make(HERE_DIRTY)
+    assert files(unpacked(bundle)) == ["Cargo.lock", "Cargo.toml", "new", "src/main.rs"]
+
+
+async def test_the_record_is_not_part_of_a_folder_outside_git(
+    *, make: Make, program: Program, tmp_path: Path, unpacked: Callable[[Bundle], Path]
+) -> None:
+    program(".")
+    write_record(tmp_path)
+    (tmp_path / "src" / "dist").mkdir()
+    (tmp_path / "src" / "dist" / "page.html").touch()
+    names = files(unpacked(await make(HERE_DIRTY)))
+    assert [name for name in names if "dist" in name] == ["src/dist/page.html"]
+
+
+async def test_what_is_committed_in_dist_belongs_to_the_source(
+    *, make: Make, program: Program, tmp_path: Path, git: Git, unpacked: Callable[[Bundle], Path]
+) -> None:
+    program(".")
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / "page.html").write_text("1")
+    commit_all(git, tmp_path)
+    write_record(tmp_path)
+    (tmp_path / "dist" / "page.html").write_text("2")
+    with pytest.raises(ConfigError, match=r"in no commit: dist/page\.html$"):
+        await make(HERE)
+    names = ["Cargo.lock", "Cargo.toml", "dist/page.html", "src/main.rs"]
+    assert files(unpacked(await make(HERE_DIRTY))) == names
+
+
+@pytest.mark.parametrize("name", ["thing", "dist"])
+async def test_another_dist_than_the_operator_s_is_a_change_like_any_other(
+    *, make: Make, program: Program, git: Git, name: str
+) -> None:
+    folder = program(name)
+    commit_all(git, folder)
+    (folder / "dist").mkdir()
+    (folder / "dist" / "page.html").touch()
+    with pytest.raises(ConfigError, match=r"in no commit: dist/page\.html$"):
+        await make(PathSource(path=name))
+
+
+async def test_the_record_is_found_below_a_repository_too(
+    program: Program, tmp_path: Path, git: Git
+) -> None:
+    program(".")
+    (tmp_path / "outer").mkdir()
+    for name in ("src", "Cargo.toml", "Cargo.lock"):
+        (tmp_path / name).rename(tmp_path / "outer" / name)
+    commit_all(git, tmp_path)
+    write_record(tmp_path / "outer")
+    bundle = await make_bundle(
+        HERE,
+        version=parse_version("1.2.3"),
+        binaries=("thing",),
+        folder=tmp_path / "outer",
+        cache=tmp_path / "cache",
+    )
+    assert not bundle.is_dirty
 
 
 async def test_a_repository_without_a_commit_is_dirty(
