@@ -14,7 +14,8 @@ class NodeFacts:
     """A machine as its own tools describe it; None is what it cannot say.
 
     `release` is what the OS calls its version: 14.3-RELEASE-p1, 7.8, 15.1, or, on Linux, the
-    distribution's (debian 12). `host_triple` is rustc's. `linker` is the path of the C compiler
+    distribution's (debian 12). `host_triple` is rustc's, and
+    `rust_targets` are those whose standard library it has. `linker` is the path of the C compiler
     that rustc links with. `clock_offset` is the coordinator's clock minus the node's, to about a
     second. The free space and inodes are those of the workdir's file system, inodes None also where
     it has no limit of them. `data_limit_bytes` is what one process may at most have of memory, None
@@ -45,6 +46,7 @@ class NodeFacts:
     cargo: str | None
     rustc: str | None
     host_triple: str | None
+    rust_targets: tuple[str, ...]
     linker: str | None
     tar: str | None
     hash_tool: str | None

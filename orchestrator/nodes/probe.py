@@ -76,6 +76,15 @@ release() {
     esac
 }
 
+# The targets whose standard library is there.
+rust_targets() {
+    sysroot=$(rustc --print sysroot) || return
+    for library in "$sysroot"/lib/rustlib/*/lib; do
+        library=${library%/lib}
+        printf '%s ' "${library##*/}"
+    done
+}
+
 # On a Mac the compiler is a stub until Apple's tools are there.
 linker() {
     [ "$(uname -s)" != Darwin ] || xcode-select -p >/dev/null || return
@@ -167,6 +176,7 @@ say cargo_home "${CARGO_HOME-}"
 say rustup_home "${RUSTUP_HOME-}"
 say cargo "$(cargo --version)"
 rustc -vV | sed -n -e 's/^release: /rustc=/p' -e 's/^host: /host_triple=/p'
+say rust_targets "$(rust_targets)"
 say linker "$(linker)"
 say tar "$(first_of tar)"
 say hash_tool "$(hash_tool)"
@@ -217,6 +227,7 @@ def _facts(said: dict[str, str], now: datetime) -> NodeFacts:
         cargo=said.get("cargo", "").removeprefix("cargo ") or None,
         rustc=said.get("rustc"),
         host_triple=said.get("host_triple"),
+        rust_targets=tuple(said.get("rust_targets", "").split()),
         linker=said.get("linker"),
         tar=said.get("tar"),
         hash_tool=said.get("hash_tool"),

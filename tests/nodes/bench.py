@@ -140,6 +140,7 @@ def facts(home: Path, folder: Path) -> NodeFacts:
         cargo=None,
         rustc=None,
         host_triple=None,
+        rust_targets=(),
         linker=None,
         tar=None,
         hash_tool=None,

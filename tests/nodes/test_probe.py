@@ -42,6 +42,7 @@ async def test_a_machine_is_described_by_its_own_tools(scratch_home: Path) -> No
     assert facts.hash_tool
     assert facts.linker == shutil.which("cc")
     assert facts.inodes_free == pytest.approx(os.statvfs(facts.workdir).f_favail, rel=0.1)
+    assert facts.host_triple in facts.rust_targets
     assert (facts.workdir_runs_programs, facts.tmp_runs_programs) == (True, True)
     assert list(Path(facts.workdir).iterdir()) == []
     assert facts.clock_offset is not None
@@ -74,6 +75,7 @@ async def test_what_is_missing_is_none(tmp_path: Path) -> None:
     assert facts.cargo is None
     assert facts.rustc is None
     assert facts.host_triple is None
+    assert facts.rust_targets == ()
     assert facts.cpus is None
     assert facts.glibc is None
     assert facts.disk_free_bytes is None
