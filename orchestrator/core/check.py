@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedNode:
-    """A node and what was found; best-effort ones that nobody named do not count."""
+    """A node and what was found; a best-effort one that nobody named does not count."""
 
     node: Node
     findings: tuple[Finding, ...]
@@ -80,8 +80,8 @@ class Check:
         ]
 
 
-def nodes_to_check(inventory: Inventory, names: Sequence[str]) -> tuple[tuple[Node, Needs], ...]:
-    """Return the nodes of those names, or all enabled ones, and who runs a gate for them.
+def nodes_to_check(inventory: Inventory, names: Sequence[str]) -> tuple[CheckedNode, ...]:
+    """Return the nodes of those names, or all enabled ones, and their gates; nothing is found yet.
 
     Raise ConfigError for a name that no node has.
     """
@@ -92,9 +92,16 @@ def nodes_to_check(inventory: Inventory, names: Sequence[str]) -> tuple[tuple[No
             f"no node is named `{unknown[0][:80]}`", hint=f"the nodes are: {', '.join(by_name)}"
         )
     chosen = [node for node in inventory.nodes if (node.name in names if names else node.enabled)]
+    counted = [node for node in chosen if names or node.policy is not Policy.BEST_EFFORT]
+    needed = {node.name for node in counted} | {name for node in counted for name in node.gate_on}
     gates = {name for node in chosen for name in node.gate_on}
     return tuple(
-        (node, needs_of(inventory.project, node) if node in chosen else GATE_ONLY)
+        CheckedNode(
+            node=node,
+            findings=(),
+            needs=needs_of(inventory.project, node) if node in chosen else GATE_ONLY,
+            counts=node.name in needed,
+        )
         for node in inventory.nodes
         if node in chosen or node.name in gates
     )

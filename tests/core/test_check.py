@@ -116,7 +116,7 @@ def test_all_enabled_nodes_are_checked_and_the_gates_that_they_name() -> None:
     builds = needs_of(PROJECT, inventory.nodes[0])
 
     def chosen(*names: str) -> list[tuple[str, Needs]]:
-        return [(each.name, needs) for each, needs in nodes_to_check(inventory, names)]
+        return [(each.node.name, each.needs) for each in nodes_to_check(inventory, names)]
 
     assert chosen() == [("a", builds), ("gate", GATE_ONLY), ("b", builds)]
     assert chosen("off") == [("off", builds)]
@@ -125,6 +125,26 @@ def test_all_enabled_nodes_are_checked_and_the_gates_that_they_name() -> None:
     with pytest.raises(ConfigError, match="no node is named `c`") as caught:
         chosen("a", "c")
     assert caught.value.hint == "the nodes are: a, off, gate, b"
+
+
+def test_a_best_effort_node_counts_when_it_is_named_and_a_gate_when_its_builder_does() -> None:
+    effort = Policy.BEST_EFFORT
+    inventory = Inventory(
+        project=PROJECT,
+        publication=Publication(),
+        nodes=(
+            node("a", gate_on=("first",)),
+            node("b", policy=effort, gate_on=("first", "second")),
+            node("first", enabled=False, policy=effort),
+            node("second", enabled=False),
+        ),
+    )
+
+    def counted(*names: str) -> list[str]:
+        return [each.node.name for each in nodes_to_check(inventory, names) if each.counts]
+
+    assert counted() == ["a", "first"]
+    assert counted("b") == ["b", "first", "second"]
 
 
 def test_a_check_is_plain_data() -> None:
