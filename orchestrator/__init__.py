@@ -4,6 +4,7 @@ cli, commands       the way in for a person: argv, then each command
 service             the way in for a machine
 console, listing    the ways out: events as a live table, data as text
 wiring              the real world of an operator, opened when it is needed
+preflight           whether a release can start
 coordinator         the story: one release, from plan to installer
 delivery            one node's part: from its task to a checked artifact
 reach               which nodes answer, and how long one is waited for

@@ -170,6 +170,20 @@ def _add_release(parser: ArgumentParser) -> None:
         parser.add_argument(option, action="store_true", help=what)
 
 
+def _add_check(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Look at what a release needs before an hour is spent: every enabled node, reached and "
+        "asked for its tools, disk, memory and clock; the key, the store, the installer and the "
+        "tools on this machine. Exit with 0, or with 2, 3 or 5 by who must act; warnings change "
+        "nothing."
+    )
+    parser.add_argument(
+        "nodes", nargs="*", metavar="NODE", help="look at these nodes only, even if disabled"
+    )
+    _add_inventory(parser)
+    parser.add_argument("--json", action="store_true", help="print it as one JSON document")
+
+
 def _add_status(parser: ArgumentParser) -> None:
     parser.add_argument("version", nargs="?", metavar="VERSION", help="of this version only")
     _add_inventory(parser)
@@ -227,6 +241,7 @@ def _add_nothing(_: ArgumentParser) -> None:
 
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {
     "release": ("build a version on every enabled node, and publish it", _add_release),
+    "check": ("look at what a release needs, on the nodes and here", _add_check),
     "status": ("show what is published, and how the nodes' jobs stand", _add_status),
     "logs": ("print the build log of a node", _add_logs),
     "keygen": ("make the signing key", _add_keygen),

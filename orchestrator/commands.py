@@ -123,6 +123,22 @@ async def _show_plan(operator: Operator, request: ReleaseRequest, *, as_json: bo
     return 0
 
 
+def check(arguments: argparse.Namespace) -> int:
+    """Look at everything that a release needs, before an hour is spent."""
+    from orchestrator.core.check import check_as_data
+    from orchestrator.listing import show_check
+    from orchestrator.preflight import check_release
+
+    operator = _operator(arguments.inventory)
+    found = asyncio.run(check_release(operator, arguments.nodes))
+    data = check_as_data(found)
+    if arguments.json:
+        print(json.dumps(data, indent=2))
+    else:
+        show_check(data, sys.stdout)
+    return found.exit_code
+
+
 def status(arguments: argparse.Namespace) -> int:
     """Show what is published and what the nodes know about a version's jobs."""
     from orchestrator.core.version import parse_version
@@ -272,6 +288,7 @@ def schema(_: argparse.Namespace) -> int:
 
 COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "release": release,
+    "check": check,
     "status": status,
     "logs": logs,
     "keygen": keygen,

@@ -1,8 +1,8 @@
-"""The way out for data: what `--dry-run` and `status` found, as a person reads it."""
+"""The way out for data: what `--dry-run`, `status` and `check` found, as a person reads it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.text import Text
 
@@ -66,6 +66,53 @@ def show_status(status: Mapping[str, Any], stream: TextIO) -> None:
     if status["jobs"]:
         terminal.print()
         _show_jobs(terminal, status["jobs"])
+
+
+def show_check(check: Mapping[str, Any], stream: TextIO) -> None:
+    """Write what a check found (`core.check.check_as_data`): a table, then what there is to do."""
+    terminal = Terminal(stream)
+    found = [("coordinator", "", finding) for finding in check["coordinator"]]
+    found += [
+        (each["node"], each["target"], finding)
+        for each in check["nodes"]
+        for finding in each["findings"]
+    ]
+    cells = [
+        (
+            Text(name, style="bold"),
+            target,
+            finding["check"],
+            Text(finding["state"], style=_STATES[finding["state"]]),
+            visible(finding["message"].partition("\n")[0]),
+        )
+        for name, target, finding in found
+    ]
+    print_table(terminal, ("node", "target", "check", "state", "message"), cells)
+    terminal.print()
+    for name, _, finding in found:
+        if finding["state"] != "ok":
+            _show_finding(terminal, name, finding)
+    style = "bold" if check["can_start"] else "bold red"
+    terminal.print(Text(visible(check["verdict"]), style=style))
+
+
+_STATES: Final = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+
+
+def _show_finding(terminal: Terminal, name: str, finding: Mapping[str, Any]) -> None:
+    state = finding["state"]
+    first, *more = finding["message"].splitlines() or [""]
+    terminal.print(
+        Text.assemble((f"{state}: ", _STATES[state]), (name, "bold"), f": {visible(first)}")
+    )
+    for line in more:
+        terminal.print(Text(f"  {visible(line)}"))
+    first, *more = (finding["hint"] or "").splitlines() or [""]
+    if first:
+        terminal.print(Text.assemble(("hint: ", "bold"), visible(first)))
+    for line in more:
+        terminal.print(Text(visible(line)))
+    terminal.print()
 
 
 def _show_node(terminal: Terminal, task: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import stat
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError, StoreError
@@ -75,6 +76,23 @@ def load_signer(path: Path, passphrase: Callable[[], bytes] | None) -> FileSigne
     if private is None:
         raise _wrong_passphrase(path)
     return FileSigner(private)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyFile:
+    """What a private key file tells without its passphrase."""
+
+    public: PublicKey
+    has_passphrase: bool
+
+
+def inspect_key(path: Path) -> KeyFile:
+    """Return what is known of the key in `path`; raise ConfigError if it can sign nothing."""
+    text = _read_private(path)
+    private = _private_key(path, text, None)
+    if private is None:
+        return KeyFile(public=_public_half(path, text), has_passphrase=True)
+    return KeyFile(public=_public_key(private.public_key()), has_passphrase=False)
 
 
 class FileSigner:
@@ -204,6 +222,8 @@ _ARMOR_BEGIN: Final = "-----BEGIN SSH SIGNATURE-----\n"
 _ARMOR_END: Final = "-----END SSH SIGNATURE-----\n"
 _ARMOR_COLUMNS: Final = 70
 _KEY_FILE_BYTES: Final = 64 * 1024
+_KEY_MAGIC: Final = b"openssh-key-v1\0"
+_COUNT_BYTES: Final = 4
 
 
 def _make_private_folder(folder: Path) -> None:
@@ -286,11 +306,33 @@ def _private_key(path: Path, text: bytes, passphrase: bytes | None) -> Ed25519Pr
             hint="name the file without .pub, or make a key with `orchestrator keygen`",
         ) from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError(
-            f"{path}: the signing key is not an ed25519 key",
-            hint="minisign and signify verify no other kind: make one with `orchestrator keygen`",
-        )
+        raise _wrong_kind(path)
     return key
+
+
+def _public_half(path: Path, text: bytes) -> PublicKey:
+    """Return the public key of a well-formed file, which holds it in the clear (PROTOCOL.key)."""
+    body = text.decode("ascii").split("-----")[2]
+    rest = base64.b64decode(body).removeprefix(_KEY_MAGIC)
+    for _ in ("cipher", "kdf", "kdf options"):
+        _, rest = _split_string(rest)
+    blob, _ = _split_string(rest[_COUNT_BYTES:])
+    try:
+        return parse_public_key(f"ssh-ed25519 {_base64(blob)}")
+    except ConfigError:
+        raise _wrong_kind(path) from None
+
+
+def _split_string(data: bytes) -> tuple[bytes, bytes]:
+    end = _COUNT_BYTES + int.from_bytes(data[:_COUNT_BYTES])
+    return data[_COUNT_BYTES:end], data[end:]
+
+
+def _wrong_kind(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path}: the signing key is not an ed25519 key",
+        hint="minisign and signify verify no other kind: make one with `orchestrator keygen`",
+    )
 
 
 def _wrong_passphrase(path: Path) -> ConfigError:

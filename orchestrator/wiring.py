@@ -57,6 +57,12 @@ class Operator:
         """Where logs and archives go: a record that may be deleted."""
         return self.folder / RECORD_FOLDER
 
+    @property
+    def cache(self) -> Path:
+        """Where source bundles are kept for all inventories of this user."""
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return home / "orchestrator" / "bundles"
+
     def node(self, name: str) -> Node:
         """Return the node of that name, or raise ConfigError."""
         for node in self.inventory.nodes:
@@ -81,16 +87,14 @@ class Operator:
         self, source: Source, version: Version, binaries: tuple[str, ...]
     ) -> Bundle:
         """Return the source bundle, from the user's cache if it was made before."""
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        cache = home / "orchestrator" / "bundles"
         try:
             return await make_bundle(
-                source, version=version, binaries=binaries, folder=self.folder, cache=cache
+                source, version=version, binaries=binaries, folder=self.folder, cache=self.cache
             )
         except OSError as error:
             raise NodeError(
                 f"this machine cannot make the source bundle: {error}",
-                hint=f"is the disk full, or the cache in {cache} another user's?",
+                hint=f"is the disk full, or the cache in {self.cache} another user's?",
             ) from error
 
     async def plan(self, request: ReleaseRequest, channel: Channel | None) -> BuildPlan:
@@ -186,6 +190,8 @@ class Operator:
             text = public.read_text(encoding="utf-8")
         except FileNotFoundError:
             return ()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{public}: cannot be read: {error}") from error
         return (parse_public_key(text),)
 
     def no_key(self) -> ConfigError:

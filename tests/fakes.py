@@ -39,6 +39,11 @@ class MemoryStore:
     objects: dict[str, StoredObject] = field(default_factory=dict)
     kinds: dict[str, ObjectKind] = field(default_factory=dict)
     writes: int = 0
+    is_writable: bool = True
+
+    async def check_writable(self) -> None:
+        if not self.is_writable:
+            raise StoreError("memory is read-only", hint="set is_writable")
 
     def describe(self) -> str:
         return "memory"

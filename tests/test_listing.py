@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.listing import show_plan, show_status
+from orchestrator.listing import show_check, show_plan, show_status
 
 TASK: dict[str, Any] = {
     "target": "x86_64-unknown-netbsd",
@@ -143,3 +143,39 @@ def test_a_state_with_nothing_published_is_two_lines(version: str | None, said: 
     show_status(status | {"published": [], "jobs": []}, stream)
 
     assert stream.getvalue() == f"tool in s\n{said}\n"
+
+
+def test_what_a_node_said_can_forge_no_line_of_a_check() -> None:
+    finding = {
+        "check": "probe",
+        "state": "problem",
+        "message": "first\nsecond \x1b[2J",
+        "hint": "do this:\n    key: \x9b",
+    }
+    check = {
+        "verdict": "a release cannot start: no node can build",
+        "can_start": False,
+        "coordinator": [],
+        "nodes": [{"node": "a", "target": "t", "findings": [finding, finding | {"hint": None}]}],
+    }
+    stream = io.StringIO()
+    show_check(check, stream)
+
+    assert (
+        stream.getvalue()
+        == """\
+node  target  check  state    message
+a     t       probe  problem  first
+a     t       probe  problem  first
+
+problem: a: first
+  second \\x1b[2J
+hint: do this:
+    key: \\x9b
+
+problem: a: first
+  second \\x1b[2J
+
+a release cannot start: no node can build
+"""
+    )

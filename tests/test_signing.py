@@ -23,6 +23,7 @@ from orchestrator.core.signature import (
 from orchestrator.signing import (
     FileSigner,
     generate_key,
+    inspect_key,
     load_signer,
     parse_public_key,
     verify,
@@ -386,6 +387,37 @@ def test_a_key_of_ssh_keygen_with_a_passphrase_needs_somebody_to_ask(tmp_path: P
         load_signer(path, None)
     with pytest.raises(ConfigError, match="wrong passphrase"):
         load_signer(path, lambda: b"")
+
+
+@pytest.mark.parametrize("passphrase", ["", "open sesame"])
+def test_a_key_file_tells_its_public_half_without_its_passphrase(
+    passphrase: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "release"
+    run("ssh-keygen", "-q", "-t", "ed25519", "-a", "1", "-N", passphrase, "-f", path)
+    key = inspect_key(path)
+    assert key.public == parse_public_key(path.with_name("release.pub").read_text())
+    assert key.has_passphrase is bool(passphrase)
+
+
+@pytest.mark.parametrize("passphrase", ["", "open sesame"])
+def test_a_key_of_another_kind_is_found_without_its_passphrase(
+    passphrase: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "ecdsa"
+    run("ssh-keygen", "-q", "-t", "ecdsa", "-a", "1", "-N", passphrase, "-f", path)
+    with pytest.raises(ConfigError, match="not an ed25519 key"):
+        inspect_key(path)
+
+
+def test_half_a_key_tells_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "release"
+    run("ssh-keygen", "-q", "-t", "ed25519", "-a", "1", "-N", "open sesame", "-f", path)
+    text = path.read_bytes()
+    for size in range(0, len(text) - 1, 7):
+        path.write_bytes(text[:size])
+        with pytest.raises(ConfigError, match="not a private key in OpenSSH's form"):
+            inspect_key(path)
 
 
 @needs_bcrypt

@@ -88,9 +88,26 @@ class Target:
         return f"{self.os}-{self.arch}{suffix}"
 
     @property
+    def system_name(self) -> str | None:
+        """What `uname -s` says where its binaries run; None where there is no uname."""
+        return _SYSTEM_NAMES.get(self.os)
+
+    @property
     def is_bound_to_os_release(self) -> bool:
         """Whether a binary runs on exactly one release of its OS (ocaml/opam#6232)."""
         return self.os is OS.OPENBSD
+
+
+_SYSTEM_NAMES: Final = {
+    OS.LINUX: "Linux",
+    OS.ANDROID: "Linux",
+    OS.MACOS: "Darwin",
+    OS.FREEBSD: "FreeBSD",
+    OS.OPENBSD: "OpenBSD",
+    OS.NETBSD: "NetBSD",
+    OS.DRAGONFLY: "DragonFly",
+    OS.ILLUMOS: "SunOS",
+}
 
 
 def _linux(triple: str, arch: Arch, libc: Libc) -> Target:

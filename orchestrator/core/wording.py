@@ -42,14 +42,17 @@ def human_time(duration: timedelta) -> str:
 
 
 def human_size(size_bytes: int) -> str:
-    """Return `734 B`, `1.2 kB` or `10.4 MB`, in powers of 1000."""
+    """Return `734 B`, `1.2 kB`, `10.4 MB` or `25.3 GB`, in powers of 1000."""
     kilo = 1000
     if size_bytes < kilo:
         return f"{size_bytes} B"
-    # What would be rounded up to `1000.0 kB` is a megabyte.
-    if size_bytes < kilo * kilo - kilo // 20:
-        return f"{size_bytes / kilo:.1f} kB"
-    return f"{size_bytes / kilo / kilo:.1f} MB"
+    size = size_bytes / kilo
+    for unit in ("kB", "MB"):
+        # What would be rounded up to `1000.0 kB` is a megabyte.
+        if size < kilo - 0.05:
+            return f"{size:.1f} {unit}"
+        size /= kilo
+    return f"{size:.1f} GB"
 
 
 def floors_of(artifact: Artifact) -> str:

@@ -3,52 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import NodeError
+from orchestrator.core.facts import NodeFacts
 from orchestrator.nodes.transport import run
 
 if TYPE_CHECKING:
     from orchestrator.nodes.transport import Transport
 
+__all__ = ["SAFE_PATH", "NodeFacts", "probe"]
+
 # Nothing in it means anything to a shell, so such a path may stand anywhere in a script.
 SAFE_PATH: Final = re.compile(r"/[A-Za-z0-9._/+-]*")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeFacts:
-    """A machine as its own tools describe it; None is what it cannot say.
-
-    `release` is what the OS calls its version: 14.3-RELEASE-p1, 7.8, 15.1, or, on Linux, the
-    distribution's (debian 12). `host_triple` is rustc's. `clock_offset` is the coordinator's clock
-    minus the node's, to about a second.
-    """
-
-    system: str
-    kernel: str
-    machine: str
-    processor: str | None
-    release: str | None
-    glibc: str | None
-    hostname: str | None
-    user: str
-    home: str
-    workdir: str
-    path: str
-    cargo_home: str | None
-    rustup_home: str | None
-    cpus: int | None
-    memory_bytes: int | None
-    disk_free_bytes: int | None
-    boot_id: str | None
-    cargo: str | None
-    rustc: str | None
-    host_triple: str | None
-    tar: str | None
-    hash_tool: str | None
-    clock_offset: timedelta
 
 
 async def probe(
@@ -108,6 +76,61 @@ release() {
     esac
 }
 
+# The targets whose standard library is there.
+rust_targets() {
+    sysroot=$(rustc --print sysroot) || return
+    for library in "$sysroot"/lib/rustlib/*/lib; do
+        library=${library%/lib}
+        printf '%s ' "${library##*/}"
+    done
+}
+
+# On a Mac the compiler is a stub until Apple's tools are there.
+linker() {
+    [ "$(uname -s)" != Darwin ] || xcode-select -p >/dev/null || return
+    first_of cc clang gcc
+}
+
+# Every system has a cksum, and on NetBSD alone it is the tool that knows SHA-256.
+hash_tool() {
+    found=$(first_of sha256sum sha256 shasum openssl)
+    [ -n "$found" ] || ! cksum -a SHA256 </dev/null >/dev/null || found=$(first_of cksum)
+    echo "$found"
+}
+
+# -P gives Linux one line for each file system; the BSDs know no inodes with it.
+inodes() {
+    case $(uname -s) in
+    Linux) df -Pi . ;;
+    *) df -ki . ;;
+    esac | awk 'NR > 1 { printf "%s ", $0 }'
+}
+
+# runs_programs DIR: yes or no; nothing where none can be written.
+runs_programs() {
+    printf '#!/bin/sh\nexit 0\n' >"$1/.probe.$$" && chmod 700 "$1/.probe.$$" || return
+    if "$1/.probe.$$"; then echo yes; else echo no; fi
+    rm -f "$1/.probe.$$"
+}
+
+# In a folder of its own: a name in /tmp itself could be somebody else's link.
+tmp_runs_programs() {
+    folder=$(mktemp -d /tmp/orchestrator.XXXXXXXXXX) || return
+    runs_programs "$folder"
+    rmdir "$folder"
+}
+
+kills_processes() {
+    [ -d /run/systemd/system ] || return
+    # root is excluded unless somebody says otherwise.
+    [ "$(id -u)" != 0 ] || return
+    case $(busctl --timeout=2 get-property org.freedesktop.login1 /org/freedesktop/login1 \
+        org.freedesktop.login1.Manager KillUserProcesses) in
+    'b true') [ -e "/var/lib/systemd/linger/$(id -un)" ] && echo no || echo yes ;;
+    'b false') echo no ;;
+    esac
+}
+
 use_workdir() {
     (umask 077 && mkdir -p "$1") || return
     # Someone else's folder could be changed under a build, up to the binary.
@@ -115,13 +138,15 @@ use_workdir() {
         say problem "the workdir $1 belongs to another user, or everybody may write to it"
         return
     }
-    if ! (cd "$1" && : >.probe && rm -f .probe); then
+    if ! (cd "$1" && : >".probe.$$" && rm -f ".probe.$$"); then
         say problem "the workdir $1 cannot be written to"
         return
     fi
     cd "$1" || return
     say workdir "$(pwd -P)"
     say disk_kb "$(df -Pk . | awk 'NR == 2 { print $4 }')"
+    say inodes "$(inodes)"
+    say workdir_runs_programs "$(runs_programs .)"
 }
 
 inherited=$PATH
@@ -144,14 +169,19 @@ say glibc "$(getconf GNU_LIBC_VERSION)"
 say cpus "$(nproc || sysctl_first hw.ncpuonline hw.ncpu || getconf _NPROCESSORS_ONLN)"
 say memory_kb "$(awk '/^MemTotal:/ { print $2 }' /proc/meminfo)"
 say memory_bytes "$(sysctl_first hw.memsize hw.physmem64 hw.physmem)"
+say data_limit_kb "$(ulimit -H -d)"
 say boot_id "$(cat /proc/sys/kernel/random/boot_id ||
     sysctl_first kern.bootsessionuuid kern.boot_id kern.boottime)"
 say cargo_home "${CARGO_HOME-}"
 say rustup_home "${RUSTUP_HOME-}"
 say cargo "$(cargo --version)"
 rustc -vV | sed -n -e 's/^release: /rustc=/p' -e 's/^host: /host_triple=/p'
+say rust_targets "$(rust_targets)"
+say linker "$(linker)"
 say tar "$(first_of tar)"
-say hash_tool "$(first_of sha256sum sha256 shasum openssl cksum)"
+say hash_tool "$(hash_tool)"
+say tmp_runs_programs "$(tmp_runs_programs)"
+say kills_processes "$(kills_processes)"
 case $1 in
 -) use_workdir "$HOME/.cache/orchestrator" || say problem "cannot make $HOME/.cache/orchestrator" ;;
 *) use_workdir "$1" || say problem "cannot make the workdir $1" ;;
@@ -190,16 +220,41 @@ def _facts(said: dict[str, str], now: datetime) -> NodeFacts:
         rustup_home=said.get("rustup_home"),
         cpus=_number(said, "cpus"),
         memory_bytes=_bytes(said, "memory_kb") or _number(said, "memory_bytes"),
+        data_limit_bytes=_bytes(said, "data_limit_kb"),
         disk_free_bytes=_bytes(said, "disk_kb"),
+        inodes_free=_inodes_free(said.get("inodes", "")),
         boot_id=said.get("boot_id"),
         cargo=said.get("cargo", "").removeprefix("cargo ") or None,
         rustc=said.get("rustc"),
         host_triple=said.get("host_triple"),
+        rust_targets=tuple(said.get("rust_targets", "").split()),
+        linker=said.get("linker"),
         tar=said.get("tar"),
         hash_tool=said.get("hash_tool"),
-        # `date` cuts the fraction off, half a second on average.
-        clock_offset=timedelta(seconds=round(now.timestamp() - 0.5 - (_number(said, "now") or 0))),
+        workdir_runs_programs=_claim(said, "workdir_runs_programs"),
+        tmp_runs_programs=_claim(said, "tmp_runs_programs"),
+        kills_processes=_claim(said, "kills_processes"),
+        clock_offset=_offset(_number(said, "now"), now),
     )
+
+
+# `… blocks used available capacity iused ifree %iused mount` on the BSDs and macOS, `… inodes used
+# free use% mount` on Linux: counted from the percentage, since names of devices and mount points
+# may have spaces in them.
+_BSD_INODES: Final = re.compile(
+    r"\s-?\d+\s+-?\d+\s+-?\d+\s+\S+\s+(?P<used>\d+)\s+(?P<free>\d+)\s+(?:\d+%|-)\s+/"
+)
+_LINUX_INODES: Final = re.compile(r"\s\d+\s+(?P<used>\d+)\s+(?P<free>\d+)\s+(?:\d+%|-)\s+/")
+
+
+def _inodes_free(row: str) -> int | None:
+    """Return the free inodes in a row of `df -i`; None if it has none, or the system no limit."""
+    found = _BSD_INODES.search(row) or _LINUX_INODES.search(row)
+    if found is None:
+        return None
+    used, free = int(found["used"]), int(found["free"])
+    # btrfs, FAT and others count no inodes, and say so with zeros.
+    return free if used + free else None
 
 
 def _absolute_once(path: str) -> str:
@@ -216,6 +271,15 @@ def _number(said: dict[str, str], name: str) -> int | None:
 def _bytes(said: dict[str, str], name: str) -> int | None:
     kilobytes = _number(said, name)
     return None if kilobytes is None else kilobytes * 1024
+
+
+def _claim(said: dict[str, str], name: str) -> bool | None:
+    return {"yes": True, "no": False}.get(said.get(name, ""))
+
+
+def _offset(there: int | None, here: datetime) -> timedelta | None:
+    # `date` cuts the fraction off, half a second on average.
+    return None if there is None else timedelta(seconds=round(here.timestamp() - 0.5 - there))
 
 
 def _last_line(stderr: bytes) -> str:

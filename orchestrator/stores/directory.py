@@ -85,6 +85,34 @@ class DirectoryStore:
         """Return the published files, never links or temporary ones; see ReleaseStore."""
         return await asyncio.to_thread(self._list, parse_prefix(prefix))
 
+    async def check_writable(self) -> None:
+        """Write a temporary file where the next release will write; see ReleaseStore."""
+        await asyncio.to_thread(self._check_writable)
+
+    def _check_writable(self) -> None:
+        place = self._root
+        try:
+            # A store that is not there yet will be made below what there is of its path, in which a
+            # link to nothing is something.
+            while not os.path.lexists(place):
+                place = place.absolute().parent
+            _try_to_write(place, "")
+            if place == self._root:
+                self._check_parts()
+        except OSError as error:
+            raise StoreError(
+                f"{self.describe()} cannot be written: {error.strerror or error}",
+                hint=_hint(error.errno, place),
+            ) from error
+
+    def _check_parts(self) -> None:
+        for part in _TOPS:
+            with contextlib.suppress(FileNotFoundError):
+                _try_to_write(self._root, part)
+        # Another user's lock could never be taken.
+        with contextlib.suppress(FileNotFoundError):
+            os.close(os.open(self._root / ".lock", os.O_RDWR | _PLAIN))
+
     def _create(self, name: str, data: bytes) -> Created:
         with self._explained(name), self._writable_folder(name) as (folder, leaf):
             with _temporary(folder, leaf, data) as temporary:
@@ -266,6 +294,11 @@ def _temporary(folder: int, leaf: str, data: bytes) -> Iterator[str]:
             os.unlink(name, dir_fd=folder)
 
 
+def _try_to_write(root: Path, part: str) -> None:
+    with _folder(root, part, make=False) as folder, _temporary(folder, "check", b"\0"):
+        pass
+
+
 def _sweep(folder: int) -> None:
     """Remove what writers that were killed left in a folder, once no writer can be at it still."""
     oldest = time.time() - _TEMPORARY_LIFETIME.total_seconds()
@@ -314,6 +347,8 @@ def _generation(data: bytes) -> Generation:
     return Generation(hashlib.sha256(data).hexdigest())
 
 
+# Folders of the store that every release adds to.
+_TOPS: Final = ("releases", "index")
 _FILE_MODE: Final = 0o644
 _FOLDER_MODE: Final = 0o755
 _PLAIN: Final = os.O_NOFOLLOW | os.O_CLOEXEC

@@ -50,6 +50,13 @@ class ReleaseStore(Protocol):
         """Return the names that start with the prefix, sorted; the prefix need not be a folder."""
         ...
 
+    async def check_writable(self) -> None:
+        """Return if objects can be created and replaced now; raise StoreError, with a hint, if not.
+
+        It leaves nothing behind, and makes no store that is not there yet.
+        """
+        ...
+
     def describe(self) -> str:
         """Return the store as a person would name it in a message."""
         ...

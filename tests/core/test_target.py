@@ -78,6 +78,14 @@ def test_the_format_follows_from_the_os() -> None:
     assert TARGETS["x86_64-pc-windows-msvc"].exe_suffix == ".exe"
 
 
+def test_every_system_but_windows_has_a_name_of_its_own() -> None:
+    names = {target.os: target.system_name for target in TARGETS.values()}
+    assert names[OS.MACOS] == "Darwin"
+    assert names[OS.NETBSD] == "NetBSD"
+    assert names[OS.ANDROID] == names[OS.LINUX] == "Linux"
+    assert [os for os, name in names.items() if name is None] == [OS.WINDOWS]
+
+
 def test_only_openbsd_binds_a_binary_to_one_release() -> None:
     bound = {target.os for target in TARGETS.values() if target.is_bound_to_os_release}
     assert bound == {OS.OPENBSD}

@@ -78,6 +78,9 @@ def test_a_duration_has_at_most_two_units(seconds: float, words: str) -> None:
         (999_949, "999.9 kB"),
         (999_999, "1.0 MB"),
         (10_400_000, "10.4 MB"),
+        (999_999_999, "1.0 GB"),
+        (25_276_510_208, "25.3 GB"),
+        (2_500_000_000_000, "2500.0 GB"),
     ],
 )
 def test_a_size_has_one_decimal_at_most(size_bytes: int, words: str) -> None:

@@ -295,6 +295,48 @@ async def test_a_folder_that_may_not_be_written_says_what_to_do(tmp_path: Path) 
     assert names_in(root) == []
 
 
+async def test_looking_whether_a_store_can_be_written_leaves_nothing(tmp_path: Path) -> None:
+    await DirectoryStore(tmp_path / "not/there/yet").check_writable()
+    assert names_in(tmp_path) == []
+    store = DirectoryStore(tmp_path)
+    await store.create(NAME, b"x", ARCHIVE)
+    before = sorted(tmp_path.rglob("*"))
+    await store.check_writable()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("nowhere")])
+async def test_what_is_in_the_way_of_a_store_is_found(
+    make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    make(tmp_path / "store")
+    with pytest.raises(StoreError, match="store cannot be written"):
+        await DirectoryStore(tmp_path / "store").check_writable()
+
+
+@pytest.mark.parametrize("closed", ["", "releases", "index", ".lock"])
+async def test_a_part_of_the_store_that_is_another_user_s_is_found_before_a_release(
+    closed: str,
+) -> None:
+    # Not tmp_path: nobody else may enter that one.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        root = Path(folder) / "store"
+        for part in ("", "releases", "index"):
+            (root / part).mkdir()
+            (root / part).chmod(0o777)
+        (root / ".lock").touch()
+        (root / ".lock").chmod(0o666)
+        # Once before: nobody may not import what the first thread needs.
+        await DirectoryStore(root).check_writable()
+        with nobody():
+            await DirectoryStore(root).check_writable()
+        (root / closed).chmod(0o444 if closed == ".lock" else 0o555)
+        with nobody(), pytest.raises(StoreError, match="cannot be written: Perm") as caught:
+            await DirectoryStore(root).check_writable()
+        assert "let the user who runs this read and write" in (caught.value.hint or "")
+
+
 async def test_a_folder_that_may_not_be_read_is_an_error_and_not_an_empty_list() -> None:
     # Not tmp_path: nobody else may enter that one.
     with tempfile.TemporaryDirectory() as folder:

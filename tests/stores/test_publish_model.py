@@ -164,6 +164,9 @@ class SteppedStore:
     def describe(self) -> str:
         return self.shared.describe()
 
+    async def check_writable(self) -> None:
+        await self.shared.check_writable()
+
     async def create(self, name: str, data: bytes, kind: ObjectKind) -> Created:
         await self._await_turn()
         await self.shared.create(name, data, kind)

@@ -33,6 +33,16 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ReleaseStore:
             return MemoryStore()
 
 
+@pytest.fixture(params=["directory", "memory"])
+def unwritable(request: pytest.FixtureRequest, tmp_path: Path) -> ReleaseStore:
+    match request.param:
+        case "directory":
+            (tmp_path / "file").touch()
+            return DirectoryStore(tmp_path / "file" / "store")
+        case _:
+            return MemoryStore(is_writable=False)
+
+
 async def content(store: ReleaseStore, name: str) -> bytes | None:
     found = await store.read(name, limit_bytes=MIB)
     return found.data if found else None
@@ -286,3 +296,18 @@ def test_only_what_never_changes_is_cached_for_long() -> None:
     assert ObjectKind.SCRIPT.cache_control == "public, max-age=60, no-transform"
     assert ObjectKind.SCRIPT.content_type == "text/plain; charset=utf-8"
     assert ObjectKind.ARCHIVE.content_type == "application/gzip"
+
+
+async def test_a_store_that_can_be_written_is_left_as_it_was(store: ReleaseStore) -> None:
+    await store.check_writable()
+    assert await store.list("") == ()
+    await store.create(NAME, b"bytes", ARCHIVE)
+    await store.check_writable()
+    assert await store.list("") == (NAME,)
+    assert await content(store, NAME) == b"bytes"
+
+
+async def test_a_store_that_cannot_be_written_says_so_with_a_hint(unwritable: ReleaseStore) -> None:
+    with pytest.raises(StoreError) as caught:
+        await unwritable.check_writable()
+    assert caught.value.hint

@@ -1,0 +1,198 @@
+"""Whether a release can start: what its nodes say, and what it needs on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.core.check import Check, nodes_to_check
+from orchestrator.core.errors import ConfigError, OrchestratorError
+from orchestrator.core.installer import render_installer
+from orchestrator.core.inventory import GitSource, PathSource
+from orchestrator.core.preflight import Finding, fine, judge, judge_local_disk, warning
+from orchestrator.core.wording import human_time
+from orchestrator.nodes.probe import probe
+from orchestrator.publication import installer_values
+from orchestrator.signing import inspect_key
+from orchestrator.source.command import run
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterator, Sequence
+
+    from orchestrator.core.inventory import Node
+    from orchestrator.core.preflight import Needs
+    from orchestrator.core.signature import PublicKey
+    from orchestrator.core.version import Version
+    from orchestrator.nodes.transport import Connect
+    from orchestrator.wiring import Operator
+
+# A proxy of rustup may want to fetch a toolchain first; that is not worth waiting for.
+_TOOL_DEADLINE: Final = timedelta(seconds=30)
+
+
+async def check_release(operator: Operator, names: Sequence[str] = ()) -> Check:
+    """Return what stands in the way of a release on this machine and on the nodes of those names.
+
+    Without names that is every enabled node. All are asked at once, each within its own connect
+    timeout. Raise ConfigError for a name that no node has.
+    """
+    chosen = nodes_to_check(operator.inventory, names)
+    async with operator.connections() as connect:
+        coordinator, *nodes = await asyncio.gather(
+            check_operator(operator),
+            *(check_node(connect, each.node, each.needs) for each in chosen),
+        )
+    if not chosen:
+        coordinator = (*coordinator, Finding.of("nodes", _no_node()))
+    return Check(
+        project=operator.inventory.project.name,
+        coordinator=coordinator,
+        nodes=tuple(
+            replace(each, findings=findings) for each, findings in zip(chosen, nodes, strict=True)
+        ),
+    )
+
+
+async def check_node(connect: Connect, node: Node, needs: Needs) -> tuple[Finding, ...]:
+    """Return what was found on a node, or the one problem that kept it from answering."""
+    subject = "connection"
+    begun = time.monotonic()
+    try:
+        async with connect(node) as transport:
+            took = timedelta(seconds=time.monotonic() - begun)
+            subject = "probe"
+            facts = await probe(transport, workdir=node.workdir)
+    except OrchestratorError as error:
+        return (Finding.of(subject, error),)
+    return (fine("connection", _connected(node, took)), *judge(facts, node, needs))
+
+
+def _connected(node: Node, took: timedelta) -> str:
+    if node.is_local:
+        return "this machine"
+    where = "the inventory" if node.host_key else "known_hosts"
+    return f"{node.host} in {human_time(took)}, with its host key from {where}"
+
+
+def _no_node() -> ConfigError:
+    return ConfigError(
+        "no node is enabled", hint="set `enabled: true` on one, or name the nodes to be checked"
+    )
+
+
+async def check_operator(
+    operator: Operator, version: Version | None = None, *, publishes: bool = True
+) -> tuple[Finding, ...]:
+    """Return what a release of the version finds on this machine; nobody is asked for a passphrase.
+
+    Without a version it is about the inventory's own channel, without `publishes` only about what
+    builds need. Nothing is left behind.
+    """
+    findings = [*await _source_tools(operator), *_disks(operator)]
+    if publishes:
+        key, keys = _key(operator)
+        findings.append(key)
+        findings.append(await _tried("store", _store(operator)))
+        if keys:
+            findings.append(await _tried("index", _index(operator, version, keys)))
+        findings.append(await _tried("installer", _installer(operator, keys)))
+    return tuple(findings)
+
+
+async def _tried(subject: str, looking: Awaitable[str]) -> Finding:
+    try:
+        return fine(subject, await looking)
+    except OrchestratorError as error:
+        return Finding.of(subject, error)
+
+
+async def _source_tools(operator: Operator) -> list[Finding]:
+    source = operator.inventory.project.source
+    if source is None:
+        return []
+    tools = ("git", "cargo") if isinstance(source, GitSource | PathSource) else ("cargo",)
+    return [await _tried(tool, _version_of(tool)) for tool in tools]
+
+
+async def _version_of(tool: str) -> str:
+    # Not in the inventory's folder: a rust-toolchain.toml there would choose another cargo.
+    finished = await run([tool, "--version"], cwd=Path("/"), deadline=_TOOL_DEADLINE)
+    if not finished.is_ok:
+        said = finished.tail.partition("\n")[0]
+        raise ConfigError(
+            f"`{tool} --version` fails: {said}", hint=f"mend {tool}: the source is fetched with it"
+        )
+    return finished.output.decode(errors="replace").strip()
+
+
+def _disks(operator: Operator) -> Iterator[Finding]:
+    places = [operator.dist, operator.cache]
+    # That a store is no folder is said where it is opened.
+    with suppress(ConfigError):
+        places.append(operator.store_folder())
+    seen = set()
+    for place in places:
+        # Unlike Path.exists, this is no error where one may not look.
+        there = next(path for path in (place, *place.parents) if os.access(path, os.F_OK))
+        device = there.stat().st_dev
+        if device not in seen:
+            seen.add(device)
+            yield judge_local_disk(str(place), shutil.disk_usage(there).free)
+
+
+def _key(operator: Operator) -> tuple[Finding, tuple[PublicKey, ...]]:
+    """Return what is to be said of the signing key, and who may have signed the index."""
+    try:
+        path = operator.key_path()
+        if not path.exists():
+            raise operator.no_key()
+        key = inspect_key(path)
+        beside = operator.public_keys()
+    except ConfigError as error:
+        return Finding.of("key", error), ()
+    keys = (key.public,)
+    anew = f"make it anew: ssh-keygen -y -f {path} >{path}.pub"
+    if beside and beside != keys:
+        other = ConfigError(f"{path}.pub is not the public half of the key beside it", hint=anew)
+        return Finding.of("key", other), keys
+    if not beside:
+        message = f"there is no {path}.pub, which `render` and `status` read"
+        return warning("key", message, anew), keys
+    if not key.has_passphrase:
+        return fine("key", key.public.fingerprint), keys
+    if sys.stdin.isatty():
+        return fine("key", f"{key.public.fingerprint}, has a passphrase: will be asked"), keys
+    message = "the signing key has a passphrase, and there is nobody here to ask for it"
+    return warning("key", message, "make the release in a terminal"), keys
+
+
+async def _store(operator: Operator) -> str:
+    store = operator.store()
+    await store.check_writable()
+    return f"{store.describe()} can be written"
+
+
+async def _index(operator: Operator, version: Version | None, keys: tuple[PublicKey, ...]) -> str:
+    channel = operator.channel(version, keys)
+    index = await operator.index(channel)
+    if index is None:
+        return f"{channel.name}: nothing is published yet"
+    return f"{channel.name}: serial {index.serial}, signed by this key"
+
+
+async def _installer(operator: Operator, keys: tuple[PublicKey, ...]) -> str:
+    publication, project = operator.inventory.publication, operator.inventory.project
+    template = operator.template()
+    if publication.url is None:
+        return "without `publication.url` none is made"
+    values = installer_values(project, publication.url, operator.channel(None, keys))
+    render_installer(template, values)
+    return f"for {publication.url}"
