@@ -67,12 +67,20 @@ async def _release(
 ) -> int:
     from orchestrator.console import Console, show_report
     from orchestrator.coordinator import make_release
+    from orchestrator.core.events import Warned
+    from orchestrator.core.preflight import Severity
     from orchestrator.core.report import report_as_data
+    from orchestrator.preflight import check_operator
     from orchestrator.world import World
 
     outlet = operator.outlet(request.version) if request.publish else None
-    plan = await operator.plan(request, outlet.channel if outlet else None)
     console = Console(sys.stderr, is_quiet=arguments.quiet or arguments.json)
+    # Before an hour is spent, and not at its end.
+    for finding in await check_operator(operator, request.version, publishes=request.publish):
+        if finding.severity is Severity.WARNING:
+            console.observe(Warned(message=finding.message))
+        finding.require()
+    plan = await operator.plan(request, outlet.channel if outlet else None)
     async with operator.connections() as connect:
         world = World(
             connect=connect,

@@ -347,9 +347,17 @@ def _failure_lines(failed: Failed) -> list[Text]:
     ]
     if failed.log_path:
         lines.append(Text.assemble(("log: ", "bold"), visible(str(failed.log_path))))
-    if failed.hint:
-        lines.append(Text.assemble(("hint: ", "bold"), visible(failed.hint)))
-    return lines
+    return [*lines, *_hint_lines(failed.hint)]
+
+
+def _hint_lines(hint: str | None) -> list[Text]:
+    if not hint:
+        return []
+    first, *more = hint.splitlines()
+    return [
+        Text.assemble(("hint: ", "bold"), visible(first)),
+        *(Text(visible(line)) for line in more),
+    ]
 
 
 def _summary_cells(result: Result) -> tuple[Text | str, ...]:
@@ -468,8 +476,8 @@ def show_error(message: str, hint: str | None, stream: TextIO) -> None:
     terminal.print(Text.assemble(("error: ", "bold red"), visible(first)))
     for line in more:
         terminal.print(Text(f"  {visible(line)}"))
-    if hint:
-        terminal.print(Text.assemble(("hint: ", "bold"), visible(hint)))
+    for text in _hint_lines(hint):
+        terminal.print(text)
 
 
 def _count(number: int, noun: str) -> str:

@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import hashlib
 import json
-import secrets
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.core.archive import ArchiveEntry, archive_name, pack_archive
-from orchestrator.core.binary import check_binary
 from orchestrator.core.errors import BuildError, CancelledError, NodeError, PassingError
-from orchestrator.core.events import LogAppended, Phase, PhaseChanged, TryingAgain
-from orchestrator.core.floors import join_floors
-from orchestrator.core.inventory import LeakPolicy
-from orchestrator.core.leaks import find_leaks
+from orchestrator.core.events import LogAppended, Phase, PhaseChanged, TryingAgain, Warned
 from orchestrator.core.plan import fill_command
+from orchestrator.core.preflight import Severity, judge, needs_of
 from orchestrator.core.result import Artifact, Built, Failed, FailureClass, Skipped
-from orchestrator.core.target import OS
-from orchestrator.nodes.bundle import Sending, push_bundle
+from orchestrator.inspection import Inspection, Place
+from orchestrator.nodes.bundle import Sending, push_bundle, source_folder
 from orchestrator.nodes.collect import Collection
 from orchestrator.nodes.follow import Follower, follow_job, require_success
-from orchestrator.nodes.gate import Gate, GateBinary, run_gate
-from orchestrator.nodes.job import JobSpec, Queued, Running, job_id, start_job
+from orchestrator.nodes.job import (
+    Finished,
+    JobSpec,
+    Queued,
+    Running,
+    job_id,
+    read_job,
+    start_job,
+)
 from orchestrator.nodes.probe import probe
 from orchestrator.reach import Reach
+from orchestrator.workspace import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -37,13 +39,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.core.errors import OrchestratorError
+    from orchestrator.core.facts import NodeFacts
     from orchestrator.core.inventory import Node
     from orchestrator.core.plan import BuildPlan, BuildTask, NodeTask
-    from orchestrator.core.result import CollectedBinary, Floor, Result
-    from orchestrator.core.target import Target
+    from orchestrator.core.result import Result
     from orchestrator.nodes.job import Job, JobState
     from orchestrator.nodes.line import Line
-    from orchestrator.nodes.probe import NodeFacts
+    from orchestrator.nodes.transport import Transport
     from orchestrator.source import Bundle
     from orchestrator.world import World
 
@@ -55,7 +57,6 @@ _LOG_TAIL_BYTES: Final = 16 * 1024
 _DISK_ERRORS: Final = frozenset(
     (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
 )
-_GATE_TIMEOUT: Final = timedelta(minutes=10)
 # A machine that killed or lost a job gets one more chance, then the next machine has its turn.
 _PAUSES: Final = (timedelta(seconds=2),)
 
@@ -106,15 +107,6 @@ def _is_taken_over(result: Result) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    """A machine that can run the binaries; `out` is where they lie there already, if they do."""
-
-    line: Line
-    facts: NodeFacts
-    out: str | None
-
-
 class _NodeDelivery:
     """One node, from its task to its result."""
 
@@ -131,6 +123,7 @@ class _NodeDelivery:
         self._log_path = self._folder / BUILD_LOG
         self._has_log = False
         self._is_built = False
+        self._was_judged = False
 
     @property
     def _binary_names(self) -> tuple[str, ...]:
@@ -168,8 +161,10 @@ class _NodeDelivery:
         async with waiting as line:
             facts = await line.run(partial(probe, workdir=self._node.workdir))
             bundle = await asyncio.shield(asyncio.ensure_future(self._bundle))
-            folder = await self._push(line, facts, bundle) if bundle else None
-            spec = self._spec(facts, bundle, folder)
+            spec = self._spec(facts, bundle)
+            await self._preflight(line, facts, spec)
+            if bundle:
+                await self._push(line, facts, bundle)
             async with self._turn:
                 job = await self._start(line, facts, spec)
                 await self._follow(line, job)
@@ -182,6 +177,23 @@ class _NodeDelivery:
             elapsed=elapsed,
             was_attached=job.was_attached,
             warnings=warnings,
+        )
+
+    async def _preflight(self, line: Line, facts: NodeFacts, spec: JobSpec) -> None:
+        """Warn of what may go wrong; raise NodeError if a build there would be pointless."""
+        findings = judge(facts, self._node, needs_of(self._plan.inventory.project, self._node))
+        for finding in findings:
+            if finding.severity is Severity.WARNING and not self._was_judged:
+                message = f"{finding.message} ({finding.hint})" if finding.hint else finding.message
+                self._world.observe(Warned(node=self._node.name, message=message))
+        self._was_judged = True
+        problems = [finding for finding in findings if finding.is_problem]
+        # What runs or has succeeded there is not stopped by it: it may be the very cause.
+        if not problems or await line.run(partial(_is_begun, job=spec.id, workdir=facts.workdir)):
+            return
+        hints = dict.fromkeys(finding.hint for finding in problems if finding.hint)
+        raise NodeError(
+            "; ".join(finding.message for finding in problems), hint="; ".join(hints) or None
         )
 
     async def _start(self, line: Line, facts: NodeFacts, spec: JobSpec) -> Job:
@@ -197,16 +209,27 @@ class _NodeDelivery:
         self._enter(Phase.COLLECTING)
         with Collection(job, names=self._binary_names, into=self._folder) as collection:
             binaries = await line.run(collection.fetch, progress=lambda: collection.received_bytes)
-        place = _Place(line=line, facts=facts, out=f"{job.directory}/out")
-        floors, os_release = await self._gate(place, binaries)
+        inspection = Inspection(
+            plan=self._plan, task=self._task, enter=self._enter, open_line=self._gate_line
+        )
+        place = Place(line=line, facts=facts, out=f"{job.directory}/out")
+        floors, os_release = await inspection.gate(place, binaries)
         self._enter(Phase.CHECKING)
-        warnings = await asyncio.to_thread(self._scan, facts, binaries)
-        return await asyncio.to_thread(self._pack, binaries, floors, os_release), warnings
+        warnings = await asyncio.to_thread(inspection.scan, facts, binaries)
+        artifact = await asyncio.to_thread(
+            inspection.pack, binaries, floors, os_release, into=self._folder
+        )
+        return artifact, warnings
 
-    async def _push(self, line: Line, facts: NodeFacts, bundle: Bundle) -> str:
+    def _gate_line(self, node: Node) -> AbstractAsyncContextManager[Line]:
+        return self._reach.line(
+            self._world.connect, node, has_spare=True, on_lost=self._note_trouble
+        )
+
+    async def _push(self, line: Line, facts: NodeFacts, bundle: Bundle) -> None:
         self._enter(Phase.PUSHING)
         sending = Sending()
-        return await line.run(
+        await line.run(
             lambda transport: push_bundle(
                 transport,
                 facts,
@@ -218,8 +241,9 @@ class _NodeDelivery:
             progress=lambda: sending.written_bytes,
         )
 
-    def _spec(self, facts: NodeFacts, bundle: Bundle | None, folder: str | None) -> JobSpec:
+    def _spec(self, facts: NodeFacts, bundle: Bundle | None) -> JobSpec:
         node, project = self._node, self._plan.inventory.project
+        folder = source_folder(facts, bundle.digest) if bundle else None
         source = f"{folder}/source/{bundle.subdirectory}".rstrip("/") if bundle else None
         command = fill_command(self._task, source=source, jobs=node.jobs or facts.cpus or 1)
         target_dir = f"{facts.workdir}/target/{node.name}" if self._task.is_kept_warm else None
@@ -280,108 +304,11 @@ class _NodeDelivery:
             case _:
                 pass
 
-    async def _gate(
-        self, builder: _Place, binaries: tuple[CollectedBinary, ...]
-    ) -> tuple[tuple[Floor, ...], str | None]:
-        """Check and run the binaries on the node named for it, else where they were built."""
-        if not self._task.gate_nodes:
-            self._enter(Phase.GATING)
-            return await self._check_on(builder, binaries)
-        reasons = []
-        for gate_node in self._task.gate_nodes:
-            self._enter(Phase.GATING, f"on {gate_node.name}")
-            try:
-                waiting = self._reach.line(
-                    self._world.connect, gate_node, has_spare=True, on_lost=self._note_trouble
-                )
-                async with waiting as line:
-                    facts = await line.run(partial(probe, workdir=gate_node.workdir))
-                    place = _Place(line=line, facts=facts, out=None)
-                    return await self._check_on(place, binaries)
-            except NodeError as error:
-                reasons.append(f"{gate_node.name}: {error.message}")
-        raise NodeError(
-            "the build is there, but no node for its gate: " + "; ".join(reasons),
-            hint="run the same command when one is up: only the gate is missing",
-        )
-
-    async def _check_on(
-        self, place: _Place, binaries: tuple[CollectedBinary, ...]
-    ) -> tuple[tuple[Floor, ...], str | None]:
-        target = self._node.target
-        os_release = _os_release(self._node, place.facts)
-        floors = await asyncio.to_thread(_measure, binaries, target, os_release)
-        _require_system(target, place.facts)
-        project = self._plan.inventory.project
-        gated = tuple(
-            GateBinary(
-                name=binary.name,
-                path=binary.path,
-                sha256=binary.sha256,
-                remote_path=f"{place.out}/{binary.name}" if place.out else None,
-            )
-            for binary in binaries
-        )
-        gate = Gate(
-            version=str(self._plan.version),
-            target=target.triple,
-            name=project.name,
-            version_command=project.version_command,
-            commands=project.gate,
-            timeout=_GATE_TIMEOUT,
-        )
-        await place.line.run(
-            lambda transport: run_gate(transport, place.facts, binaries=gated, gate=gate)
-        )
-        return floors, os_release
-
-    def _scan(self, facts: NodeFacts, binaries: tuple[CollectedBinary, ...]) -> tuple[str, ...]:
-        needles = {"home path": facts.home, "user name": facts.user}
-        if facts.hostname:
-            needles["host name"] = facts.hostname
-        leaks = tuple(
-            f"{binary.name} holds the {leak}"
-            for binary in binaries
-            for leak in find_leaks(_read(binary), needles)
-        )
-        if leaks and self._plan.inventory.project.leaks is LeakPolicy.REFUSE:
-            hint = "build with --remap-path-prefix, or set `leaks: warn` to publish it all the same"
-            raise BuildError("; ".join(leaks), hint=hint)
-        return leaks
-
-    def _pack(
-        self,
-        binaries: tuple[CollectedBinary, ...],
-        floors: tuple[Floor, ...],
-        os_release: str | None,
-    ) -> Artifact:
-        project, version = self._plan.inventory.project.name, str(self._plan.version)
-        key = f"{self._node.target}{os_release or ''}"
-        data = pack_archive(
-            f"{project}-{version}-{key}",
-            [
-                ArchiveEntry(name=binary.name, data=_read(binary), is_executable=True)
-                for binary in binaries
-            ],
-        )
-        path = self._folder / archive_name(project, version, key)
-        _replace(path, data)
-        return Artifact(
-            version=version,
-            target=self._node.target,
-            os_release=os_release,
-            path=path,
-            size_bytes=len(data),
-            sha256=hashlib.sha256(data).hexdigest(),
-            floors=floors,
-            binaries=binaries,
-        )
-
     def _record(self, job: Job) -> None:
         """Leave word of the job for `logs` and `status`; losing it loses nothing."""
         self._folder.mkdir(parents=True, exist_ok=True)
         record = {"id": job.id, "workdir": job.workdir, "attempt": job.attempt}
-        _replace(self._folder / JOB_RECORD, json.dumps(record).encode())
+        write_whole(self._folder / JOB_RECORD, json.dumps(record).encode())
 
     def _failed(self, failure_class: FailureClass, error: OrchestratorError) -> Failed:
         hint = error.hint
@@ -409,61 +336,12 @@ class _NodeDelivery:
         self._world.observe(PhaseChanged(node=self._node.name, phase=phase, detail=detail))
 
 
-_SYSTEMS: Final = {
-    OS.LINUX: "Linux",
-    OS.ANDROID: "Linux",
-    OS.MACOS: "Darwin",
-    OS.FREEBSD: "FreeBSD",
-    OS.OPENBSD: "OpenBSD",
-    OS.NETBSD: "NetBSD",
-    OS.DRAGONFLY: "DragonFly",
-    OS.ILLUMOS: "SunOS",
-}
-
-
-def _os_release(node: Node, facts: NodeFacts) -> str | None:
-    """Return the release that the binaries are bound to, as the machine of the gate says it.
-
-    Raise NodeError if the inventory says another one.
-    """
-    if not node.target.is_bound_to_os_release:
-        return None
-    if node.os_release and facts.release and node.os_release != facts.release:
-        raise NodeError(
-            f"the inventory says `os_release: {node.os_release}`, and the machine of the gate "
-            f"runs {facts.release}",
-            hint="correct it: binaries for one release do not run on another",
-        )
-    return facts.release or node.os_release
-
-
-def _require_system(target: Target, facts: NodeFacts) -> None:
-    """Raise NodeError if the machine of the gate does not run the target's OS.
-
-    What runs there by emulation may not run where it is installed.
-    """
-    if facts.system != _SYSTEMS.get(target.os, facts.system):
-        raise NodeError(
-            f"the gate of {target} would run on {facts.system}",
-            hint="name a node that runs its OS with `gate_on`",
-        )
-
-
-def _measure(
-    binaries: tuple[CollectedBinary, ...], target: Target, os_release: str | None
-) -> tuple[Floor, ...]:
-    return join_floors(
-        floor
-        for binary in binaries
-        for floor in check_binary(_read(binary), target, os_release=os_release)
-    )
-
-
-def _replace(path: Path, data: bytes) -> None:
-    # Under a name of its own first: another coordinator may be at the same version.
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-    part.write_bytes(data)
-    part.replace(path)
+async def _is_begun(transport: Transport, *, job: str, workdir: str) -> bool:
+    match await read_job(transport, workdir=workdir, job=job):
+        case Queued() | Running() | Finished(exit_status=0):
+            return True
+        case _:
+            return False
 
 
 def _unwritable(folder: Path, error: OSError) -> NodeError:
@@ -471,17 +349,6 @@ def _unwritable(folder: Path, error: OSError) -> NodeError:
         f"cannot write to {folder}: {error.strerror}",
         hint="make room there, or make it writable, and run the same command again",
     )
-
-
-def _read(binary: CollectedBinary) -> bytes:
-    """Return the bytes that were collected; raise NodeError if the file is another one by now."""
-    data = binary.path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != binary.sha256:
-        raise NodeError(
-            f"{binary.path} on this machine was changed after it was collected",
-            hint="does another release write there? run the same command again",
-        )
-    return data
 
 
 def _last_lines(log: Path) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Self
 
-from orchestrator.core.errors import NodeError
+from orchestrator.core.errors import BuildError, ConfigError, NodeError, StoreError
 from orchestrator.core.wording import human_size, human_time
 
 if TYPE_CHECKING:
@@ -68,6 +68,13 @@ class Finding:
             hint=error.hint,
             exit_code=error.exit_code,
         )
+
+    def require(self) -> None:
+        """Raise the error of whoever has to act, if it is a problem."""
+        if self.is_problem:
+            kinds = (ConfigError, NodeError, BuildError, StoreError)
+            kind = next(kind for kind in kinds if kind.exit_code == self.exit_code)
+            raise kind(self.message, hint=self.hint)
 
 
 def fine(subject: str, message: str) -> Finding:

@@ -221,7 +221,7 @@ async def test_a_large_log_arrives_whole(node: Bench) -> None:
 
 async def test_a_killed_job_does_not_keep_the_host_from_its_own_next_attempt(node: Bench) -> None:
     mark = node.folder / "mark"
-    spec = node.spec(f"if [ ! -e {mark} ]; then : >{mark}; kill -KILL \"-$(cat ../pid)\"; fi")
+    spec = node.spec(f'if [ ! -e {mark} ]; then : >{mark}; kill -KILL "-$(cat ../pid)"; fi')
     killed = (await node.follow(await node.start(spec))).end
     assert isinstance(killed, Stopped)
     assert killed.reason is StopReason.KILLED

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator import delivery, publication, wiring
+from orchestrator import inspection, publication, wiring
 from orchestrator.core.errors import NodeError, StoreError
 from orchestrator.core.index import parse_index, split_signed
 from orchestrator.core.inventory import Node
@@ -194,9 +194,9 @@ def facts(system: str, release: str | None) -> NodeFacts:
 def test_the_gate_s_machine_says_which_release_a_binary_is_bound_to() -> None:
     openbsd = parse_target("x86_64-unknown-openbsd")
     node = Node(name="n", host="local", target=openbsd, os_release="7.8")
-    assert delivery._os_release(node, facts("OpenBSD", "7.8")) == "7.8"
+    assert inspection._os_release(node, facts("OpenBSD", "7.8")) == "7.8"
     with pytest.raises(NodeError, match=r"os_release: 7\.8.* runs 7\.9"):
-        delivery._os_release(node, facts("OpenBSD", "7.9"))
-    delivery._require_system(openbsd, facts("OpenBSD", "7.8"))
+        inspection._os_release(node, facts("OpenBSD", "7.9"))
+    inspection._require_system(openbsd, facts("OpenBSD", "7.8"))
     with pytest.raises(NodeError, match="would run on Linux"):
-        delivery._require_system(openbsd, facts("Linux", None))
+        inspection._require_system(openbsd, facts("Linux", None))

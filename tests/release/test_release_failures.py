@@ -177,7 +177,8 @@ def test_binaries_for_other_systems_or_with_a_failing_gate_are_not_published(des
     desk.project["gate"] += f"[ {{target}} = {other_target()} ]"
     speak = f"echo the build of $ORCHESTRATOR_OUT says\n{desk.copy()}"
     desk.write(
-        desk.node("other-os", target=other_os, build=speak),
+        desk.node("other-os", target=other_os, build=speak, gate_on="bsd"),
+        desk.node("bsd", target=other_os, enabled=False),
         desk.node("other-cpu", target=other_cpu, build=speak),
         desk.node("ungated", build=speak),
         desk.node("good", target=other_target()),

@@ -1,0 +1,209 @@
+"""Before anything is published: what a node's binaries are, that they run, and their archive."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.core.archive import ArchiveEntry, archive_name, pack_archive
+from orchestrator.core.binary import check_binary
+from orchestrator.core.errors import BuildError, NodeError
+from orchestrator.core.events import Phase
+from orchestrator.core.floors import join_floors
+from orchestrator.core.inventory import LeakPolicy
+from orchestrator.core.leaks import find_leaks
+from orchestrator.core.result import Artifact
+from orchestrator.nodes.gate import Gate, GateBinary, run_gate
+from orchestrator.nodes.probe import probe
+from orchestrator.workspace import write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from orchestrator.core.facts import NodeFacts
+    from orchestrator.core.inventory import Node
+    from orchestrator.core.plan import BuildPlan, NodeTask
+    from orchestrator.core.result import CollectedBinary, Floor
+    from orchestrator.core.target import Target
+    from orchestrator.nodes.line import Line
+
+_GATE_TIMEOUT: Final = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A machine that can run the binaries; `out` is where they lie there already, if they do."""
+
+    line: Line
+    facts: NodeFacts
+    out: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """How the binaries of one task are checked; `enter` is told of each phase and where it is."""
+
+    plan: BuildPlan
+    task: NodeTask
+    enter: Callable[[Phase, str], None]
+    open_line: Callable[[Node], AbstractAsyncContextManager[Line]]
+
+    async def gate(
+        self, builder: Place, binaries: tuple[CollectedBinary, ...]
+    ) -> tuple[tuple[Floor, ...], str | None]:
+        """Return the binaries' floors, and the OS release that they are bound to.
+
+        They are checked and run on the node that the task names for it, else where they were built.
+        Raise BuildError for binaries that may not be published, NodeError if there is no machine
+        that can run them now.
+        """
+        if not self.task.gate_nodes:
+            self.enter(Phase.GATING, "")
+            return await self._check_on(builder, binaries)
+        reasons = []
+        for gate_node in self.task.gate_nodes:
+            self.enter(Phase.GATING, f"on {gate_node.name}")
+            try:
+                async with self.open_line(gate_node) as line:
+                    facts = await line.run(partial(probe, workdir=gate_node.workdir))
+                    place = Place(line=line, facts=facts, out=None)
+                    return await self._check_on(place, binaries)
+            except NodeError as error:
+                reasons.append(f"{gate_node.name}: {error.message}")
+        raise NodeError(
+            "the build is there, but no node for its gate: " + "; ".join(reasons),
+            hint="run the same command when one is up: only the gate is missing",
+        )
+
+    async def _check_on(
+        self, place: Place, binaries: tuple[CollectedBinary, ...]
+    ) -> tuple[tuple[Floor, ...], str | None]:
+        target, project = self.task.node.target, self.plan.inventory.project
+        os_release = _os_release(self.task.node, place.facts)
+        floors = await asyncio.to_thread(_measure, binaries, target, os_release)
+        _require_system(target, place.facts)
+        gated = tuple(
+            GateBinary(
+                name=binary.name,
+                path=binary.path,
+                sha256=binary.sha256,
+                remote_path=f"{place.out}/{binary.name}" if place.out else None,
+            )
+            for binary in binaries
+        )
+        gate = Gate(
+            version=str(self.plan.version),
+            target=target.triple,
+            name=project.name,
+            version_command=project.version_command,
+            commands=project.gate,
+            timeout=_GATE_TIMEOUT,
+        )
+        await place.line.run(
+            lambda transport: run_gate(transport, place.facts, binaries=gated, gate=gate)
+        )
+        return floors, os_release
+
+    def scan(self, facts: NodeFacts, binaries: tuple[CollectedBinary, ...]) -> tuple[str, ...]:
+        """Return what the binaries tell of the node that built them.
+
+        Raise BuildError for it if the project refuses leaks.
+        """
+        needles = {"home path": facts.home, "user name": facts.user}
+        if facts.hostname:
+            needles["host name"] = facts.hostname
+        leaks = tuple(
+            f"{binary.name} holds the {leak}"
+            for binary in binaries
+            for leak in find_leaks(_read(binary), needles)
+        )
+        if leaks and self.plan.inventory.project.leaks is LeakPolicy.REFUSE:
+            hint = "build with --remap-path-prefix, or set `leaks: warn` to publish it all the same"
+            raise BuildError("; ".join(leaks), hint=hint)
+        return leaks
+
+    def pack(
+        self,
+        binaries: tuple[CollectedBinary, ...],
+        floors: tuple[Floor, ...],
+        os_release: str | None,
+        *,
+        into: Path,
+    ) -> Artifact:
+        """Return the archive of the binaries, in the folder `into`."""
+        project, version = self.plan.inventory.project.name, str(self.plan.version)
+        key = f"{self.task.node.target}{os_release or ''}"
+        data = pack_archive(
+            f"{project}-{version}-{key}",
+            [
+                ArchiveEntry(name=binary.name, data=_read(binary), is_executable=True)
+                for binary in binaries
+            ],
+        )
+        path = into / archive_name(project, version, key)
+        write_whole(path, data)
+        return Artifact(
+            version=version,
+            target=self.task.node.target,
+            os_release=os_release,
+            path=path,
+            size_bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            floors=floors,
+            binaries=binaries,
+        )
+
+
+def _os_release(node: Node, facts: NodeFacts) -> str | None:
+    """Return the release that the binaries are bound to, as the machine of the gate says it.
+
+    Raise NodeError if the inventory says another one.
+    """
+    if not node.target.is_bound_to_os_release:
+        return None
+    if node.os_release and facts.release and node.os_release != facts.release:
+        raise NodeError(
+            f"the inventory says `os_release: {node.os_release}`, and the machine of the gate "
+            f"runs {facts.release}",
+            hint="correct it: binaries for one release do not run on another",
+        )
+    return facts.release or node.os_release
+
+
+def _require_system(target: Target, facts: NodeFacts) -> None:
+    """Raise NodeError if the machine of the gate does not run the target's OS.
+
+    What runs there by emulation may not run where it is installed.
+    """
+    if facts.system != (target.system_name or facts.system):
+        raise NodeError(
+            f"the gate of {target} would run on {facts.system}",
+            hint="name a node that runs its OS with `gate_on`",
+        )
+
+
+def _measure(
+    binaries: tuple[CollectedBinary, ...], target: Target, os_release: str | None
+) -> tuple[Floor, ...]:
+    return join_floors(
+        floor
+        for binary in binaries
+        for floor in check_binary(_read(binary), target, os_release=os_release)
+    )
+
+
+def _read(binary: CollectedBinary) -> bytes:
+    """Return the bytes that were collected; raise NodeError if the file is another one by now."""
+    data = binary.path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != binary.sha256:
+        raise NodeError(
+            f"{binary.path} on this machine was changed after it was collected",
+            hint="does another release write there? run the same command again",
+        )
+    return data
