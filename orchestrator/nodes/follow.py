@@ -146,6 +146,11 @@ def require_success(end: JobEnd) -> None:
             )
         case Stopped(reason=StopReason.CANCELLED):
             raise NodeError("the job was cancelled", hint="run the same command to start it again")
+        case Stopped(reason=StopReason.UNABLE):
+            raise NodeError(
+                f"the node could not build: {end.evidence}",
+                hint="make room on its disk, or make its folders writable",
+            )
         case Stopped():
             raise NodeError(
                 f"the job was lost: {end.evidence}",

@@ -74,6 +74,7 @@ class StopReason(StrEnum):
     CANCELLED = "cancelled"
     REBOOT = "reboot"
     KILLED = "killed"
+    UNABLE = "unable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +255,9 @@ def _stopped(said: dict[str, str], attempt: int) -> Stopped:
                 f"{process} is gone without an exit status, and the node has rebooted since "
                 f"(boot {said.get('boot')} then, {said.get('boot_now')} now)"
             )
+        case "unable":
+            reason = StopReason.UNABLE
+            evidence = said.get("unable") or "the node could not do its part"
         case "terminated":
             reason = StopReason.KILLED
             evidence = f"{process} was told to end (SIGTERM), exit status {said.get('status')}"
@@ -277,7 +281,8 @@ def start_script(facts: NodeFacts, spec: JobSpec) -> str:
     _check(spec)
     directory = f"{facts.workdir}/jobs/{spec.id}"
     payload = "".join(
-        here_document(name, text)
+        # A script that is cut short must not run.
+        here_document(name, text, or_else="return")
         for name, text in (
             ("script", build_script(facts, spec)),
             ("binaries", _binary_lines(spec, directory)),

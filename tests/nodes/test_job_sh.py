@@ -110,7 +110,10 @@ printf '%s' "$found"
 """
 
 
-def test_who_searches_for_processes_does_not_find_its_own_tools(shell: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("job_sh", [JOB_SH, NO_PROC], ids=["proc", "ps"])
+def test_who_searches_for_processes_does_not_find_its_own_tools(
+    shell: str, job_sh: str, tmp_path: Path
+) -> None:
     # ksh93 waits for the last command of a pipeline only: the others may still be ending.
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -119,7 +122,7 @@ def test_who_searches_for_processes_does_not_find_its_own_tools(shell: str, tmp_
         slow.write_text(f'#!/bin/sh\n{shutil.which(name)} "$@"\nexec >&-\nsleep {seconds}\n')
         slow.chmod(0o755)
     script = tmp_path / "search.sh"
-    script.write_text(JOB_SH.replace('main "$@"\n', SEARCH))
+    script.write_text(job_sh.replace('main "$@"\n', SEARCH))
     searched = subprocess.run(
         [shell, str(script), "-", "-", "-", str(tmp_path)],
         env={"PATH": f"{tools}:{os.environ['PATH']}"},
