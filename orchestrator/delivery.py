@@ -203,6 +203,7 @@ class _NodeDelivery:
             lock=node.group or "host",
             slots=node.slots,
             timeout=node.timeout,
+            log_limit_bytes=node.log_limit,
             env=node.env,
             source=folder,
             target_dir=target_dir,

@@ -7,12 +7,15 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.core.kinds import Bytes
+
 if TYPE_CHECKING:
     from orchestrator.core.target import Target
 
 LOCAL: Final = "local"
 # The key of an archive's digest that holds for whatever version is released.
 ANY_VERSION: Final = ""
+_LOG_LIMIT: Final = Bytes(500_000_000)
 
 
 class Policy(StrEnum):
@@ -137,6 +140,7 @@ class Node:
     timeout: timedelta = timedelta(hours=4)
     silence_timeout: timedelta = timedelta(minutes=60)
     connect_timeout: timedelta = timedelta(seconds=20)
+    log_limit: Bytes = _LOG_LIMIT
     vm: str | None = None
     group: str | None = None
     slots: int = 1

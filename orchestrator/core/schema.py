@@ -33,6 +33,7 @@ from orchestrator.core.kinds import (
     MapOf,
     OneOrMany,
     Record,
+    Size,
     Text,
     TextOrMap,
     Variants,
@@ -540,6 +541,12 @@ _NODE_FIELDS: Final = (
         kind=Duration(),
         summary="How long connecting may take.",
         example="10s",
+    ),
+    Field(
+        key="log_limit",
+        kind=Size(),
+        summary="How much a build may write to its log.",
+        example="200MB",
     ),
     Field(
         key="vm",

@@ -144,6 +144,11 @@ def require_success(end: JobEnd) -> None:
                 f"the build was ended: {end.evidence}",
                 hint="raise the node's `timeout` if it needs longer than that",
             )
+        case Stopped(reason=StopReason.FLOODED):
+            raise BuildError(
+                f"the build was ended: {end.evidence}",
+                hint="raise the node's `log_limit` if it needs to write more than that",
+            )
         case Stopped(reason=StopReason.CANCELLED):
             raise NodeError("the job was cancelled", hint="run the same command to start it again")
         case Stopped(reason=StopReason.UNABLE):

@@ -39,6 +39,7 @@ class JobSpec:
     when the command puts it into $ORCHESTRATOR_OUT under its name. At most
     `slots` jobs with the same `lock` run at once on the host. `source` is an unpacked bundle on
     the node, kept out of the binary; `target_dir` is the folder that cargo keeps between builds.
+    Whoever takes longer than `timeout` or writes more than `log_limit_bytes` is ended.
     """
 
     id: str
@@ -46,6 +47,7 @@ class JobSpec:
     binaries: tuple[tuple[str, str | None], ...]
     lock: str
     timeout: timedelta
+    log_limit_bytes: int = 500_000_000
     env: tuple[tuple[str, str], ...] = ()
     slots: int = 1
     source: str | None = None
@@ -75,6 +77,7 @@ class StopReason(StrEnum):
     REBOOT = "reboot"
     KILLED = "killed"
     UNABLE = "unable"
+    FLOODED = "flooded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,8 +153,8 @@ async def start_job(
             process = await transport.open(
                 start_script(facts, spec),
                 *("start", facts.workdir, spec.id, "1" if rebuild else "0"),
-                *(str(max(1, round(spec.timeout.total_seconds()))), spec.lock, str(spec.slots)),
-                "/bin/sh",
+                str(max(1, round(spec.timeout.total_seconds()))),
+                *(f"{spec.log_limit_bytes:d}", spec.lock, str(spec.slots), "/bin/sh"),
             )
             try:
                 answer = b""
@@ -246,6 +249,9 @@ def _stopped(said: dict[str, str], attempt: int) -> Stopped:
         case "deadline":
             reason = StopReason.DEADLINE
             evidence = f"it ran longer than its {said.get('deadline')} s"
+        case "flooded":
+            reason = StopReason.FLOODED
+            evidence = f"its log grew beyond {said.get('flooded')} bytes"
         case "cancelled":
             reason = StopReason.CANCELLED
             evidence = "it was cancelled"

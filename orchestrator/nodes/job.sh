@@ -1,9 +1,9 @@
 #!/bin/sh
 # The node's side of a job: POSIX sh, nothing else. docs/jobs.md tells the story.
 #
-#   job.sh start  WORKDIR ID REBUILD TIMEOUT LOCK SLOTS SHELL   attach to the job, or start an attempt
-#   job.sh run    WORKDIR ID GENERATION TIMEOUT LOCK SLOTS SHELL   the attempt itself, detached
-#   job.sh guard  WORKDIR ID LEADER TIMEOUT                     end the attempt at its deadline
+#   job.sh start  WORKDIR ID REBUILD TIMEOUT LOG_LIMIT LOCK SLOTS SHELL   attach to the job, or start an attempt
+#   job.sh run    WORKDIR ID GENERATION TIMEOUT LOG_LIMIT LOCK SLOTS SHELL   the attempt itself, detached
+#   job.sh guard  WORKDIR ID LEADER TIMEOUT LOG_LIMIT           end the attempt at its deadline, or when it floods its log
 #   job.sh state  WORKDIR ID                                    what is known, as NAME=VALUE lines
 #   job.sh queue  WORKDIR ID ATTEMPT FROM                       the log from a byte on, while it waits for the host
 #   job.sh follow WORKDIR ID ATTEMPT FROM                       the log from a byte on, until the state changes
@@ -69,7 +69,7 @@ start() {
         return
         ;;
     esac
-    if ! new_attempt "$2"; then
+    if ! new_attempt "$2" "$3"; then
         no_room=$(room_in .)
         rm -f reserve
         fail "cannot write to $dir: $no_room"
@@ -77,7 +77,7 @@ start() {
     printf 'started %s\n' "$attempt"
     shift
     # The process stays the same, so the start lock stays held until `run` has said who it is.
-    exec "$4" "$dir/job.sh" run "$workdir" "$id" "$generation" "$@" </dev/null >>"$dir/log" 2>&1
+    exec "$5" "$dir/job.sh" run "$workdir" "$id" "$generation" "$@" </dev/null >>"$dir/log" 2>&1
 }
 
 # take_turn: one at a time starts or cancels the job; false when nobody can, for want of room.
@@ -93,7 +93,7 @@ take_turn() {
     done
 }
 
-# new_attempt TIMEOUT
+# new_attempt TIMEOUT LOG_LIMIT
 new_attempt() {
     # What a killed wrapper left behind would build into the same folders.
     stop_tree "$(group_of_old_attempt)"
@@ -106,7 +106,7 @@ new_attempt() {
     attempt=$((attempt + 1))
     rm -rf out work && mkdir out work || return
     rm -f alive queue && mkfifo alive queue || return
-    put .deadline "$1" && put .cancelled 1 && put .terminated 1 || return
+    put .deadline "$1" && put .flooded "$2" && put .cancelled 1 && put .terminated 1 || return
     put cookie "ORCHESTRATOR_OUT=$dir/out" && write_payload && : >log && put attempt "$attempt"
 }
 
@@ -118,7 +118,8 @@ mark() {
 # `exit` goes first: an archive that is cut short must never look like a success.
 set_aside() {
     mkdir -p "old/$1" || return
-    for aside_name in exit pid boot start_time started deadline cancelled terminated undelivered unable log script; do
+    for aside_name in exit pid boot start_time started deadline flooded cancelled terminated \
+        undelivered unable log script; do
         [ ! -e "$aside_name" ] || mv -f "$aside_name" "old/$1/" || return
     done
 }
@@ -142,22 +143,27 @@ run() {
     fi
     generation=$1
     release start.lock
-    shell=$5
+    shell=$6
 
     slot=
-    [ -n "$unable" ] || wait_for_host "$3" "$4"
+    [ -n "$unable" ] || wait_for_host "$4" "$5"
     if [ -n "$unable" ]; then
         status=1
     elif is_wanted; then
-        build "$2"
+        build "$2" "$3"
     else
         status=143
     fi
     [ -z "$terminated" ] || mark terminated
-    [ "$status" != 0 ] || [ -e deadline ] || [ -e cancelled ] || deliver
+    [ "$status" != 0 ] || was_ended || deliver
     [ -z "$slot" ] || release "$locks/$slot"
     rm -f reserve
     note_end
+}
+
+# was_ended: by one of us.
+was_ended() {
+    [ -e deadline ] || [ -e flooded ] || [ -e cancelled ]
 }
 
 note_process() {
@@ -169,6 +175,8 @@ note_end() {
     [ -z "$undelivered" ] || put undelivered "$undelivered"
     if [ -e deadline ]; then
         end="124 deadline"
+    elif [ -e flooded ]; then
+        end="$status flooded"
     elif [ -e cancelled ]; then
         end="$status cancelled"
     elif [ -n "$unable" ]; then
@@ -219,7 +227,7 @@ is_wanted() {
     [ -z "$terminated" ] && [ ! -e cancelled ]
 }
 
-# build TIMEOUT: runs the script to its end and leaves nothing of it alive; sets $status.
+# build TIMEOUT LOG_LIMIT: runs the script to its end and leaves nothing of it alive; sets $status.
 build() {
     # OpenBSD's default class gives rustc 1.5 GiB of data, and it dies of that.
     raise_limit -d
@@ -232,7 +240,7 @@ build() {
         return
     fi
     # What a background process inherits it holds open: the pipes tell the end of this one only.
-    "$shell" "$dir/job.sh" guard "$workdir" "$id" $$ "$1" </dev/null >/dev/null 2>&1 3>&- 4>&- &
+    "$shell" "$dir/job.sh" guard "$workdir" "$id" $$ "$1" "$2" </dev/null >/dev/null 2>&1 3>&- 4>&- &
     guard_pid=$!
     exec 4>&-
     # In the foreground, a trap waits until the script is over, and the status is the script's.
@@ -262,14 +270,31 @@ raise_limit() {
     (ulimit -S "$1" "$limit") 2>/dev/null && ulimit -S "$1" "$limit" 2>/dev/null
 }
 
-# guard LEADER TIMEOUT: a process of its own, so that nobody has to be watching.
+# guard LEADER TIMEOUT LOG_LIMIT: a process of its own, so that nobody has to be watching.
 guard() {
     trap '' HUP
     cd "$dir" || exit
     keep=$1
-    sleep "$2" || exit
+    guard_mark=deadline
+    guard_left=$2
+    guard_disturbed=0
+    # Its naps are counted, not read from a clock: that may be set, and a laptop may have slept.
+    while [ "$guard_left" -gt 0 ]; do
+        guard_nap=2
+        [ "$guard_left" -ge 2 ] || guard_nap=1
+        if ! sleep "$guard_nap"; then
+            guard_disturbed=$((guard_disturbed + 1))
+            [ "$guard_disturbed" -lt 100 ] || exit
+            continue
+        fi
+        guard_left=$((guard_left - guard_nap))
+        if [ -n "$(find log -size "+$3c")" ]; then
+            guard_mark=flooded
+            break
+        fi
+    done
     trap '' TERM
-    mark deadline
+    mark "$guard_mark"
     signal_group TERM "$1"
     stop_tree "$1"
 }
@@ -402,6 +427,8 @@ evaluate() {
         reason=cancelled
     elif [ -e deadline ]; then
         reason=deadline
+    elif [ -e flooded ]; then
+        reason=flooded
     elif [ "$value" != "$boot" ]; then
         reason=reboot
     else
@@ -433,7 +460,7 @@ state() {
     printf '%s=%s\n' state "$job_state" attempt "$attempt" status "$status" reason "$reason" \
         boot_now "$boot"
     [ "$attempt" ] || return 0
-    for state_name in pid boot started undelivered unable deadline; do
+    for state_name in pid boot started undelivered unable deadline flooded; do
         read_value "$state_name"
         printf '%s=%s\n' "$state_name" "$value"
     done

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import time
 from contextlib import asynccontextmanager
@@ -423,6 +424,46 @@ async def test_the_deadline_holds_when_nobody_watches(node: Bench) -> None:
     )
     with pytest.raises(BuildError, match="ran longer than its 1 s"):
         require_success(end)
+
+
+@pytest.mark.thorough
+async def test_a_flood_in_the_log_ends_when_nobody_watches(node: Bench) -> None:
+    child = node.folder / "child"
+    command = (
+        f"trap '' TERM\nsleep 61 & echo $! >{child}\n"
+        "echo hello\nsleep 3\nyes | head -c 60000\nsleep 60\nsleep 60\n"
+    )
+    job = await node.start(node.spec(command, log_limit_bytes=50_000))
+    folder = node.folder_of(job)
+    await until((folder / "exit").exists, seconds=60)
+    assert (folder / "exit").read_text().endswith(" flooded\n")
+    assert not is_alive(number_in(child))
+    done = await node.follow(job)
+    assert done.end == Stopped(
+        attempt=1, reason=StopReason.FLOODED, evidence="its log grew beyond 50000 bytes"
+    )
+    assert 60_006 <= len(done.log) < 61_000
+    with pytest.raises(BuildError, match="its log grew beyond 50000 bytes") as refused:
+        require_success(done.end)
+    assert "`log_limit`" in str(refused.value.hint)
+
+
+@pytest.mark.thorough
+async def test_a_log_within_its_limit_is_no_flood(node: Bench) -> None:
+    done = await node.run("printf 12345\nsleep 3", log_limit_bytes=5)
+    require_success(done.end)
+
+
+@pytest.mark.thorough
+async def test_a_deadline_outlives_the_naps_of_its_guard(node: Bench) -> None:
+    job = await node.start(node.spec("exec tail -f /dev/null", timeout=timedelta(seconds=3)))
+    folder = node.folder_of(job)
+    await until((folder / "started").exists)
+    for _ in range(5):
+        await asyncio.sleep(0.2)
+        subprocess.run(["pkill", "-g", str(number_in(folder / "pid")), "-x", "sleep"], check=False)
+    await until((folder / "exit").exists, seconds=60)
+    assert (folder / "exit").read_text() == "124 deadline\n"
 
 
 @pytest.mark.thorough
