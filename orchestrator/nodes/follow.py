@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, assert_never
 
+from orchestrator.core.diagnosis import diagnose
 from orchestrator.core.errors import BuildError, NodeError
 from orchestrator.nodes.job import (
     JOB_SH,
@@ -132,13 +133,16 @@ _MAX_FRUITLESS: Final = 3
 _BACKOFF: Final = (1, 2, 4, 8, 15, 30)
 
 
-def require_success(end: JobEnd) -> None:
-    """Raise BuildError or NodeError, by who is at fault, unless the job delivered."""
+def require_success(end: JobEnd, log_tail: bytes = b"") -> None:
+    """Raise BuildError or NodeError, by who is at fault, unless the job delivered.
+
+    `log_tail` is the end of the job's log: it may tell that the machine was at fault.
+    """
     match end:
         case Finished(exit_status=0):
             return
         case Finished():
-            raise BuildError(f"the build failed: {end.evidence}")
+            raise _failure(end, log_tail)
         case Stopped(reason=StopReason.DEADLINE):
             raise BuildError(
                 f"the build was ended: {end.evidence}",
@@ -163,6 +167,18 @@ def require_success(end: JobEnd) -> None:
             )
         case _:
             assert_never(end)
+
+
+def _failure(end: Finished, log_tail: bytes) -> BuildError | NodeError:
+    reason = diagnose(
+        exit_status=end.exit_status,
+        # Why a binary could not be delivered stands in the evidence.
+        log_tail=log_tail + b"\n" + end.evidence.encode(),
+        strain=end.strain,
+    )
+    if reason is None:
+        return BuildError(f"the build failed: {end.evidence}")
+    return NodeError(f"the build failed: {reason.message}", hint=reason.hint)
 
 
 def _refuse_other_attempt(job: Job, state: JobState) -> None:

@@ -10,12 +10,13 @@ import asyncio
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.core.diagnosis import Strain
 from orchestrator.core.errors import ConfigError, NodeError
 from orchestrator.nodes.script import clean_environment, exports, here_document, quoted
 from orchestrator.nodes.transport import run
@@ -97,19 +98,25 @@ class Queued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """Its command runs."""
+    """Its command runs; `ran` tells for how long, by a clock of the node that nobody sets."""
 
     attempt: int
     evidence: str
+    # Not compared: the state stays the same while time goes by.
+    ran: timedelta | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The command came to its end; with status 0 its binaries are there to be collected."""
+    """The command came to its end; with status 0 its binaries are there to be collected.
+
+    `strain` is what the node was short of then.
+    """
 
     attempt: int
     exit_status: int
     evidence: str
+    strain: Strain = field(default=Strain(), compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,11 +240,21 @@ def parse_state(said: dict[str, str]) -> JobState:
         case "queued":
             return Queued(attempt=attempt, evidence=f"{_process(said)} waits for the host")
         case "running":
-            return Running(attempt=attempt, evidence=f"{_process(said)} is alive")
+            ran = _number(said.get("ran_seconds"))
+            return Running(
+                attempt=attempt,
+                evidence=f"{_process(said)} is alive",
+                ran=None if ran is None else timedelta(seconds=ran),
+            )
         case "finished":
             status = int(said["status"])
             evidence = said.get("undelivered") or f"the command exited with status {status}"
-            return Finished(attempt=attempt, exit_status=status, evidence=evidence)
+            strain = Strain(
+                free_kib=_number(said.get("free_kb")),
+                free_inodes=_number(said.get("free_inodes")),
+                oom_kills=_number(said.get("oom_kills")) or 0,
+            )
+            return Finished(attempt=attempt, exit_status=status, evidence=evidence, strain=strain)
         case _:
             return _stopped(said, attempt)
 
@@ -273,6 +290,10 @@ def _stopped(said: dict[str, str], attempt: int) -> Stopped:
     if survivors:
         evidence += f"; still there: {', '.join(map(str, survivors))}"
     return Stopped(attempt=attempt, reason=reason, evidence=evidence, survivors=survivors)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() else None
 
 
 def _process(said: dict[str, str]) -> str:

@@ -19,6 +19,7 @@
 set -u
 
 PROC=/proc
+VMSTAT=/proc/vmstat
 GRACE_SECONDS=5
 # So often a lock may turn out unwritable before a job gives it up.
 MAX_UNWRITABLE=20
@@ -119,7 +120,7 @@ mark() {
 set_aside() {
     mkdir -p "old/$1" || return
     for aside_name in exit pid boot start_time started deadline flooded cancelled terminated \
-        undelivered unable log script; do
+        undelivered unable clock strain log script; do
         [ ! -e "$aside_name" ] || mv -f "$aside_name" "old/$1/" || return
     done
 }
@@ -136,6 +137,7 @@ run() {
     exec 3<>alive 4<>queue
     unable=
     undelivered=
+    strain=
     if ! note_process; then
         unable="the job's folder cannot be written: $(room_in .)"
         rm -f reserve
@@ -171,6 +173,7 @@ note_process() {
 }
 
 note_end() {
+    [ -z "$strain" ] || put strain "$strain"
     [ -z "$unable" ] || put unable "$unable"
     [ -z "$undelivered" ] || put undelivered "$undelivered"
     if [ -e deadline ]; then
@@ -239,6 +242,8 @@ build() {
         unable="the job's folder cannot be written: $(room_in .)"
         return
     fi
+    put clock "$(clock_of $$)"
+    kills_before=$(oom_kills)
     # What a background process inherits it holds open: the pipes tell the end of this one only.
     "$shell" "$dir/job.sh" guard "$workdir" "$id" $$ "$1" "$2" </dev/null >/dev/null 2>&1 3>&- 4>&- &
     guard_pid=$!
@@ -251,6 +256,10 @@ build() {
         status=$((status - 256))
     elif [ "$status" -gt 256 ]; then
         status=$((status - 128))
+    fi
+    if [ "$status" != 0 ]; then
+        measure_room .
+        strain="${free_kb:--} ${free_inodes:--} $(($(oom_kills) - kills_before))"
     fi
     # A TERM that was sent to the whole group is seen by now; what follows is our own.
     trap '' TERM INT
@@ -464,6 +473,17 @@ state() {
         read_value "$state_name"
         printf '%s=%s\n' "$state_name" "$value"
     done
+    case $job_state in
+    running)
+        read_value clock
+        clock_now=$(clock_of "$pid")
+        [ -z "$value" ] || [ -z "$clock_now" ] || printf '%s=%s\n' ran_seconds $((clock_now - value))
+        ;;
+    finished)
+        [ ! -e strain ] || read -r free_kb free_inodes kills <strain
+        [ ! -e strain ] || printf '%s=%s\n' free_kb "$free_kb" free_inodes "$free_inodes" oom_kills "$kills"
+        ;;
+    esac
     [ "$job_state" = stopped ] || return 0
     find_processes "$(group_of_old_attempt)"
     printf 'survivors=%s\n' "$found"
@@ -842,6 +862,24 @@ measure_room() {
     esac
     free_kb=$(df -Pk "$1" 2>/dev/null | awk "$room_of_line")
     free_inodes=$(df "$inodes_option" "$1" 2>/dev/null | awk "$room_of_line")
+}
+
+# oom_kills: how many processes the kernel has killed for want of memory since the boot, if it counts.
+oom_kills() {
+    oom_count=$(sed -n 's/^oom_kill //p' "$VMSTAT" 2>/dev/null)
+    printf '%s\n' "${oom_count:-0}"
+}
+
+# clock_of PID: seconds on a clock that nobody sets: since the boot, or since the process was started.
+clock_of() {
+    if [ -r "$PROC/uptime" ]; then
+        read -r uptime_seconds <"$PROC/uptime"
+        printf '%s\n' "${uptime_seconds%%[. ]*}"
+        return
+    fi
+    # [[days-]hours:]minutes:seconds
+    ps -o etime= -p "$1" 2>/dev/null |
+        awk -F '[-:]' 'NF > 1 { print $NF + 60 * $(NF - 1) + 3600 * (NF > 2 ? $(NF - 2) : 0) + 86400 * (NF > 3 ? $1 : 0) }'
 }
 
 # room_in FOLDER: how much is free there, for a message.

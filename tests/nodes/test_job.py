@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from orchestrator.core.diagnosis import Strain
 from orchestrator.core.errors import BuildError, ConfigError, NodeError
 from orchestrator.nodes.follow import (
     Follower,
@@ -134,6 +135,57 @@ async def test_a_failed_job_is_tried_again_and_its_log_is_kept(node: Bench) -> N
     require_success(again.end)
     assert (node.folder_of(job) / "old/1/log").read_text() == "trying\n"
     assert (node.folder_of(job) / "old/1/exit").read_text() == "1 exited\n"
+
+
+async def test_a_failed_build_leaves_word_of_the_room_that_there_was(node: Bench) -> None:
+    failed = (await node.run("false")).end
+    assert isinstance(failed, Finished)
+    free = os.statvfs(node.folder)
+    assert failed.strain.free_kib == pytest.approx(free.f_bavail * free.f_frsize / 1024, rel=0.2)
+    assert failed.strain.free_inodes == pytest.approx(free.f_favail, rel=0.2)
+    assert failed.strain.oom_kills == 0
+    done = (await node.run("true")).end
+    assert isinstance(done, Finished)
+    assert done.strain == Strain()
+
+
+async def test_a_build_that_the_kernel_killed_is_no_fault_of_the_code(
+    node: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counters = node.folder / "vmstat"
+    counters.write_text("pgfault 7\noom_kill 40\noom_kill_other 9\n")
+    counting = JOB_SH.replace("VMSTAT=/proc/vmstat", f"VMSTAT={counters}")
+    assert counting != JOB_SH
+    monkeypatch.setattr("orchestrator.nodes.job.JOB_SH", counting)
+    done = await node.run(f"echo oom_kill 42 >{counters}\nkill -KILL $$")
+    assert isinstance(done.end, Finished)
+    assert (done.end.exit_status, done.end.strain.oom_kills) == (137, 2)
+    with pytest.raises(NodeError, match=r"ran out of memory: the build was killed; .*: 2$"):
+        require_success(done.end)
+    with pytest.raises(BuildError, match="exited with status 137"):
+        require_success((await node.run("kill -KILL $$")).end)
+
+
+async def test_a_running_job_says_for_how_long(node: Bench) -> None:
+    job = await node.start(node.spec("sleep 60"))
+    folder = node.folder_of(job)
+    await until((folder / "clock").exists)
+    clock = number_in(folder / "clock")
+    states = []
+    for earlier in (0, 7200):
+        (folder / "clock").write_text(f"{clock - earlier}\n")
+        # A wall clock that is set in between changes nothing.
+        (folder / "started").write_text("1\n")
+        states.append(await read_job(node.transport, workdir=job.workdir, job=job.id))
+    young, old = states
+    assert isinstance(young, Running)
+    assert isinstance(old, Running)
+    assert young.ran is not None
+    assert old.ran is not None
+    assert timedelta(0) <= young.ran < timedelta(seconds=60)
+    assert timedelta(hours=2) <= old.ran < timedelta(hours=2, seconds=60)
+    # Else a follower would believe that something has happened.
+    assert young == old
 
 
 async def test_rebuild_makes_a_second_attempt_unless_it_runs(node: Bench) -> None:

@@ -113,6 +113,19 @@ async def test_the_end_of_a_build_that_filled_the_disk_is_known(node: Bench) -> 
 
 
 @needs_mount
+async def test_a_build_that_failed_for_want_of_room_is_no_fault_of_the_code(node: Bench) -> None:
+    done = await node.run("cat /dev/zero >../../../fill")
+    assert isinstance(done.end, Finished)
+    assert done.end.strain.free_kib == 0
+    assert 0 < (done.end.strain.free_inodes or 0) < 500
+    with pytest.raises(NodeError, match=r"the node's disk is full: .*; 0 KiB and [0-9]+ inodes"):
+        require_success(done.end, b"cat: write error: No space left on device\n")
+    # Also if the log, which is on the same disk, has no word of it.
+    with pytest.raises(NodeError, match="the node's disk is full: the build ended with status 1"):
+        require_success(done.end, b"")
+
+
+@needs_mount
 async def test_a_binary_that_finds_no_room_is_no_success(node: Bench, tmp_path: Path) -> None:
     binary = tmp_path / "binary"
     command = f"dd if=/dev/urandom of={binary} bs=1024 count=300 2>/dev/null\n{FILL_UP}"
@@ -120,6 +133,8 @@ async def test_a_binary_that_finds_no_room_is_no_success(node: Bench, tmp_path: 
     assert isinstance(done.end, Finished)
     assert done.end.exit_status == 1
     assert "No space left on device" in done.end.evidence
+    with pytest.raises(NodeError, match=r"the node's disk is full: cp: .*No space left on device"):
+        require_success(done.end)
 
 
 @needs_mount

@@ -170,6 +170,25 @@ async def test_a_system_without_proc_is_asked_with_ps(
     require_success(done.end)
 
 
+@pytest.mark.parametrize(
+    ("elapsed", "seconds"),
+    [("00:07", 7), ("   08:09", 489), ("01:00:10", 3610), ("3-00:00:01", 259201)],
+)
+def test_the_age_of_a_process_is_read_from_ps(elapsed: str, seconds: int, tmp_path: Path) -> None:
+    ps = tmp_path / "ps"
+    ps.write_text(f"#!/bin/sh\necho '{elapsed}'\n")
+    ps.chmod(0o755)
+    script = tmp_path / "age.sh"
+    script.write_text(NO_PROC.replace('main "$@"\n', "clock_of 77\n"))
+    told = subprocess.run(
+        ["/bin/sh", str(script)],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    assert told.stdout.decode() == f"{seconds}\n"
+
+
 # --- the lock -----------------------------------------------------------------------------------
 
 CONTENDER = """
