@@ -207,6 +207,7 @@ class _NodeDelivery:
             env=node.env,
             source=folder,
             target_dir=target_dir,
+            label=(project.name, str(self._plan.version), node.target.triple, node.name),
         )
 
     async def _follow(self, job: Job) -> None:

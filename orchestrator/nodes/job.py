@@ -40,7 +40,8 @@ class JobSpec:
     when the command puts it into $ORCHESTRATOR_OUT under its name. At most
     `slots` jobs with the same `lock` run at once on the host. `source` is an unpacked bundle on
     the node, kept out of the binary; `target_dir` is the folder that cargo keeps between builds.
-    Whoever takes longer than `timeout` or writes more than `log_limit_bytes` is ended.
+    Whoever takes longer than `timeout` or writes more than `log_limit_bytes` is ended. `label` is
+    the project, version, target and node, for people who look at the node's jobs.
     """
 
     id: str
@@ -53,6 +54,7 @@ class JobSpec:
     slots: int = 1
     source: str | None = None
     target_dir: str | None = None
+    label: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,8 +193,7 @@ _ANSWER: Final = re.compile(rb"^(started|attached) ([0-9]{1,9})\n", re.MULTILINE
 async def read_job(transport: Transport, *, workdir: str, job: str) -> JobState:
     """Return how the job of that id stands, judged by the node from its own evidence."""
     completed = await run(transport, JOB_SH, "state", workdir, job, timeout=REQUEST_TIMEOUT)
-    lines = completed.stdout.decode(errors="replace").splitlines()
-    said = dict(line.split("=", 1) for line in lines if "=" in line)
+    said = parse_lines(completed.stdout)
     if completed.exit_status != 0 or "state" not in said:
         raise refusal("say how the job stands", completed)
     try:
@@ -226,6 +227,12 @@ def refusal(what: str, completed: Completed) -> NodeError:
         f"the node could not {what}: {reason[:500]}",
         hint="is its disk full, or its workdir not writable?",
     )
+
+
+def parse_lines(output: bytes) -> dict[str, str]:
+    """Return the values in an answer of NAME=VALUE lines; other lines are left out."""
+    lines = output.decode(errors="replace").splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
 def parse_state(said: dict[str, str]) -> JobState:
@@ -313,6 +320,7 @@ def start_script(facts: NodeFacts, spec: JobSpec) -> str:
         for name, text in (
             ("script", build_script(facts, spec)),
             ("binaries", _binary_lines(spec, directory)),
+            ("label", " ".join(spec.label)),
             ("rustc-wrapper", _rustc_wrapper(facts, spec, directory)),
             ("job.sh", JOB_SH),
         )
@@ -394,7 +402,11 @@ _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def _check(spec: JobSpec) -> None:
     """Refuse what would mean something else on the node than here."""
-    words = (("lock", spec.lock), *(("binary name", name) for name, _ in spec.binaries))
+    words = (
+        ("lock", spec.lock),
+        *(("binary name", name) for name, _ in spec.binaries),
+        *(("label", word) for word in spec.label),
+    )
     for what, word in words:
         if not _WORD.fullmatch(word) or word in {".", ".."}:
             raise ConfigError(f"the {what} {word!r} has characters that a node may not be sent")

@@ -5,6 +5,7 @@
 #   job.sh run    WORKDIR ID GENERATION TIMEOUT LOG_LIMIT LOCK SLOTS SHELL   the attempt itself, detached
 #   job.sh guard  WORKDIR ID LEADER TIMEOUT LOG_LIMIT           end the attempt at its deadline, or when it floods its log
 #   job.sh state  WORKDIR ID                                    what is known, as NAME=VALUE lines
+#   job.sh list   WORKDIR -                                     the same for every job; each begins with job=ID
 #   job.sh queue  WORKDIR ID ATTEMPT FROM                       the log from a byte on, while it waits for the host
 #   job.sh follow WORKDIR ID ATTEMPT FROM                       the log from a byte on, until the state changes
 #   job.sh rest   WORKDIR ID ATTEMPT FROM                       the log from a byte on, as it is now
@@ -40,6 +41,7 @@ main() {
     run) run "$@" ;;
     guard) guard "$@" ;;
     state) state ;;
+    list) list ;;
     queue | follow) follow "$@" ;;
     rest) rest "$@" ;;
     cancel) cancel "$@" ;;
@@ -469,7 +471,7 @@ state() {
     printf '%s=%s\n' state "$job_state" attempt "$attempt" status "$status" reason "$reason" \
         boot_now "$boot"
     [ "$attempt" ] || return 0
-    for state_name in pid boot started undelivered unable deadline flooded; do
+    for state_name in label pid boot started undelivered unable deadline flooded; do
         read_value "$state_name"
         printf '%s=%s\n' "$state_name" "$value"
     done
@@ -487,6 +489,16 @@ state() {
     [ "$job_state" = stopped ] || return 0
     find_processes "$(group_of_old_attempt)"
     printf 'survivors=%s\n' "$found"
+}
+
+list() {
+    for list_dir in "$workdir"/jobs/*; do
+        [ -d "$list_dir" ] || continue
+        dir=$list_dir
+        id=${dir##*/}
+        printf 'job=%s\n' "$id"
+        state
+    done
 }
 
 # enter ATTEMPT: stands in the job's folder, unless a newer attempt has taken it over.
