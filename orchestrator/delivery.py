@@ -269,9 +269,11 @@ class _NodeDelivery:
             lock=node.group or "host",
             slots=node.slots,
             timeout=node.timeout,
+            log_limit_bytes=node.log_limit,
             env=node.env,
             source=folder,
             target_dir=target_dir,
+            label=(project.name, str(self._plan.version), node.target.triple, node.name),
         )
 
     async def _follow(self, line: Line, job: Job) -> None:
@@ -288,12 +290,13 @@ class _NodeDelivery:
                 on_log=on_log,
                 on_state=self._note_state,
                 silence_timeout=self._node.silence_timeout,
+                timeout=self._node.timeout,
             )
             end = await line.run(
                 lambda transport: follow_job(transport, job, follower),
                 progress=lambda: follower.cursor.offset,
             )
-        require_success(end)
+        require_success(end, log_tail=_tail(self._log_path))
 
     def _note_state(self, state: JobState) -> None:
         match state:
@@ -352,7 +355,10 @@ def _unwritable(folder: Path, error: OSError) -> NodeError:
 
 
 def _last_lines(log: Path) -> tuple[str, ...]:
+    return tuple(_tail(log).decode(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
+
+
+def _tail(log: Path) -> bytes:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
-        lines = file.read().decode(errors="replace").splitlines()
-    return tuple(lines[-_LOG_TAIL_LINES:])
+        return file.read()

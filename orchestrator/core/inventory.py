@@ -7,6 +7,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.core.kinds import Bytes
+
 if TYPE_CHECKING:
     from orchestrator.core.target import Target
 
@@ -15,6 +17,7 @@ LOCAL: Final = "local"
 ANY_VERSION: Final = ""
 # Beside the inventory: logs, archives and, by default, the store. Nothing in it is the source.
 RECORD_FOLDER: Final = "dist"
+_LOG_LIMIT: Final = Bytes(500_000_000)
 
 
 class Policy(StrEnum):
@@ -140,6 +143,7 @@ class Node:
     silence_timeout: timedelta = timedelta(minutes=60)
     connect_timeout: timedelta = timedelta(seconds=20)
     reconnect_timeout: timedelta = timedelta(minutes=10)
+    log_limit: Bytes = _LOG_LIMIT
     vm: str | None = None
     group: str | None = None
     slots: int = 1

@@ -215,6 +215,41 @@ class Duration:
         }
 
 
+class Bytes(int):
+    """A number of bytes, as `Size` reads it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """A number of bytes, with or without a unit; the units are powers of 1000."""
+
+    words: str = "a size such as `800kB`, `500MB` or `2GB`, or a number of bytes"
+    maximum_bytes: int = 10**15
+
+    def read(self, raw: object, place: Place) -> Any:
+        """Return the Bytes."""
+        size_bytes = 0
+        if isinstance(raw, str) and (match := re.fullmatch(_SIZE, raw)):
+            size_bytes = int(match[1]) * _SIZE_UNITS[match[2]]
+        elif isinstance(raw, int) and not isinstance(raw, bool):
+            size_bytes = raw
+        if size_bytes <= 0:
+            return place.refuse(f"must be {self.words}, not {shown(raw)}")
+        if size_bytes > self.maximum_bytes:
+            maximum = written(Bytes(self.maximum_bytes))
+            return place.refuse(f"must be at most {maximum}, not {shown(raw)}")
+        return Bytes(size_bytes)
+
+    def schema(self) -> dict[str, Any]:
+        """Return an integer or a string."""
+        return {
+            "oneOf": [
+                {"type": "integer", "minimum": 1, "maximum": self.maximum_bytes},
+                {"type": "string", "pattern": f"^{_SIZE}$"},
+            ]
+        }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListOf:
     """One value or several of one kind; INVALID stays in its position."""
@@ -464,6 +499,11 @@ def written(value: object) -> object:
             seconds = int(value.total_seconds())
             unit = next(unit for unit in "dhms" if seconds % _UNITS[unit] == 0)
             return f"{seconds // _UNITS[unit]}{unit}"
+        case Bytes():
+            size_unit = next(
+                unit for unit in ("GB", "MB", "kB", "B") if not value % _SIZE_UNITS[unit]
+            )
+            return f"{value // _SIZE_UNITS[size_unit]}{size_unit}"
         case tuple():
             return [written(each) for each in value]
         case _:
@@ -472,6 +512,8 @@ def written(value: object) -> object:
 
 _DURATION: Final = "([1-9][0-9]{0,8})([smhd])"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZE: Final = "([1-9][0-9]{0,14})(B|kB|MB|GB)"
+_SIZE_UNITS: Final = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 _SHOWN: Final = 60
 _MANY: Final = 8
 _OTHERS: Final = {type(None): "empty", list: "a list", dict: "a mapping"}

@@ -33,6 +33,7 @@ from orchestrator.core.kinds import (
     MapOf,
     OneOrMany,
     Record,
+    Size,
     Text,
     TextOrMap,
     Variants,
@@ -546,6 +547,12 @@ _NODE_FIELDS: Final = (
         kind=Duration(),
         summary="How long a lost node is waited for while it builds and no other one answers.",
         example="1h",
+    ),
+    Field(
+        key="log_limit",
+        kind=Size(),
+        summary="How much a build may write to its log.",
+        example="200MB",
     ),
     Field(
         key="vm",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, assert_never
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, assert_never
 
+from orchestrator.core.diagnosis import diagnose
 from orchestrator.core.errors import BuildError, CancelledError, NodeError, PassingError
 from orchestrator.nodes.job import (
     JOB_SH,
@@ -27,7 +29,6 @@ from orchestrator.nodes.job import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
 
     from orchestrator.nodes.transport import Transport
 
@@ -44,12 +45,14 @@ class LogCursor:
 class Follower:
     """Who is told: `on_log` of bytes as they come, `on_state` whenever the job is looked at.
 
-    A job that runs and writes nothing for `silence_timeout` is cancelled.
+    A job that runs and writes nothing for `silence_timeout` is cancelled; so is one that has
+    outlived its own `timeout`, whose guard on the node must be gone then.
     """
 
     on_log: Callable[[bytes], None]
     on_state: Callable[[JobState], None]
     silence_timeout: timedelta
+    timeout: timedelta | None = None
     cursor: LogCursor = field(default_factory=LogCursor)
 
 
@@ -83,7 +86,7 @@ async def follow_job(transport: Transport, job: Job, follower: Follower) -> JobE
             case Running():
                 if isinstance(seen, Queued):
                     follower.cursor.grew_at = None
-                await _follow_running(transport, job, follower)
+                await _follow_running(transport, job, follower, ran=state.ran)
             case _:
                 assert_never(state)
         if state == seen:
@@ -92,21 +95,34 @@ async def follow_job(transport: Transport, job: Job, follower: Follower) -> JobE
         seen = state
 
 
-def require_success(end: JobEnd) -> None:
-    """Raise BuildError or NodeError, by who is at fault, unless the job delivered."""
+def require_success(end: JobEnd, log_tail: bytes = b"") -> None:
+    """Raise BuildError or NodeError, by who is at fault, unless the job delivered.
+
+    `log_tail` is the end of the job's log: it may tell that the machine was at fault.
+    """
     match end:
         case Finished(exit_status=0):
             return
         case Finished():
-            raise BuildError(f"the build failed: {end.evidence}")
+            raise _failure(end, log_tail)
         case Stopped(reason=StopReason.DEADLINE):
             raise BuildError(
                 f"the build was ended: {end.evidence}",
                 hint="raise the node's `timeout` if it needs longer than that",
             )
+        case Stopped(reason=StopReason.FLOODED):
+            raise BuildError(
+                f"the build was ended: {end.evidence}",
+                hint="raise the node's `log_limit` if it needs to write more than that",
+            )
         case Stopped(reason=StopReason.CANCELLED):
             raise CancelledError(
                 "the job was cancelled", hint="run the same command to start it again"
+            )
+        case Stopped(reason=StopReason.UNABLE):
+            raise NodeError(
+                f"the node could not build: {end.evidence}",
+                hint="make room on its disk, or make its folders writable",
             )
         case Stopped():
             raise PassingError(
@@ -117,6 +133,18 @@ def require_success(end: JobEnd) -> None:
             assert_never(end)
 
 
+def _failure(end: Finished, log_tail: bytes) -> BuildError | NodeError:
+    reason = diagnose(
+        exit_status=end.exit_status,
+        # Why a binary could not be delivered stands in the evidence.
+        log_tail=log_tail + b"\n" + end.evidence.encode(),
+        strain=end.strain,
+    )
+    if reason is None:
+        return BuildError(f"the build failed: {end.evidence}")
+    return NodeError(f"the build failed: {reason.message}", hint=reason.hint)
+
+
 def _refuse_other_attempt(job: Job, state: JobState) -> None:
     if not isinstance(state, NeverStarted) and state.attempt != job.attempt:
         raise NodeError(
@@ -125,7 +153,16 @@ def _refuse_other_attempt(job: Job, state: JobState) -> None:
         )
 
 
-async def _follow_running(transport: Transport, job: Job, follower: Follower) -> None:
+# The guard on the node looks every few seconds, and gives TERM and KILL their time.
+_GUARD_GRACE: Final = timedelta(seconds=60)
+
+
+async def _follow_running(
+    transport: Transport, job: Job, follower: Follower, *, ran: timedelta | None
+) -> None:
+    end = None
+    if ran is not None and follower.timeout is not None:
+        end = time.monotonic() + (follower.timeout + _GUARD_GRACE - ran).total_seconds()
     try:
         await _hand_over(
             transport,
@@ -133,11 +170,17 @@ async def _follow_running(transport: Transport, job: Job, follower: Follower) ->
             job,
             follower=follower,
             silence_timeout=follower.silence_timeout,
+            end=end,
         )
     except TimeoutError:
         survivors = await cancel_job(transport, job)
         await _hand_over(transport, "rest", job, follower=follower)
         left = f"; still there: {'; '.join(survivors)}" if survivors else ""
+        if end is not None and time.monotonic() >= end:
+            raise BuildError(
+                f"the build ran longer than its {follower.timeout} and was cancelled{left}",
+                hint="raise the node's `timeout` if it needs longer than that",
+            ) from None
         raise BuildError(
             f"the build wrote nothing for {follower.silence_timeout} and was cancelled{left}",
             hint="it hangs, or needs a longer `silence_timeout`",
@@ -151,19 +194,23 @@ async def _hand_over(
     *,
     follower: Follower,
     silence_timeout: timedelta | None = None,
+    end: float | None = None,
 ) -> None:
-    """Hand over what the verb prints; raise TimeoutError when it is silent for too long."""
+    """Hand over what the verb prints; raise TimeoutError after too long a silence, or at the end.
+
+    `end` is in monotonic seconds.
+    """
     cursor = follower.cursor
     if cursor.grew_at is None:
         cursor.grew_at = time.monotonic()
     process = await transport.open(JOB_SH, verb, *address(job), str(cursor.offset + 1))
     try:
         while True:
-            deadline = None
+            limits = [] if end is None else [end]
             if silence_timeout is not None:
-                allowed = silence_timeout.total_seconds()
-                deadline = max(0.0, cursor.grew_at + allowed - time.monotonic())
-            async with asyncio.timeout(deadline):
+                limits.append(cursor.grew_at + silence_timeout.total_seconds())
+            left = max(0.0, min(limits) - time.monotonic()) if limits else None
+            async with asyncio.timeout(left):
                 data = await process.read()
             if not data:
                 break

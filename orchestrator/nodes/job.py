@@ -10,12 +10,13 @@ import asyncio
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.core.diagnosis import Strain
 from orchestrator.core.errors import ConfigError, NodeError
 from orchestrator.nodes.script import clean_environment, exports, here_document, quoted
 from orchestrator.nodes.transport import run
@@ -39,6 +40,8 @@ class JobSpec:
     when the command puts it into $ORCHESTRATOR_OUT under its name. At most
     `slots` jobs with the same `lock` run at once on the host. `source` is an unpacked bundle on
     the node, kept out of the binary; `target_dir` is the folder that cargo keeps between builds.
+    Whoever takes longer than `timeout` or writes more than `log_limit_bytes` is ended. `label` is
+    the project, version, target and node, for people who look at the node's jobs.
     """
 
     id: str
@@ -46,10 +49,12 @@ class JobSpec:
     binaries: tuple[tuple[str, str | None], ...]
     lock: str
     timeout: timedelta
+    log_limit_bytes: int = 500_000_000
     env: tuple[tuple[str, str], ...] = ()
     slots: int = 1
     source: str | None = None
     target_dir: str | None = None
+    label: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +79,8 @@ class StopReason(StrEnum):
     CANCELLED = "cancelled"
     REBOOT = "reboot"
     KILLED = "killed"
+    UNABLE = "unable"
+    FLOODED = "flooded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,19 +100,25 @@ class Queued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """Its command runs."""
+    """Its command runs; `ran` tells for how long, by a clock of the node that nobody sets."""
 
     attempt: int
     evidence: str
+    # Not compared: the state stays the same while time goes by.
+    ran: timedelta | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The command came to its end; with status 0 its binaries are there to be collected."""
+    """The command came to its end; with status 0 its binaries are there to be collected.
+
+    `strain` is what the node was short of then.
+    """
 
     attempt: int
     exit_status: int
     evidence: str
+    strain: Strain = field(default=Strain(), compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,8 +162,8 @@ async def start_job(
             process = await transport.open(
                 start_script(facts, spec),
                 *("start", facts.workdir, spec.id, "1" if rebuild else "0"),
-                *(str(max(1, round(spec.timeout.total_seconds()))), spec.lock, str(spec.slots)),
-                "/bin/sh",
+                str(max(1, round(spec.timeout.total_seconds()))),
+                *(f"{spec.log_limit_bytes:d}", spec.lock, str(spec.slots), "/bin/sh"),
             )
             try:
                 answer = b""
@@ -180,8 +193,7 @@ _ANSWER: Final = re.compile(rb"^(started|attached) ([0-9]{1,9})\n", re.MULTILINE
 async def read_job(transport: Transport, *, workdir: str, job: str) -> JobState:
     """Return how the job of that id stands, judged by the node from its own evidence."""
     completed = await run(transport, JOB_SH, "state", workdir, job, timeout=REQUEST_TIMEOUT)
-    lines = completed.stdout.decode(errors="replace").splitlines()
-    said = dict(line.split("=", 1) for line in lines if "=" in line)
+    said = parse_lines(completed.stdout)
     if completed.exit_status != 0 or "state" not in said:
         raise refusal("say how the job stands", completed)
     try:
@@ -217,6 +229,12 @@ def refusal(what: str, completed: Completed) -> NodeError:
     )
 
 
+def parse_lines(output: bytes) -> dict[str, str]:
+    """Return the values in an answer of NAME=VALUE lines; other lines are left out."""
+    lines = output.decode(errors="replace").splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
 def parse_state(said: dict[str, str]) -> JobState:
     """Return the state from what `job.sh state` said."""
     attempt = int(said.get("attempt") or 0)
@@ -229,11 +247,21 @@ def parse_state(said: dict[str, str]) -> JobState:
         case "queued":
             return Queued(attempt=attempt, evidence=f"{_process(said)} waits for the host")
         case "running":
-            return Running(attempt=attempt, evidence=f"{_process(said)} is alive")
+            ran = _number(said.get("ran_seconds"))
+            return Running(
+                attempt=attempt,
+                evidence=f"{_process(said)} is alive",
+                ran=None if ran is None else timedelta(seconds=ran),
+            )
         case "finished":
             status = int(said["status"])
             evidence = said.get("undelivered") or f"the command exited with status {status}"
-            return Finished(attempt=attempt, exit_status=status, evidence=evidence)
+            strain = Strain(
+                free_kib=_number(said.get("free_kb")),
+                free_inodes=_number(said.get("free_inodes")),
+                oom_kills=_number(said.get("oom_kills")) or 0,
+            )
+            return Finished(attempt=attempt, exit_status=status, evidence=evidence, strain=strain)
         case _:
             return _stopped(said, attempt)
 
@@ -245,6 +273,9 @@ def _stopped(said: dict[str, str], attempt: int) -> Stopped:
         case "deadline":
             reason = StopReason.DEADLINE
             evidence = f"it ran longer than its {said.get('deadline')} s"
+        case "flooded":
+            reason = StopReason.FLOODED
+            evidence = f"its log grew beyond {said.get('flooded')} bytes"
         case "cancelled":
             reason = StopReason.CANCELLED
             evidence = "it was cancelled"
@@ -254,6 +285,9 @@ def _stopped(said: dict[str, str], attempt: int) -> Stopped:
                 f"{process} is gone without an exit status, and the node has rebooted since "
                 f"(boot {said.get('boot')} then, {said.get('boot_now')} now)"
             )
+        case "unable":
+            reason = StopReason.UNABLE
+            evidence = said.get("unable") or "the node could not do its part"
         case "terminated":
             reason = StopReason.KILLED
             evidence = f"{process} was told to end (SIGTERM), exit status {said.get('status')}"
@@ -263,6 +297,10 @@ def _stopped(said: dict[str, str], attempt: int) -> Stopped:
     if survivors:
         evidence += f"; still there: {', '.join(map(str, survivors))}"
     return Stopped(attempt=attempt, reason=reason, evidence=evidence, survivors=survivors)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() else None
 
 
 def _process(said: dict[str, str]) -> str:
@@ -277,10 +315,12 @@ def start_script(facts: NodeFacts, spec: JobSpec) -> str:
     _check(spec)
     directory = f"{facts.workdir}/jobs/{spec.id}"
     payload = "".join(
-        here_document(name, text)
+        # A script that is cut short must not run.
+        here_document(name, text, or_else="return")
         for name, text in (
             ("script", build_script(facts, spec)),
             ("binaries", _binary_lines(spec, directory)),
+            ("label", " ".join(spec.label)),
             ("rustc-wrapper", _rustc_wrapper(facts, spec, directory)),
             ("job.sh", JOB_SH),
         )
@@ -362,7 +402,11 @@ _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def _check(spec: JobSpec) -> None:
     """Refuse what would mean something else on the node than here."""
-    words = (("lock", spec.lock), *(("binary name", name) for name, _ in spec.binaries))
+    words = (
+        ("lock", spec.lock),
+        *(("binary name", name) for name, _ in spec.binaries),
+        *(("label", word) for word in spec.label),
+    )
     for what, word in words:
         if not _WORD.fullmatch(word) or word in {".", ".."}:
             raise ConfigError(f"the {what} {word!r} has characters that a node may not be sent")

@@ -1,10 +1,11 @@
 #!/bin/sh
 # The node's side of a job: POSIX sh, nothing else. docs/jobs.md tells the story.
 #
-#   job.sh start  WORKDIR ID REBUILD TIMEOUT LOCK SLOTS SHELL   attach to the job, or start an attempt
-#   job.sh run    WORKDIR ID GENERATION TIMEOUT LOCK SLOTS SHELL   the attempt itself, detached
-#   job.sh guard  WORKDIR ID LEADER TIMEOUT                     end the attempt at its deadline
+#   job.sh start  WORKDIR ID REBUILD TIMEOUT LOG_LIMIT LOCK SLOTS SHELL   attach to the job, or start an attempt
+#   job.sh run    WORKDIR ID GENERATION TIMEOUT LOG_LIMIT LOCK SLOTS SHELL   the attempt itself, detached
+#   job.sh guard  WORKDIR ID LEADER TIMEOUT LOG_LIMIT           end the attempt at its deadline, or when it floods its log
 #   job.sh state  WORKDIR ID                                    what is known, as NAME=VALUE lines
+#   job.sh list   WORKDIR -                                     the same for every job; each begins with job=ID
 #   job.sh queue  WORKDIR ID ATTEMPT FROM                       the log from a byte on, while it waits for the host
 #   job.sh follow WORKDIR ID ATTEMPT FROM                       the log from a byte on, until the state changes
 #   job.sh rest   WORKDIR ID ATTEMPT FROM                       the log from a byte on, as it is now
@@ -19,7 +20,10 @@
 set -u
 
 PROC=/proc
+VMSTAT=/proc/vmstat
 GRACE_SECONDS=5
+# So often a lock may turn out unwritable before a job gives it up.
+MAX_UNWRITABLE=20
 
 main() {
     PATH=/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin:/usr/pkg/bin:/opt/homebrew/bin
@@ -37,6 +41,7 @@ main() {
     run) run "$@" ;;
     guard) guard "$@" ;;
     state) state ;;
+    list) list ;;
     queue | follow) follow "$@" ;;
     rest) rest "$@" ;;
     cancel) cancel "$@" ;;
@@ -55,10 +60,10 @@ fail() {
 # --- start -------------------------------------------------------------------------------------
 
 start() {
-    mkdir -p "$dir" || fail "cannot make $dir"
+    mkdir -p "$dir" || fail "cannot make $dir: $(room_in "$workdir")"
     cd "$dir" || exit
     # Whoever is second waits for the few milliseconds of the first, then finds its job running.
-    take_turn
+    take_turn || fail "cannot write to $dir: $(room_in .)"
     evaluate is_mine
     case $job_state/$status/$1 in
     queued/* | running/* | finished/0/0)
@@ -67,26 +72,36 @@ start() {
         return
         ;;
     esac
-    new_attempt || fail "cannot write to $dir: $(df -Pk "$dir" | tail -n 1)"
+    if ! new_attempt "$2" "$3"; then
+        no_room=$(room_in .)
+        rm -f reserve
+        fail "cannot write to $dir: $no_room"
+    fi
     printf 'started %s\n' "$attempt"
     shift
     # The process stays the same, so the start lock stays held until `run` has said who it is.
-    exec "$4" "$dir/job.sh" run "$workdir" "$id" "$generation" "$@" </dev/null >>"$dir/log" 2>&1
+    exec "$5" "$dir/job.sh" run "$workdir" "$id" "$generation" "$@" </dev/null >>"$dir/log" 2>&1
 }
 
-# take_turn: one at a time starts or cancels the job.
+# take_turn: one at a time starts or cancels the job; false when nobody can, for want of room.
 take_turn() {
     turn_polls=0
+    turn_unwritable=0
     until acquire "$dir/start.lock" -; do
         turn_polls=$((turn_polls + 1))
+        turn_unwritable=$((turn_unwritable + unwritable))
+        [ "$turn_unwritable" -lt 5 ] || return
         [ "$turn_polls" -lt 150 ] || fail "another start or cancel of job $id does not come to an end"
         pause
     done
 }
 
+# new_attempt TIMEOUT LOG_LIMIT
 new_attempt() {
     # What a killed wrapper left behind would build into the same folders.
     stop_tree "$(group_of_old_attempt)"
+    # Given back at the end, so that a build that fills the disk cannot keep its end from being noted.
+    dd if=/dev/urandom of=reserve bs=1024 count=64 2>/dev/null || return
     case $attempt in
     '') attempt=0 ;;
     *) set_aside "$attempt" || return ;;
@@ -94,13 +109,20 @@ new_attempt() {
     attempt=$((attempt + 1))
     rm -rf out work && mkdir out work || return
     rm -f alive queue && mkfifo alive queue || return
+    put .deadline "$1" && put .flooded "$2" && put .cancelled 1 && put .terminated 1 || return
     put cookie "ORCHESTRATOR_OUT=$dir/out" && write_payload && : >log && put attempt "$attempt"
+}
+
+# mark NAME: notes what was prepared for it above; a full disk has room for another name.
+mark() {
+    mv -f ".$1" "$1" 2>/dev/null || put "$1" 1
 }
 
 # `exit` goes first: an archive that is cut short must never look like a success.
 set_aside() {
     mkdir -p "old/$1" || return
-    for aside_name in exit pid boot start_time started deadline cancelled terminated undelivered log script; do
+    for aside_name in exit pid boot start_time started deadline flooded cancelled terminated \
+        undelivered unable clock strain log script; do
         [ ! -e "$aside_name" ] || mv -f "$aside_name" "old/$1/" || return
     done
 }
@@ -115,38 +137,77 @@ run() {
     cd "$dir" || exit
     # Readers of these pipes are told of the end, even of kill -9, by the kernel.
     exec 3<>alive 4<>queue
-    put boot "$boot" && put start_time "$(process_start $$)" && put pid $$ || exit
+    unable=
+    undelivered=
+    strain=
+    if ! note_process; then
+        unable="the job's folder cannot be written: $(room_in .)"
+        rm -f reserve
+        note_process || exit
+    fi
     generation=$1
     release start.lock
-    shell=$5
+    shell=$6
 
-    wait_for_host "$3" "$4"
-    if is_wanted; then
-        build "$2"
+    slot=
+    [ -n "$unable" ] || wait_for_host "$4" "$5"
+    if [ -n "$unable" ]; then
+        status=1
+    elif is_wanted; then
+        build "$2" "$3"
     else
         status=143
     fi
-    [ -z "$terminated" ] || put terminated 1
-    [ "$status" != 0 ] || [ -e deadline ] || [ -e cancelled ] || deliver
-
+    [ -z "$terminated" ] || mark terminated
+    [ "$status" != 0 ] || was_ended || deliver
     [ -z "$slot" ] || release "$locks/$slot"
-    if [ -e deadline ]; then
-        put exit "124 deadline"
-    elif [ -e cancelled ]; then
-        put exit "$status cancelled"
-    elif [ -e undelivered ]; then
-        put exit "1 undelivered"
-    elif [ -n "$terminated" ] && [ "$status" != 0 ]; then
-        put exit "$status terminated"
-    else
-        put exit "$status exited"
-    fi
+    rm -f reserve
+    note_end
 }
 
-# wait_for_host LOCK SLOTS: sets $slot, or gives up when the job is told to end.
+# was_ended: by one of us.
+was_ended() {
+    [ -e deadline ] || [ -e flooded ] || [ -e cancelled ]
+}
+
+note_process() {
+    put boot "$boot" && put start_time "$(process_start $$)" && put pid $$
+}
+
+note_end() {
+    [ -z "$strain" ] || put strain "$strain"
+    [ -z "$unable" ] || put unable "$unable"
+    [ -z "$undelivered" ] || put undelivered "$undelivered"
+    if [ -e deadline ]; then
+        end="124 deadline"
+    elif [ -e flooded ]; then
+        end="$status flooded"
+    elif [ -e cancelled ]; then
+        end="$status cancelled"
+    elif [ -n "$unable" ]; then
+        end="1 unable"
+    elif [ -n "$undelivered" ]; then
+        end="1 undelivered"
+    elif [ -n "$terminated" ] && [ "$status" != 0 ]; then
+        end="$status terminated"
+    else
+        end="$status exited"
+    fi
+    end_polls=0
+    # Some file systems give the room of the reserve back only seconds later.
+    until put exit "$end"; do
+        end_polls=$((end_polls + 1))
+        [ "$end_polls" -lt 100 ] || exit
+        pause
+    done
+}
+
+# wait_for_host LOCK SLOTS: sets $slot, or gives up when the job is told to end; in $unable why the
+# host cannot be had at all.
 wait_for_host() {
     slot=
     [ "$1" != - ] || return 0
+    host_unwritable=0
     # Beside every node's workdir, not in it: nodes of one host may have different ones.
     locks=${HOME:-$workdir}/.cache/orchestrator/locks/$1
     mkdir -p "$locks" 2>/dev/null || locks=$workdir/locks/$1
@@ -154,8 +215,13 @@ wait_for_host() {
         slot=1
         while [ "$slot" -le "$2" ]; do
             ! acquire "$locks/$slot" "$dir" || return 0
+            host_unwritable=$((host_unwritable + unwritable))
             slot=$((slot + 1))
         done
+        if [ "$host_unwritable" -ge "$MAX_UNWRITABLE" ]; then
+            unable="the lock of the host, $locks, cannot be written: $(room_in "$locks")"
+            break
+        fi
         # The holder may be a job of hours: this is the one wait that nobody can end by telling.
         sleep 0.5 2>/dev/null || sleep 1
     done
@@ -166,16 +232,22 @@ is_wanted() {
     [ -z "$terminated" ] && [ ! -e cancelled ]
 }
 
-# build TIMEOUT: runs the script to its end and leaves nothing of it alive; sets $status.
+# build TIMEOUT LOG_LIMIT: runs the script to its end and leaves nothing of it alive; sets $status.
 build() {
     # OpenBSD's default class gives rustc 1.5 GiB of data, and it dies of that.
     raise_limit -d
     # macOS starts with 256 open files, and cargo dies of that.
     raise_limit -n
     remove_old_binaries
-    put started "$(date +%s)"
+    if ! put started "$(date +%s)"; then
+        status=1
+        unable="the job's folder cannot be written: $(room_in .)"
+        return
+    fi
+    put clock "$(clock_of $$)"
+    kills_before=$(oom_kills)
     # What a background process inherits it holds open: the pipes tell the end of this one only.
-    "$shell" "$dir/job.sh" guard "$workdir" "$id" $$ "$1" </dev/null >/dev/null 2>&1 3>&- 4>&- &
+    "$shell" "$dir/job.sh" guard "$workdir" "$id" $$ "$1" "$2" </dev/null >/dev/null 2>&1 3>&- 4>&- &
     guard_pid=$!
     exec 4>&-
     # In the foreground, a trap waits until the script is over, and the status is the script's.
@@ -186,6 +258,10 @@ build() {
         status=$((status - 256))
     elif [ "$status" -gt 256 ]; then
         status=$((status - 128))
+    fi
+    if [ "$status" != 0 ]; then
+        measure_room .
+        strain="${free_kb:--} ${free_inodes:--} $(($(oom_kills) - kills_before))"
     fi
     # A TERM that was sent to the whole group is seen by now; what follows is our own.
     trap '' TERM INT
@@ -205,14 +281,31 @@ raise_limit() {
     (ulimit -S "$1" "$limit") 2>/dev/null && ulimit -S "$1" "$limit" 2>/dev/null
 }
 
-# guard LEADER TIMEOUT: a process of its own, so that nobody has to be watching.
+# guard LEADER TIMEOUT LOG_LIMIT: a process of its own, so that nobody has to be watching.
 guard() {
     trap '' HUP
     cd "$dir" || exit
     keep=$1
-    sleep "$2" || exit
+    guard_mark=deadline
+    guard_left=$2
+    guard_disturbed=0
+    # Its naps are counted, not read from a clock: that may be set, and a laptop may have slept.
+    while [ "$guard_left" -gt 0 ]; do
+        guard_nap=2
+        [ "$guard_left" -ge 2 ] || guard_nap=1
+        if ! sleep "$guard_nap"; then
+            guard_disturbed=$((guard_disturbed + 1))
+            [ "$guard_disturbed" -lt 100 ] || exit
+            continue
+        fi
+        guard_left=$((guard_left - guard_nap))
+        if [ -n "$(find log -size "+$3c")" ]; then
+            guard_mark=flooded
+            break
+        fi
+    done
     trap '' TERM
-    put deadline "$2"
+    mark "$guard_mark"
     signal_group TERM "$1"
     stop_tree "$1"
 }
@@ -238,7 +331,7 @@ deliver() {
             continue
         fi
         printf 'orchestrator: %s\n' "$problem" >>log
-        put undelivered "$problem"
+        undelivered=$problem
         return
     done <binaries
 }
@@ -345,6 +438,8 @@ evaluate() {
         reason=cancelled
     elif [ -e deadline ]; then
         reason=deadline
+    elif [ -e flooded ]; then
+        reason=flooded
     elif [ "$value" != "$boot" ]; then
         reason=reboot
     else
@@ -376,13 +471,34 @@ state() {
     printf '%s=%s\n' state "$job_state" attempt "$attempt" status "$status" reason "$reason" \
         boot_now "$boot"
     [ "$attempt" ] || return 0
-    for state_name in pid boot started undelivered deadline; do
+    for state_name in label pid boot started undelivered unable deadline flooded; do
         read_value "$state_name"
         printf '%s=%s\n' "$state_name" "$value"
     done
+    case $job_state in
+    running)
+        read_value clock
+        clock_now=$(clock_of "$pid")
+        [ -z "$value" ] || [ -z "$clock_now" ] || printf '%s=%s\n' ran_seconds $((clock_now - value))
+        ;;
+    finished)
+        [ ! -e strain ] || read -r free_kb free_inodes kills <strain
+        [ ! -e strain ] || printf '%s=%s\n' free_kb "$free_kb" free_inodes "$free_inodes" oom_kills "$kills"
+        ;;
+    esac
     [ "$job_state" = stopped ] || return 0
     find_processes "$(group_of_old_attempt)"
     printf 'survivors=%s\n' "$found"
+}
+
+list() {
+    for list_dir in "$workdir"/jobs/*; do
+        [ -d "$list_dir" ] || continue
+        dir=$list_dir
+        id=${dir##*/}
+        printf 'job=%s\n' "$id"
+        state
+    done
 }
 
 # enter ATTEMPT: stands in the job's folder, unless a newer attempt has taken it over.
@@ -423,18 +539,20 @@ rest() {
 
 cancel() {
     cd "$dir" 2>/dev/null || fail "job $id is not there: $dir"
-    # A job that is just being started has no process group on record yet.
-    take_turn
-    turn=$generation
+    # A job that is just being started has no process group on record yet. Without room for a lock
+    # nobody can start it either.
+    turn=
+    ! take_turn || turn=$generation
     enter "$1"
     evaluate is_mine
     case $job_state in
     queued | running)
-        put cancelled "$(date +%s)"
+        mark cancelled
         end_tree
         ;;
     stopped) end_tree ;;
     esac
+    [ -n "$turn" ] || return 0
     generation=$turn
     release "$dir/start.lock"
 }
@@ -526,39 +644,48 @@ find_processes() {
     else
         find_with_ps "$1"
     fi
-    rm -f ".found.$$"
     return 0
 }
 
+# No file, for which a full disk has no room. Each search is one command in the place of the copy of
+# this shell; no pipeline, because ksh93 waits for the last command only, and would find the others.
 find_in_proc() {
-    # No pipeline: ksh93 waits for its last command only, and the others would be found.
-    {
-        grep -lsE "\\) [^ZX] [0-9]+ ${1:-none} " "$PROC"/[0-9]*/stat
-        grep -lsF -f cookie "$PROC"/[0-9]*/environ
-    } >".found.$$" 2>/dev/null
-    while read -r found_line; do
-        found_line=${found_line#"$PROC"/}
-        found_line=${found_line%%/*}
+    proc_files=$(exec grep -lsE "\\) [^ZX] [0-9]+ ${1:-none} " "$PROC"/[0-9]*/stat 2>/dev/null)
+    proc_files="$proc_files $(exec grep -lsF -f cookie "$PROC"/[0-9]*/environ 2>/dev/null)"
+    for found_pid in $proc_files; do
+        found_pid=${found_pid#"$PROC"/}
+        found_pid=${found_pid%%/*}
         # The two that searched are gone by now.
-        [ -z "$(process_start "$found_line")" ] || add_found "$found_line"
-    done <".found.$$"
+        [ -z "$(process_start "$found_pid")" ] || add_found "$found_pid"
+    done
 }
 
 find_with_ps() {
     # -E or -e adds the environment; macOS hides that of its own programs, so arguments count too.
     case $(uname -s) in
-    Darwin) ps -axEww -o pid= -o pgid= -o stat= -o command= ;;
-    Linux) ps -axww -o pid= -o pgid= -o stat= -o command= ;;
-    *) ps -axeww -o pid= -o pgid= -o stat= -o command= ;;
-    esac >".found.$$" 2>/dev/null
-    while read -r ps_pid ps_group ps_stat ps_command; do
-        case $ps_stat in
+    Darwin) ps_options=-axEww ;;
+    Linux) ps_options=-axww ;;
+    *) ps_options=-axeww ;;
+    esac
+    ps_lines=$(exec ps "$ps_options" -o pid= -o pgid= -o stat= -o command= 2>/dev/null)
+    ps_wanted=$1
+    ps_ifs=$IFS
+    set -f
+    IFS='
+'
+    for ps_line in $ps_lines; do
+        IFS=$ps_ifs
+        # shellcheck disable=SC2086 # three numbers and words, and a command that stays in $ps_line
+        set -- $ps_line
+        case $3 in
         Z*) continue ;;
         esac
-        case $ps_group/$ps_command in
-        "$1"/* | *"/$dir/"* | *" $dir/"* | *"=$dir/"*) ! kill -0 "$ps_pid" 2>/dev/null || add_found "$ps_pid" ;;
+        case $2/$ps_line in
+        "$ps_wanted"/* | *"/$dir/"* | *" $dir/"* | *"=$dir/"*) ! kill -0 "$1" 2>/dev/null || add_found "$1" ;;
         esac
-    done <".found.$$"
+    done
+    IFS=$ps_ifs
+    set +f
 }
 
 add_found() {
@@ -616,17 +743,26 @@ boot_id() {
 # with a still higher one there, ours came from an old look and is removed. The highest file never
 # goes away, so a number is never used twice, and nobody breaks a lock that is not the one it saw.
 
-# acquire LOCK DIR: tries once; true with $generation set when it is ours.
+# acquire LOCK DIR: tries once; true with $generation set when it is ours. $unwritable is 1 when it
+# was not for another holder that it failed.
 acquire() {
-    mkdir -p "$1"
+    unwritable=0
+    mkdir -p "$1" 2>/dev/null
     find_highest "$1"
     if is_held "$1/$highest"; then return 1; fi
     generation=$((highest + 1))
-    printf '%s %s %s %s\n' $$ "$(process_start $$)" "$boot" "$2" >"$1/claim.$$" || return
+    if ! write_claim "$1" "$$ $(process_start $$) $boot $2"; then
+        unwritable=1
+        rm -f "$1/claim.$$"
+        return 1
+    fi
     ln "$1/claim.$$" "$1/$generation" 2>/dev/null
     acquired=$?
     rm -f "$1/claim.$$"
-    [ "$acquired" = 0 ] || return
+    if [ "$acquired" != 0 ]; then
+        [ -e "$1/$generation" ] || unwritable=1
+        return 1
+    fi
     find_highest "$1"
     if [ "$highest" != "$generation" ]; then
         rm -f "$1/$generation"
@@ -636,11 +772,21 @@ acquire() {
     for lock_file in "$1"/[0-9]*; do
         [ $((${lock_file##*/} + 8)) -gt "$generation" ] || rm -f "$lock_file"
     done
+    [ -e "$1/spare" ] || { printf '%512s\n' '' >"$1/spare.$$" && mv -f "$1/spare.$$" "$1/spare"; } 2>/dev/null
+    return 0
+}
+
+# write_claim LOCK TEXT: on a full disk in the place of what was kept for it in better times.
+write_claim() {
+    { printf '%s\n' "$2" >"$1/claim.$$"; } 2>/dev/null && return
+    { mv -f "$1/spare" "$1/claim.$$" && printf '%s\n' "$2" 1<>"$1/claim.$$"; } 2>/dev/null
 }
 
 # release LOCK: $generation must be the one that was acquired.
 release() {
-    printf 'released\n' >"$1/claim.$$" && mv -f "$1/claim.$$" "$1/$generation"
+    { printf 'released\n' >"$1/claim.$$" && mv -f "$1/claim.$$" "$1/$generation"; } 2>/dev/null && return
+    rm -f "$1/claim.$$"
+    printf 'released\n' 1<>"$1/$generation"
 }
 
 is_locked() {
@@ -685,7 +831,12 @@ unpack() {
         rm -f "$1"
         fail "the bundle arrived with other bytes than were sent"
     }
-    until acquire "$id.lock" -; do pause; done
+    unpack_unwritable=0
+    until acquire "$id.lock" -; do
+        unpack_unwritable=$((unpack_unwritable + unwritable))
+        [ "$unpack_unwritable" -lt 5 ] || fail "cannot write to $workdir/sources: $(room_in .)"
+        pause
+    done
     unpacked=0
     if [ ! -e "$id.complete" ] || [ ! -d "$id" ]; then
         rm -rf "$id" "$id.complete" "$id.new"
@@ -695,12 +846,60 @@ unpack() {
     fi
     rm -f "$1"
     release "$id.lock"
-    [ "$unpacked" = 0 ] || fail "cannot unpack the bundle: $(df -Pk . | tail -n 1)"
+    if [ "$unpacked" != 0 ]; then
+        no_room=$(room_in .)
+        rm -rf "$id.new"
+        fail "cannot unpack the bundle: $no_room"
+    fi
 }
+
+# --- small things ------------------------------------------------------------------------------
 
 # put NAME TEXT: a file that is whole or not there.
 put() {
-    printf '%s\n' "$2" >".$1.$$" && mv -f ".$1.$$" "$1"
+    { printf '%s\n' "$2" >".$1.$$" && mv -f ".$1.$$" "$1"; } 2>/dev/null && return
+    rm -f ".$1.$$"
+    return 1
+}
+
+# measure_room FOLDER: sets $free_kb and $free_inodes; empty when the system does not say.
+measure_room() {
+    # In front of the last percentage is what is free; some file systems do not count inodes.
+    # shellcheck disable=SC2016 # awk expands it
+    room_of_line='NR > 1 { for (i = NF; i > 2; i--) if ($i ~ /^[0-9]+%$/) {
+        if ($(i - 1) + $(i - 2) > 0) print $(i - 1)
+        exit
+    } }'
+    case $(uname -s) in
+    Linux) inodes_option=-Pi ;;
+    *) inodes_option=-i ;;
+    esac
+    free_kb=$(df -Pk "$1" 2>/dev/null | awk "$room_of_line")
+    free_inodes=$(df "$inodes_option" "$1" 2>/dev/null | awk "$room_of_line")
+}
+
+# oom_kills: how many processes the kernel has killed for want of memory since the boot, if it counts.
+oom_kills() {
+    oom_count=$(sed -n 's/^oom_kill //p' "$VMSTAT" 2>/dev/null)
+    printf '%s\n' "${oom_count:-0}"
+}
+
+# clock_of PID: seconds on a clock that nobody sets: since the boot, or since the process was started.
+clock_of() {
+    if [ -r "$PROC/uptime" ]; then
+        read -r uptime_seconds <"$PROC/uptime"
+        printf '%s\n' "${uptime_seconds%%[. ]*}"
+        return
+    fi
+    # [[days-]hours:]minutes:seconds
+    ps -o etime= -p "$1" 2>/dev/null |
+        awk -F '[-:]' 'NF > 1 { print $NF + 60 * $(NF - 1) + 3600 * (NF > 2 ? $(NF - 2) : 0) + 86400 * (NF > 3 ? $1 : 0) }'
+}
+
+# room_in FOLDER: how much is free there, for a message.
+room_in() {
+    measure_room "$1"
+    printf '%s KiB and %s inodes are free in %s\n' "${free_kb:-?}" "${free_inodes:-?}" "$(cd "$1" 2>/dev/null && pwd)"
 }
 
 main "$@"

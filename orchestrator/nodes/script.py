@@ -20,16 +20,18 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-def here_document(path: str, text: str) -> str:
+def here_document(path: str, text: str, *, or_else: str = "") -> str:
     """Return the command that writes the text to a file; `path` is a shell word.
 
-    The text ends in one newline. Not `printf`: where that is no builtin, large texts are lost.
+    `or_else` is run if it cannot. The text ends in one newline. Not `printf`: where that is no
+    builtin, large texts are lost.
     """
     if "\0" in text:
         raise ConfigError(f"a NUL character cannot be sent to a shell: {text[:80]!r}")
     # A line of the text cannot be the mark, because the mark is made of the text.
     mark = "END-" + hashlib.sha256(text.encode()).hexdigest()
-    return f"cat >{path} <<'{mark}'\n{text.rstrip(chr(10))}\n{mark}\n"
+    otherwise = f" || {or_else}" if or_else else ""
+    return f"cat >{path} <<'{mark}'{otherwise}\n{text.rstrip(chr(10))}\n{mark}\n"
 
 
 def clean_environment(facts: NodeFacts) -> tuple[tuple[str, str], ...]:

@@ -146,6 +146,7 @@ def test_the_rich_example_is_read_into_values() -> None:
     assert (linux.policy, linux.port, linux.jobs) == (Policy.REQUIRED, 2222, 16)
     assert linux.connect_timeout == timedelta(seconds=20)
     assert linux.silence_timeout == timedelta(minutes=45)
+    assert (linux.log_limit, cross.log_limit) == (200_000_000, 500_000_000)
     assert linux.env == (("CARGO_TERM_COLOR", "never"),)
     assert linux.identity == "~/.ssh/build-orchestrator"
     assert cross.gate_on == ("openbsd-aarch64",)
@@ -235,6 +236,16 @@ def test_each_kind_of_source_is_read(source: dict[str, object], value: object) -
 def test_durations_have_units_or_are_seconds(written_as: object, seconds: int) -> None:
     (only,) = parse([node(timeout=written_as)]).nodes
     assert only.timeout == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("written_as", "size_bytes"),
+    [("70B", 70), ("800kB", 800_000), ("500MB", 500_000_000), ("2GB", 2 * 10**9), (4096, 4096)],
+)
+def test_sizes_have_units_or_are_bytes(written_as: object, size_bytes: int) -> None:
+    (only,) = parse([node(log_limit=written_as)]).nodes
+    assert only.log_limit == size_bytes
+    assert validator().is_valid([node(log_limit=written_as)])
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ async def test_what_cannot_be_unpacked_is_not_there(node: Bench, tmp_path: Path)
     (tmp_path / "bad").write_bytes(b"no archive")
     with pytest.raises(NodeError, match="cannot unpack the bundle"):
         await push(node, tmp_path / "bad")
-    assert rest_of(node) == [f"{DIGEST}.lock", f"{DIGEST}.new"]
+    assert rest_of(node) == [f"{DIGEST}.lock"]
 
 
 async def test_a_node_without_room_says_so(node: Bench, archive: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import time
 from datetime import timedelta
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from orchestrator.core.diagnosis import Strain
 from orchestrator.core.errors import BuildError, ConfigError, NodeError
 from orchestrator.nodes.follow import (
     LogCursor,
@@ -130,6 +132,57 @@ async def test_a_failed_job_is_tried_again_and_its_log_is_kept(node: Bench) -> N
     assert (node.folder_of(job) / "old/1/exit").read_text() == "1 exited\n"
 
 
+async def test_a_failed_build_leaves_word_of_the_room_that_there_was(node: Bench) -> None:
+    failed = (await node.run("false")).end
+    assert isinstance(failed, Finished)
+    free = os.statvfs(node.folder)
+    assert failed.strain.free_kib == pytest.approx(free.f_bavail * free.f_frsize / 1024, rel=0.2)
+    assert failed.strain.free_inodes == pytest.approx(free.f_favail, rel=0.2)
+    assert failed.strain.oom_kills == 0
+    done = (await node.run("true")).end
+    assert isinstance(done, Finished)
+    assert done.strain == Strain()
+
+
+async def test_a_build_that_the_kernel_killed_is_no_fault_of_the_code(
+    node: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counters = node.folder / "vmstat"
+    counters.write_text("pgfault 7\noom_kill 40\noom_kill_other 9\n")
+    counting = JOB_SH.replace("VMSTAT=/proc/vmstat", f"VMSTAT={counters}")
+    assert counting != JOB_SH
+    monkeypatch.setattr("orchestrator.nodes.job.JOB_SH", counting)
+    done = await node.run(f"echo oom_kill 42 >{counters}\nkill -KILL $$")
+    assert isinstance(done.end, Finished)
+    assert (done.end.exit_status, done.end.strain.oom_kills) == (137, 2)
+    with pytest.raises(NodeError, match=r"ran out of memory: the build was killed; .*: 2$"):
+        require_success(done.end)
+    with pytest.raises(BuildError, match="exited with status 137"):
+        require_success((await node.run("kill -KILL $$")).end)
+
+
+async def test_a_running_job_says_for_how_long(node: Bench) -> None:
+    job = await node.start(node.spec("sleep 60"))
+    folder = node.folder_of(job)
+    await until((folder / "clock").exists)
+    clock = number_in(folder / "clock")
+    states = []
+    for earlier in (0, 7200):
+        (folder / "clock").write_text(f"{clock - earlier}\n")
+        # A wall clock that is set in between changes nothing.
+        (folder / "started").write_text("1\n")
+        states.append(await read_job(node.transport, workdir=job.workdir, job=job.id))
+    young, old = states
+    assert isinstance(young, Running)
+    assert isinstance(old, Running)
+    assert young.ran is not None
+    assert old.ran is not None
+    assert timedelta(0) <= young.ran < timedelta(seconds=60)
+    assert timedelta(hours=2) <= old.ran < timedelta(hours=2, seconds=60)
+    # Else a follower would believe that something has happened.
+    assert young == old
+
+
 async def test_rebuild_makes_a_second_attempt_unless_it_runs(node: Bench) -> None:
     spec = node.spec("sleep 0.2")
     await node.start(spec)
@@ -238,6 +291,18 @@ async def test_a_silent_build_is_cancelled(node: Bench) -> None:
     assert state == Stopped(attempt=1, reason=StopReason.CANCELLED, evidence="it was cancelled")
 
 
+@pytest.mark.thorough
+async def test_a_build_whose_guard_was_killed_is_ended_from_here(
+    node: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.nodes.follow._GUARD_GRACE", timedelta(seconds=0))
+    job = await node.start(node.spec("echo hello\nsleep 60"))
+    with pytest.raises(BuildError, match=r"ran longer than its 0:00:02 and was cancelled"):
+        await node.follow(job, timeout=timedelta(seconds=2))
+    state = await read_job(node.transport, workdir=job.workdir, job=job.id)
+    assert isinstance(state, Stopped)
+
+
 # --- what became of it --------------------------------------------------------------------------
 
 
@@ -336,6 +401,46 @@ async def test_the_deadline_holds_when_nobody_watches(node: Bench) -> None:
     )
     with pytest.raises(BuildError, match="ran longer than its 1 s"):
         require_success(end)
+
+
+@pytest.mark.thorough
+async def test_a_flood_in_the_log_ends_when_nobody_watches(node: Bench) -> None:
+    child = node.folder / "child"
+    command = (
+        f"trap '' TERM\nsleep 61 & echo $! >{child}\n"
+        "echo hello\nsleep 3\nyes | head -c 60000\nsleep 60\nsleep 60\n"
+    )
+    job = await node.start(node.spec(command, log_limit_bytes=50_000))
+    folder = node.folder_of(job)
+    await until((folder / "exit").exists, seconds=60)
+    assert (folder / "exit").read_text().endswith(" flooded\n")
+    assert not is_alive(number_in(child))
+    done = await node.follow(job)
+    assert done.end == Stopped(
+        attempt=1, reason=StopReason.FLOODED, evidence="its log grew beyond 50000 bytes"
+    )
+    assert 60_006 <= len(done.log) < 61_000
+    with pytest.raises(BuildError, match="its log grew beyond 50000 bytes") as refused:
+        require_success(done.end)
+    assert "`log_limit`" in str(refused.value.hint)
+
+
+@pytest.mark.thorough
+async def test_a_log_within_its_limit_is_no_flood(node: Bench) -> None:
+    done = await node.run("printf 12345\nsleep 3", log_limit_bytes=5)
+    require_success(done.end)
+
+
+@pytest.mark.thorough
+async def test_a_deadline_outlives_the_naps_of_its_guard(node: Bench) -> None:
+    job = await node.start(node.spec("exec tail -f /dev/null", timeout=timedelta(seconds=3)))
+    folder = node.folder_of(job)
+    await until((folder / "started").exists)
+    for _ in range(5):
+        await asyncio.sleep(0.2)
+        subprocess.run(["pkill", "-g", str(number_in(folder / "pid")), "-x", "sleep"], check=False)
+    await until((folder / "exit").exists, seconds=60)
+    assert (folder / "exit").read_text() == "124 deadline\n"
 
 
 @pytest.mark.thorough

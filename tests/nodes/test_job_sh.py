@@ -110,7 +110,10 @@ printf '%s' "$found"
 """
 
 
-def test_who_searches_for_processes_does_not_find_its_own_tools(shell: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("job_sh", [JOB_SH, NO_PROC], ids=["proc", "ps"])
+def test_who_searches_for_processes_does_not_find_its_own_tools(
+    shell: str, job_sh: str, tmp_path: Path
+) -> None:
     # ksh93 waits for the last command of a pipeline only: the others may still be ending.
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -119,7 +122,7 @@ def test_who_searches_for_processes_does_not_find_its_own_tools(shell: str, tmp_
         slow.write_text(f'#!/bin/sh\n{shutil.which(name)} "$@"\nexec >&-\nsleep {seconds}\n')
         slow.chmod(0o755)
     script = tmp_path / "search.sh"
-    script.write_text(JOB_SH.replace('main "$@"\n', SEARCH))
+    script.write_text(job_sh.replace('main "$@"\n', SEARCH))
     searched = subprocess.run(
         [shell, str(script), "-", "-", "-", str(tmp_path)],
         env={"PATH": f"{tools}:{os.environ['PATH']}"},
@@ -165,6 +168,25 @@ async def test_a_system_without_proc_is_asked_with_ps(
     )
     done = await node.run("echo fine")
     require_success(done.end)
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "seconds"),
+    [("00:07", 7), ("   08:09", 489), ("01:00:10", 3610), ("3-00:00:01", 259201)],
+)
+def test_the_age_of_a_process_is_read_from_ps(elapsed: str, seconds: int, tmp_path: Path) -> None:
+    ps = tmp_path / "ps"
+    ps.write_text(f"#!/bin/sh\necho '{elapsed}'\n")
+    ps.chmod(0o755)
+    script = tmp_path / "age.sh"
+    script.write_text(NO_PROC.replace('main "$@"\n', "clock_of 77\n"))
+    told = subprocess.run(
+        ["/bin/sh", str(script)],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    assert told.stdout.decode() == f"{seconds}\n"
 
 
 # --- the lock -----------------------------------------------------------------------------------
