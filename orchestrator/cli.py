@@ -199,6 +199,23 @@ def _add_logs(parser: ArgumentParser) -> None:
     )
 
 
+def _add_cancel(parser: ArgumentParser) -> None:
+    parser.description = (
+        "End a version's jobs with everything that they started, and say what became of them. "
+        "Exit with 3 if a node cannot be reached, or a process cannot be ended."
+    )
+    parser.add_argument("version", metavar="VERSION", help="the version whose jobs are ended")
+    parser.add_argument("nodes", nargs="*", metavar="NODE", help="on these nodes only")
+    _add_inventory(parser)
+    parser.add_argument("--json", action="store_true", help="print it as one JSON document")
+
+
+def _add_shell(parser: ArgumentParser) -> None:
+    parser.add_argument("version", metavar="VERSION", help="the version that was built")
+    parser.add_argument("node", metavar="NODE", help="the node that built it")
+    _add_inventory(parser)
+
+
 def _add_keygen(parser: ArgumentParser) -> None:
     parser.description = (
         "Make an ed25519 key at `publication.signing.key`, and print its public half as OpenSSH "
@@ -244,6 +261,8 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {
     "check": ("look at what a release needs, on the nodes and here", _add_check),
     "status": ("show what is published, and how the nodes' jobs stand", _add_status),
     "logs": ("print the build log of a node", _add_logs),
+    "cancel": ("end the jobs of a version on the nodes", _add_cancel),
+    "shell": ("open a shell in the folder of a job, on its node", _add_shell),
     "keygen": ("make the signing key", _add_keygen),
     "render": ("print install.sh as it would be published", _add_inventory),
     "serve": ("serve a directory store on this machine", _add_serve),

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.core.errors import ConfigError, OrchestratorError
+from orchestrator.core.errors import ConfigError, NodeError, OrchestratorError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from orchestrator.core.inventory import Node
     from orchestrator.core.plan import ReleaseRequest
@@ -58,8 +62,7 @@ def release(arguments: argparse.Namespace) -> int:
     try:
         return asyncio.run(_release(operator, request, arguments))
     except KeyboardInterrupt:
-        _tell_interrupted(request.version)
-        return INTERRUPTED
+        return _interrupted(operator, request)
 
 
 async def _release(
@@ -100,14 +103,28 @@ async def _release(
     return report.exit_code
 
 
-def _tell_interrupted(version: Version) -> None:
-    from orchestrator.console import show_error
+# Long enough to read what it would do.
+_SECOND_THOUGHTS_SECONDS: Final = 5
 
-    show_error(
-        "interrupted: what was started on the nodes goes on there",
-        f"run the same command to go on; `orchestrator logs {version} NODE -f` follows a build",
-        sys.stderr,
-    )
+
+def _interrupted(operator: Operator, request: ReleaseRequest) -> int:
+    """Say how to go on; a second Ctrl-C in a terminal, after this was read, cancels the jobs."""
+    from orchestrator.console import show_error
+    from orchestrator.core.plan import chosen_nodes
+
+    version = request.version
+    hint = f"run the same command to go on; `orchestrator cancel {version}` ends it there"
+    is_asked = sys.stderr.isatty() and sys.stdin.isatty()
+    if is_asked:
+        hint += f"; so does another Ctrl-C within {_SECOND_THOUGHTS_SECONDS} s"
+    try:
+        show_error("interrupted: what was started on the nodes goes on there", hint, sys.stderr)
+        time.sleep(_SECOND_THOUGHTS_SECONDS if is_asked else 0)
+    except KeyboardInterrupt:
+        if is_asked:
+            nodes = chosen_nodes(operator.inventory, request)
+            asyncio.run(_cancel(operator, version, nodes, as_json=False))
+    return INTERRUPTED
 
 
 async def _show_plan(operator: Operator, request: ReleaseRequest, *, as_json: bool) -> int:
@@ -158,7 +175,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 async def _status(operator: Operator, version: Version | None, *, as_json: bool) -> int:
     from orchestrator.core.report import row_as_data
-    from orchestrator.jobs import describe_jobs, known_jobs
+    from orchestrator.jobs import find_jobs, found_as_data
     from orchestrator.listing import show_status
 
     keys = operator.public_keys()
@@ -168,16 +185,15 @@ async def _status(operator: Operator, version: Version | None, *, as_json: bool)
         if index
         else []
     )
-    known = known_jobs(operator.dist, operator.inventory.nodes, version)
     async with operator.connections() as connect:
-        jobs = await describe_jobs(connect, known)
+        found = await find_jobs(connect, operator.nodes_at_work(), operator.search(version))
     data: Mapping[str, object] = {
         "project": operator.inventory.project.name,
         "version": str(version) if version else None,
         "store": operator.store().describe(),
         "serial": index.serial if index else None,
         "published": [row_as_data(row) for row in rows],
-        "jobs": jobs,
+        "jobs": [found_as_data(each, version) for each in found],
     }
     if as_json:
         print(json.dumps(data, indent=2))
@@ -201,15 +217,91 @@ def logs(arguments: argparse.Namespace) -> int:
 
 async def _logs(operator: Operator, version: Version, node: Node, *, follow: bool) -> int:
     from orchestrator.console import write_log
-    from orchestrator.jobs import follow_log, known_jobs, read_log
+    from orchestrator.jobs import find_job, follow_log, has_log, known_jobs, read_log, read_rest
 
-    known = known_jobs(operator.dist, (node,), version)
-    if not (follow and known):
+    if not follow and has_log(operator.dist, version, node):
         write_log(read_log(operator.dist, version, node))
         return 0
+    known = known_jobs(operator.dist, (node,), version)
     async with operator.connections() as connect:
-        await follow_log(connect, known[0], write_log)
+        job = known[0] if known else await find_job(connect, node, operator.search(version))
+        await (follow_log if follow else read_rest)(connect, job, write_log)
     return 0
+
+
+def cancel(arguments: argparse.Namespace) -> int:
+    """End a version's jobs on the nodes, and say what became of them."""
+    from orchestrator.core.version import parse_version
+
+    version = parse_version(arguments.version)
+    operator = _operator(arguments.inventory)
+    names = [operator.node(name) for name in arguments.nodes]
+    nodes = names or operator.nodes_at_work()
+    return asyncio.run(_cancel(operator, version, nodes, as_json=arguments.json))
+
+
+async def _cancel(
+    operator: Operator, version: Version, nodes: Sequence[Node], *, as_json: bool
+) -> int:
+    from orchestrator.jobs import cancel_jobs, cancelled_as_data
+    from orchestrator.listing import show_cancelled
+
+    async with operator.connections() as connect:
+        cancelled = await cancel_jobs(connect, nodes, operator.search(version))
+    jobs = [cancelled_as_data(each) for each in cancelled]
+    if as_json:
+        print(json.dumps({"version": str(version), "jobs": jobs}, indent=2))
+    else:
+        show_cancelled(str(version), jobs, sys.stdout)
+    return 0 if all(job["outcome"] == "ended" for job in jobs) else NodeError.exit_code
+
+
+def shell(arguments: argparse.Namespace) -> int:
+    """Open a shell in the folder of a job, on its node."""
+    from orchestrator.core.version import parse_version
+
+    version = parse_version(arguments.version)
+    operator = _operator(arguments.inventory)
+    node = operator.node(arguments.node)
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            "a shell needs a terminal", hint="run it in one; `orchestrator logs` needs none"
+        )
+    entry, job = asyncio.run(_entry(operator, version, node))
+    if node.is_local:
+        return _in_terminal(["/bin/sh", entry, job])
+    from orchestrator.nodes.ssh import interactive_command, known_hosts_line
+
+    with TemporaryDirectory(prefix="orchestrator-") as folder:
+        known_hosts = Path(folder) / "known_hosts"
+        known_hosts.write_text(known_hosts_line(node), encoding="utf-8")
+        return _in_terminal(interactive_command(node, known_hosts, ["/bin/sh", entry, job]))
+
+
+async def _entry(operator: Operator, version: Version, node: Node) -> tuple[str, str]:
+    from orchestrator.jobs import find_job
+    from orchestrator.nodes.workdir import place_entry
+
+    async with operator.connections() as connect:
+        found = await find_job(connect, node, operator.search(version))
+        async with connect(node) as transport:
+            return await place_entry(transport, found.job.workdir), found.job.id
+
+
+def _in_terminal(command: list[str]) -> int:
+    try:
+        # Ctrl-C is for what runs there.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            return subprocess.run(
+                command, check=False, preexec_fn=partial(signal.signal, signal.SIGINT, before)
+            ).returncode
+        finally:
+            signal.signal(signal.SIGINT, before)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no `{command[0]}` on this machine", hint="install the OpenSSH client"
+        ) from None
 
 
 def _new_passphrase() -> bytes:
@@ -299,6 +391,8 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "check": check,
     "status": status,
     "logs": logs,
+    "cancel": cancel,
+    "shell": shell,
     "keygen": keygen,
     "render": render,
     "serve": serve,

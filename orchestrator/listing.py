@@ -68,6 +68,25 @@ def show_status(status: Mapping[str, Any], stream: TextIO) -> None:
         _show_jobs(terminal, status["jobs"])
 
 
+def show_cancelled(version: str, jobs: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
+    """Write what became of the jobs that were to be ended (`jobs.cancelled_as_data`)."""
+    terminal = Terminal(stream)
+    if not jobs:
+        terminal.print(f"no job of {version} is at work")
+        return
+    cells = [
+        (
+            Text(job["node"], style="bold"),
+            job["target"],
+            job["was"],
+            Text(job["outcome"], style="green" if job["outcome"] == "ended" else "bold red"),
+            visible(job["detail"].partition("\n")[0]),
+        )
+        for job in jobs
+    ]
+    print_table(terminal, ("node", "target", "was", "now", ""), cells)
+
+
 def show_check(check: Mapping[str, Any], stream: TextIO) -> None:
     """Write what a check found (`core.check.check_as_data`): a table, then what there is to do."""
     terminal = Terminal(stream)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Self
 from orchestrator.core.errors import ConfigError, NodeError
 from orchestrator.core.inventory import RECORD_FOLDER
 from orchestrator.core.plan import plan_release
-from orchestrator.jobs import known_jobs
+from orchestrator.jobs import Search, known_jobs
 from orchestrator.nodes.local import connect_local
 from orchestrator.source import Bundle, make_bundle
 from orchestrator.stores.directory import DirectoryStore
@@ -70,6 +70,16 @@ class Operator:
                 return node
         names = ", ".join(node.name for node in self.inventory.nodes)
         raise ConfigError(f"no node is named `{name[:80]}`", hint=f"the nodes are: {names}")
+
+    def nodes_at_work(self) -> tuple[Node, ...]:
+        """Return the nodes that may have jobs: those enabled, and those with a job on record."""
+        nodes = self.inventory.nodes
+        begun = {known.node.name for known in known_jobs(self.dist, nodes, None)}
+        return tuple(node for node in nodes if node.enabled or node.name in begun)
+
+    def search(self, version: Version | None) -> Search:
+        """Return whose jobs to look for on the nodes."""
+        return Search(project=self.inventory.project.name, version=version)
 
     def expected(self) -> Mapping[str, timedelta]:
         """Return how long the nodes took lately."""

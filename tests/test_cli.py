@@ -140,7 +140,7 @@ def test_a_wrong_command_line_is_refused_with_what_was_meant(
         ("release --version 1.0.0", ("there is no signing key at", "orchestrator keygen")),
         ("release --version 1.0.0 --dry-run --node her", ("did you mean `here`?", "here")),
         ("logs 1.0.0 her", ("no node is named `her`", "the nodes are: here")),
-        ("logs 1.0.0 here", ("there is no log of 1.0.0 on here", "release --version 1.0.0")),
+        ("logs 1.0.0 here", ("here has no job of 1.0.0", "orchestrator release --node here")),
         ("render", ("there is no signing key at", "orchestrator keygen")),
         ("serve --port 70000", ("cannot listen on 127.0.0.1 port 70000", "choose another port")),
         ("status nonsense", ("not a semantic version: 'nonsense'", "MAJOR.MINOR.PATCH")),

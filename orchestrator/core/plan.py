@@ -108,7 +108,7 @@ def plan_release(
     """
     _check_names(inventory, request)
     _check_required(inventory, request, rows)
-    chosen = [node for node in inventory.nodes if _is_chosen(node, request)]
+    chosen = chosen_nodes(inventory, request)
     if not chosen:
         raise _nothing_left(inventory, request)
     skipped: list[Skipped] = []
@@ -128,6 +128,11 @@ def plan_release(
         tasks=tuple(_plan_target(tasks, expected, begun) for tasks in groups),
         skipped=tuple(skipped),
     )
+
+
+def chosen_nodes(inventory: Inventory, request: ReleaseRequest) -> tuple[Node, ...]:
+    """Return the nodes that the request is about, in the order of the inventory."""
+    return tuple(node for node in inventory.nodes if _is_chosen(node, request))
 
 
 def fill_command(task: NodeTask, *, source: str | None, jobs: int) -> str:

@@ -95,6 +95,11 @@ async def follow_job(transport: Transport, job: Job, follower: Follower) -> JobE
         seen = state
 
 
+async def hand_over_log(transport: Transport, job: Job, follower: Follower) -> None:
+    """Hand over the log as it is now, from the cursor on."""
+    await _hand_over(transport, "rest", job, follower=follower)
+
+
 def require_success(end: JobEnd, log_tail: bytes = b"") -> None:
     """Raise BuildError or NodeError, by who is at fault, unless the job delivered.
 

@@ -21,7 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeVar, cast
 
 from orchestrator.core.errors import LinkError, NodeError
-from orchestrator.nodes.transport import Completed, Tail, absolute, ignore, shell_words, wrap
+from orchestrator.nodes.transport import (
+    Completed,
+    Tail,
+    absolute,
+    ignore,
+    plain_words,
+    shell_words,
+    wrap,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -58,6 +66,33 @@ _SENDS_UNDER_WAY: Final = 12
 _DEFAULT_PORT: Final = 22
 _HIGH_WATER_BYTES: Final = 256 * 1024
 _CLOSING_SECONDS: Final = 1.0
+
+
+def interactive_command(node: Node, known_hosts: Path, words: Sequence[str]) -> list[str]:
+    """Return the `ssh` command that runs the words on a node, in this terminal.
+
+    `known_hosts` is a file with `known_hosts_line(node)`; without a pinned key it is not used, and
+    the user's own files decide. The words are none that a login shell would change.
+    """
+    command = ["ssh", "-t", "-o", "StrictHostKeyChecking=yes", "-o", "ForwardAgent=no"]
+    if node.port != _DEFAULT_PORT:
+        command += ["-p", str(node.port)]
+    if node.identity is not None:
+        identity = str(Path(node.identity).expanduser())
+        command += ["-i", identity, "-o", "IdentitiesOnly=yes"]
+    if node.host_key is not None:
+        # The pinned key alone: by another name, the user's files know nothing of it.
+        command += ["-o", f"UserKnownHostsFile={known_hosts}", "-o", f"HostKeyAlias={_ALIAS}"]
+        command += ["-o", "GlobalKnownHostsFile=none", "-o", "UpdateHostKeys=no"]
+    return [*command, node.host, "exec", *plain_words(words)]
+
+
+def known_hosts_line(node: Node) -> str:
+    """Return the line that lets `interactive_command` accept the node's pinned key alone."""
+    return f"{_ALIAS} {node.host_key}\n"
+
+
+_ALIAS: Final = "the-node"
 
 
 class SshConnections:

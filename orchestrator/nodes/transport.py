@@ -18,6 +18,7 @@ from orchestrator.core.errors import ConfigError, NodeError
 from orchestrator.core.inventory import Node
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import timedelta
     from pathlib import Path
 
@@ -143,13 +144,18 @@ _ARGUMENT: Final = re.compile(r"[A-Za-z0-9._/+:@,-][A-Za-z0-9._/+:=@,%-]*")
 
 def shell_words(args: tuple[str, ...]) -> tuple[str, ...]:
     """Return the words that start the shell; raise ConfigError for one that would need quotes."""
+    return ("/bin/sh", "-s", "--", *plain_words(args))
+
+
+def plain_words(args: Sequence[str]) -> tuple[str, ...]:
+    """Return the words, or raise ConfigError for one that would need quotes."""
     for arg in args:
         if not _ARGUMENT.fullmatch(arg):
             raise ConfigError(
                 f"{arg[:80]!r} cannot be sent to a node as a word",
                 hint="use only letters, digits and . _ / + : = @ , % - in paths and names",
             )
-    return ("/bin/sh", "-s", "--", *args)
+    return tuple(args)
 
 
 def wrap(script: str) -> bytes:

@@ -246,11 +246,15 @@ def test_a_person_reads_what_was_released_and_can_look_it_up(desk: Desk) -> None
     assert [row["target"] for row in status["published"]] == [host_target()]
     assert "finished" in desk.run("status").out
     assert "a line of the build" in desk.run("logs", VERSION, "here").out
-    shutil.rmtree(desk.dist / VERSION)
-    forgotten = desk.run("logs", VERSION, "here")
-    assert forgotten.code == 2
-    assert f"orchestrator release --version {VERSION} --node here" in forgotten.err
-    assert desk.run("status", VERSION, "--json").data["jobs"] == []
+    # What is here is only a copy: the node knows it all.
+    shutil.rmtree(desk.dist)
+    assert desk.run("logs", VERSION, "here").out == "a line of the build\n"
+    assert desk.run("logs", VERSION, "here", "--follow").out == "a line of the build\n"
+    assert desk.run("status", VERSION, "--json").data["jobs"] == status["jobs"]
+    none = desk.run("logs", "9.9.9", "here")
+    assert none.code == 2
+    assert "here has no job of 9.9.9" in none.err
+    assert desk.run("status", "9.9.9", "--json").data["jobs"] == []
 
 
 def test_quiet_leaves_the_summary_and_no_publish_needs_no_key(desk: Desk) -> None:

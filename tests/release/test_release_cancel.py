@@ -1,0 +1,235 @@
+"""A person ends jobs: `cancel`, Ctrl-C once and twice; and looks into one: `shell`."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.nodes import sshd
+from tests.releases import (
+    PATIENCE_SECONDS,
+    ROOT,
+    VERSION,
+    needs_two_targets,
+    other_target,
+    wait_for,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.releases import Desk, NodeEntry, SshNode
+
+# A tree that means to survive: deaf to TERM, and a grandchild in a session of its own.
+STUBBORN = (
+    "trap '' TERM\n"
+    "(setsid sh -c 'trap \"\" TERM; echo $$ >{0}/grandchild; while :; do sleep 1; done' &)\n"
+    "while :; do sleep 1; done\n"
+)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def number_in(path: Path) -> int:
+    return int(path.read_text()) if path.exists() and path.read_text().strip() else 0
+
+
+@needs_two_targets
+def test_cancel_ends_whole_trees_on_every_node(desk: Desk, ssh_node: SshNode) -> None:
+    there = other_target()
+    build = STUBBORN.format(desk.folder)
+    far = desk.node("far", build=desk.wait_then_copy(), target=there, **ssh_node.entry)
+    # A host has one lock for all of its nodes, and this machine is both.
+    desk.write(desk.node(build=build), far | {"group": "elsewhere"})
+    with desk.started("release", "--version", VERSION, "--json") as running:
+        wait_for(lambda: number_in(desk.folder / "grandchild") and desk.builds("far"))
+        begun = time.monotonic()
+        cancelled = desk.run("cancel", VERSION, "--json")
+        assert time.monotonic() - begun < 15
+        outcome = running.end()
+    assert cancelled.code == 0, cancelled
+    assert [(job["node"], job["was"], job["outcome"]) for job in cancelled.data["jobs"]] == [
+        ("here", "running", "ended"),
+        ("far", "running", "ended"),
+    ]
+    assert not is_alive(number_in(desk.folder / "grandchild"))
+    for pid in desk.folder.glob("*-work/jobs/*/pid"):
+        assert not is_alive(number_in(pid))
+    assert outcome.code == 3
+    assert {result["message"] for result in outcome.results.values()} == {"the job was cancelled"}
+    again = desk.run("cancel", VERSION)
+    assert (again.code, again.out) == (0, f"no job of {VERSION} is at work\n")
+
+
+def test_cancel_of_one_node_leaves_the_others_alone(desk: Desk) -> None:
+    desk.write(
+        desk.node("a", build=desk.wait_then_copy(), group="a"),
+        desk.node("b", build=desk.wait_then_copy(), group="b", target=other_target()),
+    )
+    with desk.started("release", "--version", VERSION, "--json") as running:
+        wait_for(lambda: desk.builds("a") and desk.builds("b"))
+        cancelled = desk.run("cancel", VERSION, "b")
+        desk.let_go()
+        outcome = running.end()
+    assert cancelled.code == 0
+    assert cancelled.out.split()[-4:] == ["b", other_target(), "running", "ended"]
+    assert outcome.results["a"]["result"] == "built"
+    assert outcome.results["b"]["message"] == "the job was cancelled"
+
+
+@needs_two_targets
+def test_cancel_says_which_node_it_could_not_ask(desk: Desk, ssh_node: SshNode) -> None:
+    desk.write(desk.node(), desk.node("far", target=other_target(), **ssh_node.entry))
+    ssh_node.stop()
+    cancelled = desk.run("cancel", VERSION, "--json")
+    assert cancelled.code == 3
+    assert [(job["node"], job["outcome"]) for job in cancelled.data["jobs"]] == [
+        ("far", "unreachable")
+    ]
+
+
+# --- at a terminal -------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, kw_only=True)
+class Terminal:
+    """A command at a terminal of its own."""
+
+    process: subprocess.Popen[bytes]
+    descriptor: int
+    said: bytearray = field(default_factory=bytearray)
+
+    def type(self, keys: str) -> None:
+        os.write(self.descriptor, keys.encode())
+
+    def wait_for(self, words: str) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while words.encode() not in self.said:
+            assert time.monotonic() < deadline, self.said.decode(errors="replace")
+            self._read()
+
+    def end(self) -> int:
+        """Return the exit code, after all that it said was read."""
+        while self._read():
+            pass
+        return self.process.wait(timeout=PATIENCE_SECONDS)
+
+    def _read(self) -> bool:
+        try:
+            data = os.read(self.descriptor, 65536)
+        except OSError:  # the other end is closed
+            return False
+        self.said += data
+        return bool(data)
+
+
+@contextmanager
+def at_terminal(desk: Desk, *words: str) -> Iterator[Terminal]:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, 200))
+    argv = [sys.executable, "-m", "orchestrator", words[0], "--inventory", str(desk.inventory)]
+    process = subprocess.Popen(
+        # In a session of its own, so that the keys of the terminal are for it.
+        ["setsid", "--ctty", *argv, *words[1:]],
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=os.environ | {"TERM": "xterm", "SHELL": "/bin/sh"},
+    )
+    os.close(theirs)
+    try:
+        yield Terminal(process=process, descriptor=ours)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+CTRL_C = "\x03"
+
+
+def test_ctrl_c_leaves_jobs_running_and_says_how_to_go_on(desk: Desk) -> None:
+    desk.write(desk.node(build=desk.wait_then_copy()))
+    with desk.started("release", "--version", VERSION) as running:
+        wait_for(lambda: desk.builds("here"))
+        running.signal(signal.SIGINT)
+        outcome = running.end()
+    assert outcome.code == 130
+    assert f"`orchestrator cancel {VERSION}` ends it there" in outcome.err
+    assert "another Ctrl-C" not in outcome.err, "nobody is there to press it"
+    desk.let_go()
+    assert desk.release().results["here"]["was_attached"]
+
+
+def test_a_second_ctrl_c_after_the_warning_ends_the_jobs(desk: Desk) -> None:
+    desk.write(desk.node(build=desk.wait_then_copy()))
+    with at_terminal(desk, "release", "--version", VERSION) as terminal:
+        wait_for(lambda: desk.builds("here"))
+        terminal.type(CTRL_C)
+        terminal.wait_for("another Ctrl-C within")
+        terminal.type(CTRL_C)
+        assert terminal.end() == 130
+    assert b"ended" in terminal.said
+    (pid,) = desk.folder.glob("here-work/jobs/*/pid")
+    assert not is_alive(number_in(pid))
+    desk.let_go()
+    assert not desk.release().results["here"]["was_attached"]
+
+
+def test_a_shell_opens_in_the_folder_of_a_failed_job(desk: Desk) -> None:
+    desk.write(desk.node(build="echo evidence >left-behind\nexit 1\n"))
+    assert desk.release().code == 4
+    with at_terminal(desk, "shell", VERSION, "here") as terminal:
+        terminal.wait_for("what the build left here")
+        terminal.type("cat left-behind; exit 7\n")
+        assert terminal.end() == 7
+    assert b"evidence" in terminal.said
+
+
+@sshd.needs_sshd
+def test_a_shell_opens_on_a_node_behind_ssh(desk: Desk, tmp_path: Path) -> None:
+    with sshd.running(tmp_path / "sshd") as server:
+        entry: NodeEntry = {
+            "host": server.host,
+            "port": server.port,
+            "host_key": server.host_key,
+            "identity": str(server.identity),
+        }
+        desk.write(desk.node("far", build="echo evidence >left-behind\nexit 1\n", **entry))
+        assert desk.release().code == 4
+        with at_terminal(desk, "shell", VERSION, "far") as terminal:
+            terminal.wait_for("what the build left here")
+            terminal.type("cat left-behind; exit 7\n")
+            assert terminal.end() == 7
+        assert b"evidence" in terminal.said
+        other = sshd._key(tmp_path / "other")
+        desk.write(
+            desk.node("far", **entry | {"host_key": Path(f"{other}.pub").read_text().strip()})
+        )
+        refused = desk.run("logs", VERSION, "far", "--follow")
+        assert refused.code == 3
+        assert "HOST KEY" in refused.err
+
+
+def test_a_shell_needs_a_terminal(desk: Desk) -> None:
+    desk.write(desk.node())
+    assert desk.release().code == 0
+    with desk.started("shell", VERSION, "here") as refused:
+        outcome = refused.end()
+    assert outcome.code == 2
+    assert "a shell needs a terminal" in outcome.err
