@@ -314,6 +314,7 @@ def start_script(facts: NodeFacts, spec: JobSpec) -> str:
     """Return job.sh with the files of the job's folder in front, for the verb `start`."""
     _check(spec)
     directory = f"{facts.workdir}/jobs/{spec.id}"
+    used = _used(facts, spec)
     payload = "".join(
         # A script that is cut short must not run.
         here_document(name, text, or_else="return")
@@ -321,11 +322,24 @@ def start_script(facts: NodeFacts, spec: JobSpec) -> str:
             ("script", build_script(facts, spec)),
             ("binaries", _binary_lines(spec, directory)),
             ("label", " ".join(spec.label)),
+            ("uses", f"{used[0] or '-'} {used[1] or '-'}"),
             ("rustc-wrapper", _rustc_wrapper(facts, spec, directory)),
             ("job.sh", JOB_SH),
         )
     )
-    return f"write_payload() {{\n{payload}chmod 700 rustc-wrapper\n}}\n{JOB_SH}"
+    return (
+        f"used_source={quoted(used[0])}\nused_target={quoted(used[1])}\n"
+        f"write_payload() {{\n{payload}chmod 700 rustc-wrapper\n}}\n{JOB_SH}"
+    )
+
+
+def _used(facts: NodeFacts, spec: JobSpec) -> tuple[str, str]:
+    """Return the job's source and its target folder; nothing for what housekeeping never sees."""
+    ours = rf"{re.escape(facts.workdir)}/(sources|target)/[A-Za-z0-9._-]+"
+    source, target = (
+        path if path and re.fullmatch(ours, path) else "" for path in (spec.source, spec.target_dir)
+    )
+    return source, target
 
 
 def build_script(facts: NodeFacts, spec: JobSpec) -> str:

@@ -63,6 +63,13 @@ async def test_a_bundle_is_pushed_once_and_unpacked_whole(node: Bench, archive: 
     assert rest_of(node) == [DIGEST, f"{DIGEST}.complete", f"{DIGEST}.lock"]
 
 
+async def test_a_look_at_a_bundle_is_a_use_of_it(node: Bench, archive: Path) -> None:
+    mark = Path(f"{await push(node, archive)}.complete")
+    os.utime(mark, (1, 1))
+    await push(node, archive)
+    assert mark.stat().st_mtime > 1_000_000
+
+
 async def test_pushes_at_the_same_time_are_safe(node: Bench, archive: Path) -> None:
     folders = await asyncio.gather(*(push(node, archive) for _ in range(3)))
     assert len(set(folders)) == 1
@@ -96,7 +103,7 @@ async def test_what_cannot_be_unpacked_is_not_there(node: Bench, tmp_path: Path)
     (tmp_path / "bad").write_bytes(b"no archive")
     with pytest.raises(NodeError, match="cannot unpack the bundle"):
         await push(node, tmp_path / "bad")
-    assert rest_of(node) == [f"{DIGEST}.lock", f"{DIGEST}.new"]
+    assert rest_of(node) == [f"{DIGEST}.lock"]
 
 
 async def test_a_node_without_room_says_so(node: Bench, archive: Path) -> None:
