@@ -5,21 +5,30 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import secrets
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.core.errors import BuildError, CancelledError, NodeError, PassingError
+from orchestrator.core.errors import (
+    BuildError,
+    CancelledError,
+    LinkError,
+    NodeError,
+    PassingError,
+)
 from orchestrator.core.events import LogAppended, Phase, PhaseChanged, TryingAgain, Warned
 from orchestrator.core.plan import fill_command
-from orchestrator.core.preflight import Severity, judge, needs_of
+from orchestrator.core.preflight import GOOD_DISK_BYTES, Severity, judge, needs_of
 from orchestrator.core.result import Artifact, Built, Failed, FailureClass, Skipped
+from orchestrator.core.wording import human_size
 from orchestrator.inspection import Inspection, Place
 from orchestrator.nodes.bundle import Sending, push_bundle, source_folder
 from orchestrator.nodes.collect import Collection
 from orchestrator.nodes.follow import Follower, follow_job, require_success
+from orchestrator.nodes.housekeeping import tidy
 from orchestrator.nodes.job import (
     Finished,
     JobSpec,
@@ -59,6 +68,8 @@ _DISK_ERRORS: Final = frozenset(
 )
 # A machine that killed or lost a job gets one more chance, then the next machine has its turn.
 _PAUSES: Final = (timedelta(seconds=2),)
+# Nobody comes back to a build after so long; the next version would build from cold.
+_MAX_AGE: Final = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +171,7 @@ class _NodeDelivery:
         )
         async with waiting as line:
             facts = await line.run(partial(probe, workdir=self._node.workdir))
+            facts = await self._make_room(line, facts)
             bundle = await asyncio.shield(asyncio.ensure_future(self._bundle))
             spec = self._spec(facts, bundle)
             await self._preflight(line, facts, spec)
@@ -179,13 +191,37 @@ class _NodeDelivery:
             warnings=warnings,
         )
 
+    async def _make_room(self, line: Line, facts: NodeFacts) -> NodeFacts:
+        """Remove from the node what nobody has used for long, or what its room is needed for."""
+        try:
+            tidied = await line.run(
+                partial(tidy, facts=facts, max_age=_MAX_AGE, min_free_bytes=GOOD_DISK_BYTES)
+            )
+        except LinkError:
+            raise
+        except NodeError as error:
+            self._warn(error.message)
+            return facts
+        counts = (
+            (len(tidied.jobs), "old job"),
+            (len(tidied.targets), "warm target folder"),
+            (len(tidied.sources), "source"),
+        )
+        if removed := ", ".join(
+            f"{count} {what}{'s' * (count > 1)}" for count, what in counts if count
+        ):
+            self._warn(f"removed {removed} to make room: {human_size(tidied.freed_bytes)}")
+        free = facts.disk_free_bytes
+        return replace(facts, disk_free_bytes=free and free + tidied.freed_bytes)
+
     async def _preflight(self, line: Line, facts: NodeFacts, spec: JobSpec) -> None:
         """Warn of what may go wrong; raise NodeError if a build there would be pointless."""
         findings = judge(facts, self._node, needs_of(self._plan.inventory.project, self._node))
         for finding in findings:
             if finding.severity is Severity.WARNING and not self._was_judged:
-                message = f"{finding.message} ({finding.hint})" if finding.hint else finding.message
-                self._world.observe(Warned(node=self._node.name, message=message))
+                self._warn(
+                    f"{finding.message} ({finding.hint})" if finding.hint else finding.message
+                )
         self._was_judged = True
         problems = [finding for finding in findings if finding.is_problem]
         # What runs or has succeeded there is not stopped by it: it may be the very cause.
@@ -197,8 +233,9 @@ class _NodeDelivery:
         )
 
     async def _start(self, line: Line, facts: NodeFacts, spec: JobSpec) -> Job:
-        rebuild = self._plan.request.rebuild
-        job = await line.run(lambda transport: start_job(transport, facts, spec, rebuild=rebuild))
+        start = partial(start_job, facts=facts, spec=spec, rebuild=self._plan.request.rebuild)
+        # A word for this attempt: over how many links it may be asked for, it is started once.
+        job = await line.run(partial(start, request=secrets.token_hex(16)))
         line.has_job = True
         self._record(job)
         return job
@@ -334,6 +371,9 @@ class _NodeDelivery:
     def _note_trouble(self, error: NodeError, pause: timedelta) -> None:
         reason = error.message.partition("\n")[0]
         self._world.observe(TryingAgain(node=self._node.name, reason=reason, pause=pause))
+
+    def _warn(self, message: str) -> None:
+        self._world.observe(Warned(node=self._node.name, message=message))
 
     def _enter(self, phase: Phase, detail: str = "") -> None:
         self._world.observe(PhaseChanged(node=self._node.name, phase=phase, detail=detail))

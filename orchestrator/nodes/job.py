@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import re
+import secrets
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -150,18 +151,25 @@ def job_id(
 
 
 async def start_job(
-    transport: Transport, facts: NodeFacts, spec: JobSpec, *, rebuild: bool = False
+    transport: Transport,
+    facts: NodeFacts,
+    spec: JobSpec,
+    *,
+    rebuild: bool = False,
+    request: str | None = None,
 ) -> Job:
     """Start the job detached, or attach to the one that runs or has succeeded.
 
     After a failure or a kill, and with `rebuild` after a success, it is a new attempt. Of several
-    coordinators at once one starts it and the others attach.
+    coordinators at once one starts it and the others attach. Whoever was not answered, and asks
+    again with the same `request`, a word of their own, gets the attempt that was made for them.
     """
+    request = request or secrets.token_hex(16)
     try:
         async with asyncio.timeout(REQUEST_TIMEOUT.total_seconds()):
             process = await transport.open(
                 start_script(facts, spec),
-                *("start", facts.workdir, spec.id, "1" if rebuild else "0"),
+                *("start", facts.workdir, spec.id, "1" if rebuild else "0", request),
                 str(max(1, round(spec.timeout.total_seconds()))),
                 *(f"{spec.log_limit_bytes:d}", spec.lock, str(spec.slots), "/bin/sh"),
             )
@@ -314,6 +322,7 @@ def start_script(facts: NodeFacts, spec: JobSpec) -> str:
     """Return job.sh with the files of the job's folder in front, for the verb `start`."""
     _check(spec)
     directory = f"{facts.workdir}/jobs/{spec.id}"
+    used = _used(facts, spec)
     payload = "".join(
         # A script that is cut short must not run.
         here_document(name, text, or_else="return")
@@ -321,11 +330,24 @@ def start_script(facts: NodeFacts, spec: JobSpec) -> str:
             ("script", build_script(facts, spec)),
             ("binaries", _binary_lines(spec, directory)),
             ("label", " ".join(spec.label)),
+            ("uses", f"{used[0] or '-'} {used[1] or '-'}"),
             ("rustc-wrapper", _rustc_wrapper(facts, spec, directory)),
             ("job.sh", JOB_SH),
         )
     )
-    return f"write_payload() {{\n{payload}chmod 700 rustc-wrapper\n}}\n{JOB_SH}"
+    return (
+        f"used_source={quoted(used[0])}\nused_target={quoted(used[1])}\n"
+        f"write_payload() {{\n{payload}chmod 700 rustc-wrapper\n}}\n{JOB_SH}"
+    )
+
+
+def _used(facts: NodeFacts, spec: JobSpec) -> tuple[str, str]:
+    """Return the job's source and its target folder; nothing for what housekeeping never sees."""
+    ours = rf"{re.escape(facts.workdir)}/(sources|target)/[A-Za-z0-9._-]+"
+    source, target = (
+        path if path and re.fullmatch(ours, path) else "" for path in (spec.source, spec.target_dir)
+    )
+    return source, target
 
 
 def build_script(facts: NodeFacts, spec: JobSpec) -> str:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The node's side of a job: POSIX sh, nothing else. docs/jobs.md tells the story.
 #
-#   job.sh start  WORKDIR ID REBUILD TIMEOUT LOG_LIMIT LOCK SLOTS SHELL   attach to the job, or start an attempt
+#   job.sh start  WORKDIR ID REBUILD REQUEST TIMEOUT LOG_LIMIT LOCK SLOTS SHELL   attach to the job, or start an attempt
 #   job.sh run    WORKDIR ID GENERATION TIMEOUT LOG_LIMIT LOCK SLOTS SHELL   the attempt itself, detached
 #   job.sh guard  WORKDIR ID LEADER TIMEOUT LOG_LIMIT           end the attempt at its deadline, or when it floods its log
 #   job.sh state  WORKDIR ID                                    what is known, as NAME=VALUE lines
@@ -10,6 +10,7 @@
 #   job.sh follow WORKDIR ID ATTEMPT FROM                       the log from a byte on, until the state changes
 #   job.sh rest   WORKDIR ID ATTEMPT FROM                       the log from a byte on, as it is now
 #   job.sh cancel WORKDIR ID ATTEMPT                            end the whole tree; prints who survived
+#   job.sh tidy   WORKDIR - MINUTES FREE_KB                     remove what is older, and what is needed for that room
 #   job.sh unpack WORKDIR DIGEST PART SHA256                    a pushed bundle becomes sources/DIGEST
 #   job.sh hash   WORKDIR ID ATTEMPT NAME                       size and SHA-256 of a delivered binary
 #   job.sh cat    WORKDIR ID ATTEMPT NAME FROM                  its bytes, from that one on
@@ -22,6 +23,8 @@ set -u
 PROC=/proc
 VMSTAT=/proc/vmstat
 GRACE_SECONDS=5
+# What was used within so many minutes is spared: somebody may be about to use it again.
+SPARED_MINUTES=60
 # So often a lock may turn out unwritable before a job gives it up.
 MAX_UNWRITABLE=20
 
@@ -45,6 +48,7 @@ main() {
     queue | follow) follow "$@" ;;
     rest) rest "$@" ;;
     cancel) cancel "$@" ;;
+    tidy) tidy "$@" ;;
     unpack) unpack "$@" ;;
     hash) delivered "$1" "$2" && printf '%s %s\n' "$(size_of "out/$2")" "$(hash_of "out/$2")" ;;
     cat) delivered "$1" "$2" && exec tail -c "+$3" "out/$2" ;;
@@ -60,11 +64,18 @@ fail() {
 # --- start -------------------------------------------------------------------------------------
 
 start() {
-    mkdir -p "$dir" || fail "cannot make $dir: $(room_in "$workdir")"
+    note_use
     cd "$dir" || exit
     # Whoever is second waits for the few milliseconds of the first, then finds its job running.
-    take_turn || fail "cannot write to $dir: $(room_in .)"
+    take_turn "$dir/start.lock" || fail "cannot write to $dir: $(room_in .)"
     evaluate is_mine
+    read_value request
+    if [ "$value" = "$2" ] && [ "$job_state" != never ]; then
+        # It was made, and the link was lost before that could be told.
+        release "$dir/start.lock"
+        printf 'started %s\n' "$attempt"
+        return
+    fi
     case $job_state/$status/$1 in
     queued/* | running/* | finished/0/0)
         release "$dir/start.lock"
@@ -72,32 +83,53 @@ start() {
         return
         ;;
     esac
-    if ! new_attempt "$2" "$3"; then
+    if ! new_attempt "$2" "$3" "$4"; then
         no_room=$(room_in .)
         rm -f reserve
         fail "cannot write to $dir: $no_room"
     fi
     printf 'started %s\n' "$attempt"
-    shift
+    shift 2
     # The process stays the same, so the start lock stays held until `run` has said who it is.
     exec "$5" "$dir/job.sh" run "$workdir" "$id" "$generation" "$@" </dev/null >>"$dir/log" 2>&1
 }
 
-# take_turn: one at a time starts or cancels the job; false when nobody can, for want of room.
+# take_turn LOCK: waits for its holder; false when nobody can hold it, for want of room.
 take_turn() {
     turn_polls=0
     turn_unwritable=0
-    until acquire "$dir/start.lock" -; do
+    until acquire "$1" -; do
         turn_polls=$((turn_polls + 1))
         turn_unwritable=$((turn_unwritable + unwritable))
         [ "$turn_unwritable" -lt 5 ] || return
-        [ "$turn_polls" -lt 150 ] || fail "another start or cancel of job $id does not come to an end"
+        [ "$turn_polls" -lt 150 ] || fail "whoever holds $1 does not come to an end"
         pause
     done
 }
 
-# new_attempt TIMEOUT LOG_LIMIT
+# note_use: what is fresh is spared by whoever tidies up; the lock keeps both from a half-way look.
+# Without room for it there is none for a new attempt either, and a job that runs is spared anyway.
+note_use() {
+    turn=
+    ! take_turn "$workdir/use.lock" || turn=$generation
+    mkdir -p "$dir" || fail "cannot make $dir: $(room_in "$workdir")"
+    touch_use "$dir" "${used_source-}" "${used_target-}"
+    [ -z "$turn" ] || release "$workdir/use.lock"
+}
+
+# touch_use JOB SOURCE TARGET
+touch_use() {
+    touch "$1/last_use" 2>/dev/null
+    # What is not there must not be made: it would look as if it were.
+    [ ! -e "$2.complete" ] || touch -c "$2.complete" 2>/dev/null
+    [ ! -d "$3" ] || touch "$3/.last_use" 2>/dev/null
+    return 0
+}
+
+# new_attempt REQUEST TIMEOUT LOG_LIMIT
 new_attempt() {
+    [ -z "${used_source-}" ] || [ -d "$used_source" ] ||
+        fail "the source $used_source is gone: it has to be brought there again"
     # What a killed wrapper left behind would build into the same folders.
     stop_tree "$(group_of_old_attempt)"
     # Given back at the end, so that a build that fills the disk cannot keep its end from being noted.
@@ -109,8 +141,9 @@ new_attempt() {
     attempt=$((attempt + 1))
     rm -rf out work && mkdir out work || return
     rm -f alive queue && mkfifo alive queue || return
-    put .deadline "$1" && put .flooded "$2" && put .cancelled 1 && put .terminated 1 || return
-    put cookie "ORCHESTRATOR_OUT=$dir/out" && write_payload && : >log && put attempt "$attempt"
+    put .deadline "$2" && put .flooded "$3" && put .cancelled 1 && put .terminated 1 || return
+    put cookie "ORCHESTRATOR_OUT=$dir/out" && write_payload && : >log &&
+        put request "$1" && put attempt "$attempt"
 }
 
 # mark NAME: notes what was prepared for it above; a full disk has room for another name.
@@ -162,6 +195,10 @@ run() {
     [ "$status" != 0 ] || was_ended || deliver
     [ -z "$slot" ] || release "$locks/$slot"
     rm -f reserve
+    job_source=-
+    job_target=-
+    [ ! -e uses ] || read -r job_source job_target <uses
+    touch_use . "$job_source" "$job_target"
     note_end
 }
 
@@ -542,7 +579,7 @@ cancel() {
     # A job that is just being started has no process group on record yet. Without room for a lock
     # nobody can start it either.
     turn=
-    ! take_turn || turn=$generation
+    ! take_turn "$dir/start.lock" || turn=$generation
     enter "$1"
     evaluate is_mine
     case $job_state in
@@ -822,6 +859,134 @@ is_held() {
     )
 }
 
+# --- housekeeping ------------------------------------------------------------------------------
+#
+# Everything that a job needs, its own folder included, has a file whose time says when it was last
+# used. What goes is renamed first, under the lock that a start takes to note what it uses, and
+# removed afterwards.
+
+# tidy MINUTES FREE_KB: removes what was not used for so long and then, until so much is free, what
+# was used longest ago; never what is in use. Prints what.
+tidy() {
+    cd "$workdir" 2>/dev/null || return 0
+    [ ! -L trash ] || fail "$workdir/trash is a link, and links are never followed"
+    mkdir -p trash || fail "cannot make $workdir/trash: $(room_in .)"
+    retired=0
+    measure_room .
+    room_before=${free_kb:-0}
+    # What a killed one has left there.
+    empty_trash
+    retire_leftovers
+    retire "$1" all
+    empty_trash
+    measure_room .
+    while [ "${free_kb:-$2}" -lt "$2" ] && retire "$SPARED_MINUTES" one; do
+        empty_trash
+        measure_room .
+    done
+    printf 'freed %s\n' $((${free_kb:-0} - room_before))
+}
+
+# retire_leftovers: of gates, transfers and unpackings that were cut off; after a day they are nobody's.
+retire_leftovers() {
+    leftovers=$(find gates/* sources/.*.part sources/*.new -prune -mmin +1440 2>/dev/null)
+    for leftover in $leftovers; do
+        case ${leftover##*/} in
+        *[!A-Za-z0-9._-]*) ;;
+        *) throw_away "$leftover" ;;
+        esac
+    done
+}
+
+# retire MINUTES all|one: true if something went.
+retire() {
+    retire_minutes=$1
+    [ "$retire_minutes" -gt "$SPARED_MINUTES" ] || retire_minutes=$SPARED_MINUTES
+    retired_before=$retired
+    take_turn "$workdir/use.lock" || fail "cannot write to $workdir: $(room_in .)"
+    list_uses
+    # shellcheck disable=SC2086 # a list of words
+    [ -z "$stamps" ] || stamps=$(find $stamps -prune -mmin "+$retire_minutes")
+    # shellcheck disable=SC2086,SC2012 # as above; the oldest comes first
+    [ -z "$stamps" ] || stamps=$(ls -1dtr $stamps)
+    for stamp in $stamps; do
+        retire_one "$stamp"
+        [ "$2" = all ] || [ "$retired" = "$retired_before" ] || break
+    done
+    release "$workdir/use.lock"
+    [ "$retired" != "$retired_before" ]
+}
+
+# list_uses: in $stamps what tells the last use of each thing, in $in_use what must not go.
+list_uses() {
+    stamps=
+    in_use=
+    for thing in jobs/* target/* sources/*; do
+        case ${thing#*/} in
+        *[!A-Za-z0-9._-]* | .* | *.lock | *.complete | *.new) continue ;;
+        esac
+        [ -d "$thing" ] || continue
+        stamp=$thing
+        for each_stamp in "$thing/last_use" "$thing/.last_use" "$thing.complete"; do
+            [ ! -f "$each_stamp" ] || stamp=$each_stamp
+        done
+        stamps="$stamps $stamp"
+        case $thing in
+        jobs/*) in_use="$in_use $(uses_of "$workdir/$thing")" ;;
+        sources/*) ! is_locked "$thing.lock" || in_use="$in_use $workdir/$thing" ;;
+        esac
+    done
+}
+
+# uses_of FOLDER: what the job there uses, itself included, if it is not at its end.
+uses_of() {
+    dir=$1
+    cd "$dir" 2>/dev/null || return 0
+    evaluate
+    case $job_state in
+    queued | running) ;;
+    *)
+        found=
+        # A killed one may have left processes that go on.
+        [ -z "$attempt" ] || [ -e exit ] || find_processes "$(group_of_old_attempt)"
+        [ -n "$found" ] || is_locked start.lock || return 0
+        ;;
+    esac
+    job_uses=
+    [ ! -e uses ] || read -r job_uses <uses
+    printf '%s %s\n' "$dir" "$job_uses"
+}
+
+retire_one() {
+    thing=${1%/last_use}
+    thing=${thing%/.last_use}
+    thing=${thing%.complete}
+    case " $in_use " in
+    *" $workdir/$thing "*) return ;;
+    esac
+    # The mark of a source goes first: what it vouches for is then gone already.
+    case $thing in
+    sources/*) rm -f "$thing.complete" ;;
+    esac
+    throw_away "$thing"
+}
+
+throw_away() {
+    mv -f "$1" "trash/$$.$retired" 2>/dev/null || return 0
+    retired=$((retired + 1))
+    printf '%s\n' "$1"
+}
+
+empty_trash() {
+    for trash_file in trash/*; do
+        [ -e "$trash_file" ] || [ -L "$trash_file" ] || continue
+        rm -rf "$trash_file" 2>/dev/null && continue
+        # Folders that nobody may write to hold on to what lies in them.
+        chmod -R u+rwx "$trash_file" 2>/dev/null
+        rm -rf "$trash_file" 2>/dev/null
+    done
+}
+
 # --- sources -----------------------------------------------------------------------------------
 
 # unpack PART SHA256: a folder sources/DIGEST is whole or not there, whoever else is at it.
@@ -843,14 +1008,12 @@ unpack() {
         # The mark must not reach the disk before what it vouches for: power may fail.
         mkdir "$id.new" && tar -xzf "$1" -C "$id.new" && mv "$id.new" "$id" && sync && : >"$id.complete"
         unpacked=$?
+        no_room=$(room_in .)
+        rm -rf "$id.new"
     fi
     rm -f "$1"
     release "$id.lock"
-    if [ "$unpacked" != 0 ]; then
-        no_room=$(room_in .)
-        rm -rf "$id.new"
-        fail "cannot unpack the bundle: $no_room"
-    fi
+    [ "$unpacked" = 0 ] || fail "cannot unpack the bundle: $no_room"
 }
 
 # --- small things ------------------------------------------------------------------------------

@@ -104,6 +104,13 @@ async def test_a_part_that_was_damaged_is_sent_anew(node: Bench, archive: Path) 
     assert transport.offsets == [0, 20, 0]
 
 
+async def test_a_look_at_a_bundle_is_a_use_of_it(node: Bench, archive: Path) -> None:
+    mark = Path(f"{await push(node, archive)}.complete")
+    os.utime(mark, (1, 1))
+    await push(node, archive)
+    assert mark.stat().st_mtime > 1_000_000
+
+
 async def test_pushes_at_the_same_time_are_safe(node: Bench, archive: Path) -> None:
     folders = await asyncio.gather(*(push(node, archive) for _ in range(3)))
     assert len(set(folders)) == 1

@@ -272,6 +272,24 @@ async def test_a_large_log_arrives_whole(node: Bench) -> None:
     assert done.log == b"".join(b"%d\n" % number for number in range(1, 20001)) * 20
 
 
+@pytest.mark.parametrize("command", ["true", "exit 1", "sleep 0.5"])
+async def test_who_was_not_answered_and_asks_again_starts_nothing_twice(
+    node: Bench, command: str
+) -> None:
+    counter = node.folder / "counter"
+    spec = node.spec(f"echo built >>{counter}\n{command}")
+    first = await start_job(node.transport, node.facts, spec, request="ours")
+    node.jobs.append(first)
+    await node.follow(first)
+    again = await start_job(node.transport, node.facts, spec, rebuild=True, request="ours")
+    assert again == first
+    assert counter.read_text() == "built\n"
+    anew = await start_job(node.transport, node.facts, spec, rebuild=True, request="another")
+    node.jobs.append(anew)
+    assert (anew.attempt, anew.was_attached) == (2, False)
+    await node.follow(anew)
+
+
 async def test_a_killed_job_does_not_keep_the_host_from_its_own_next_attempt(node: Bench) -> None:
     mark = node.folder / "mark"
     spec = node.spec(f'if [ ! -e {mark} ]; then : >{mark}; kill -KILL "-$(cat ../pid)"; fi')

@@ -16,6 +16,7 @@ import pytest
 from orchestrator.core.errors import NodeError
 from orchestrator.nodes import job as job_module
 from orchestrator.nodes.follow import require_success
+from orchestrator.nodes.housekeeping import tidy
 from orchestrator.nodes.job import (
     JOB_SH,
     Finished,
@@ -208,6 +209,24 @@ async def test_a_start_with_little_room_runs_whole_or_not_at_all(node: Bench) ->
                     outcomes.add("unable")
         shutil.rmtree(node.folder / "jobs", ignore_errors=True)
     assert outcomes == {"the node could not start the job: cannot write", "unable", "ran"}
+
+
+@needs_mount
+async def test_a_full_disk_is_tidied(node: Bench) -> None:
+    old = node.folder / "target/old"
+    for folder in (old, node.folder / "trash/left"):
+        folder.mkdir(parents=True)
+        (folder / "warm").write_bytes(b"x" * 500_000)
+    spec = node.spec("true", target_dir=str(old))
+    require_success((await node.follow(await node.start(spec))).end)
+    os.utime(old / ".last_use", (1, 1))
+    fill(node.folder)
+    gone = await tidy(
+        node.transport, node.facts, max_age=timedelta(days=3650), min_free_bytes=600_000
+    )
+    assert gone.targets == ("old",)
+    assert gone.freed_bytes > 900_000
+    assert not (node.folder / "trash/left").exists()
 
 
 @needs_mount

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -66,3 +67,18 @@ def test_a_template_that_is_broken_is_told_before_anything_builds(desk: Desk) ->
     outcome = desk.release()
     assert outcome.code == 2, outcome
     assert desk.builds("here") == []
+
+
+def test_what_nobody_has_used_for_long_is_removed_from_the_node(desk: Desk) -> None:
+    desk.write(desk.node(build=desk.copy("0.9.0")))
+    assert desk.release("--no-publish", version="0.9.0").code == 0
+    desk.write(desk.node())
+    (old,) = desk.folder.glob("here-work/jobs/*")
+    for path in (old, *old.iterdir()):
+        os.utime(path, (1_700_000_000, 1_700_000_000), follow_symlinks=False)
+    outcome = desk.run("release", "--version", VERSION)
+    assert outcome.code == 0, outcome
+    assert "removed 1 old job to make room" in outcome.err
+    assert not old.exists()
+    (new,) = desk.folder.glob("here-work/jobs/*")
+    assert (new / "exit").exists()
