@@ -60,8 +60,8 @@ _SESSION_RETRIES: Final = 6
 _SESSION_RETRY_SECONDS: Final = 0.1
 
 # Together less than a channel's window of 2 MiB, and one SFTP request each.
-_SEND_BYTES: Final = 128 * 1024
-_SENDS_UNDER_WAY: Final = 12
+_SEND_BYTES: Final = 64 * 1024
+_SENDS_UNDER_WAY: Final = 20
 
 _DEFAULT_PORT: Final = 22
 _HIGH_WATER_BYTES: Final = 256 * 1024
