@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _HASH_TIMEOUT: Final = timedelta(minutes=5)
 _STALL: Final = timedelta(seconds=60)
 DEFAULT_MAX_BYTES: Final = 1024**3
+_UNSTEADY: Final = "is its disk or memory failing, or does something still write to the file?"
 
 
 class Collection:
@@ -127,7 +128,8 @@ class _Arrival:
     def take(self, file: BinaryIO, data: bytes) -> None:
         if self.received_bytes + len(data) > self.size_bytes:
             raise PassingError(
-                f"the node sends more of {self.name} than the {self.size_bytes} bytes it has"
+                f"the node sends more of {self.name} than the {self.size_bytes} bytes it has",
+                hint=_UNSTEADY,
             )
         # Faster than any hand-over to a thread, at 8 ms of the loop's time per chunk at worst.
         self.digest.update(data)
@@ -139,7 +141,7 @@ class _Arrival:
         if self.digest.hexdigest() != self.sha256:
             raise PassingError(
                 f"the binary {self.name} arrived with other bytes than the node has on its disk",
-                hint="is its disk or memory failing, or does something still write to the file?",
+                hint=_UNSTEADY,
             )
         with self.part.open("rb") as file:
             os.fsync(file.fileno())
@@ -178,7 +180,8 @@ async def _receive(transport: Transport, job: Job, arrival: _Arrival) -> None:
         await process.close()
     if left := arrival.size_bytes - arrival.received_bytes:
         raise PassingError(
-            f"the node sent {left} bytes less of {name} than the {arrival.size_bytes} it has"
+            f"the node sent {left} bytes less of {name} than the {arrival.size_bytes} it has",
+            hint=_UNSTEADY,
         )
 
 

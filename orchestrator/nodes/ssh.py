@@ -509,29 +509,34 @@ async def _send(reader: BinaryIO, file: asyncssh.SFTPClientFile, on_written: OnW
     Not asyncssh's `put`: it writes out of order, so what a broken one left cannot be gone on with.
     """
     under_way: deque[tuple[asyncio.Task[int], int]] = deque()
+
+    def note_written(_: object = None) -> None:
+        while under_way and _has_succeeded(under_way[0][0]):
+            on_written(under_way.popleft()[1])
+
+    async def until_fewer_than(count: int) -> None:
+        while len(under_way) >= count:
+            await under_way[0][0]
+            note_written()
+
     end = reader.tell()
     try:
         while chunk := reader.read(_SEND_BYTES):
+            await until_fewer_than(_SENDS_UNDER_WAY)
             write = asyncio.ensure_future(file.write(chunk, end))
             end += len(chunk)
             under_way.append((write, end))
-            if len(under_way) == _SENDS_UNDER_WAY:
-                await _first_written(under_way, on_written)
-        while under_way:
-            await _first_written(under_way, on_written)
+            write.add_done_callback(note_written)
+        await until_fewer_than(1)
     finally:
-        for write, _ in under_way:
+        rest = [write for write, _ in under_way]
+        for write in rest:
             write.cancel()
-        await asyncio.gather(*(write for write, _ in under_way), return_exceptions=True)
+        await asyncio.gather(*rest, return_exceptions=True)
 
 
-async def _first_written(
-    under_way: deque[tuple[asyncio.Task[int], int]], on_written: OnWritten
-) -> None:
-    write, end = under_way[0]
-    await write
-    under_way.popleft()
-    on_written(end)
+def _has_succeeded(task: asyncio.Task[int]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
 
 
 async def _whole(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from examples.loopback_node import LoopbackNode
-from orchestrator.core.errors import ConfigError, NodeError
+from orchestrator.core.errors import ConfigError, LinkError, NodeError
 from orchestrator.core.inventory import Node
 from orchestrator.core.target import parse_target
 from orchestrator.nodes.local import connect_local
@@ -259,6 +259,27 @@ async def test_a_push_goes_on_where_another_has_come_to(
     await transport.push(source, str(destination), offset=1_500_000)
     assert destination.read_bytes() == written
     assert destination.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("way", LINKS, indirect=True)
+async def test_a_push_that_a_lost_link_broke_off_says_how_far_it_came(
+    way: Way, tmp_path: Path
+) -> None:
+    source, destination = tmp_path / "source", tmp_path / "destination"
+    source.write_bytes(os.urandom(8_000_000))
+    told: list[int] = []
+
+    def cut(written: int) -> None:
+        told.append(written)
+        way.disconnect()
+
+    async with way.connect(way.node) as transport:
+        with pytest.raises(LinkError, match="lost the link"):
+            await transport.push(source, str(destination), on_written=cut)
+    assert destination.read_bytes()[: told[-1]] == source.read_bytes()[: told[-1]]
+    async with way.connect(way.node) as transport:
+        await transport.push(source, str(destination), offset=told[-1])
+    assert destination.read_bytes() == source.read_bytes()
 
 
 async def test_a_push_that_cannot_be_written_says_where(
