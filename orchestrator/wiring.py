@@ -99,13 +99,22 @@ class Operator:
         """Return the source bundle, from the user's cache if it was made before."""
         try:
             return await make_bundle(
-                source, version=version, binaries=binaries, folder=self.folder, cache=self.cache
+                source,
+                version=version,
+                binaries=binaries,
+                folder=self.folder,
+                cache=self.cache,
+                private=self._private_files(),
             )
         except OSError as error:
             raise NodeError(
                 f"this machine cannot make the source bundle: {error}",
                 hint=f"is the disk full, or the cache in {self.cache} another user's?",
             ) from error
+
+    def _private_files(self) -> tuple[Path, ...]:
+        signing = self.inventory.publication.signing
+        return (Path(signing.key),) if signing else ()
 
     async def plan(self, request: ReleaseRequest, channel: Channel | None) -> BuildPlan:
         """Return what the release will do, given what is published already."""

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from orchestrator.core.facts import NodeFacts
     from orchestrator.core.inventory import Node, Project
 
-# A release build of a small program with vendored dependencies needs about this much: with less it
+# A release build of even a small program needs about this much: with less it
 # would end in "No space left on device".
-LEAST_DISK_BYTES: Final = 500_000_000
+LEAST_DISK_BYTES: Final = 200_000_000
 # A warm target folder, the one of the next version and their sources, for a program of some size.
 GOOD_DISK_BYTES: Final = 3_000_000_000
 # Vendored crates and cargo's fingerprints are tens of thousands of small files.

@@ -13,7 +13,7 @@ from orchestrator.source.bundle import Bundle, BundleCache
 from orchestrator.source.cargo import check_version, vendor_dependencies
 from orchestrator.source.crate import pin_crate
 from orchestrator.source.git import pin_tag
-from orchestrator.source.path import pin_folder
+from orchestrator.source.path import Surroundings, pin_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,25 +24,28 @@ if TYPE_CHECKING:
 __all__ = ["Bundle", "make_bundle"]
 
 
-async def make_bundle(
+async def make_bundle(  # noqa: PLR0913 -- all by name, and each a thing of its own
     source: Source,
     *,
     version: Version,
     binaries: tuple[str, ...],
     folder: Path,
     cache: Path,
+    private: tuple[Path, ...] = (),
     report: Callable[[str], None] | None = None,
 ) -> Bundle:
     """Return the bundle of this version, made now or found, intact, in the cache.
 
     It holds `source/`, `vendor/` and `.cargo/config.toml`: unpacked anywhere, `cargo build --locked
-    --offline` works in `source/<subdirectory>`. Relative paths of the source start at `folder`.
+    --offline` works in `source/<subdirectory>`. Relative paths of the source start at `folder`;
+    `private` files, such as a signing key, are no part of it unless they are committed.
     Raises ConfigError if the source is not what was asked for, NodeError if a step does not end.
     """
     tell = report or (lambda _: None)
     bundles = BundleCache(cache)
     with _workroom(cache) as room:
-        pinned = await _pin(source, version=version, folder=folder, cache=cache, room=room)
+        surroundings = Surroundings(folder=folder, cache=cache, room=room, private=private)
+        pinned = await _pin(source, version=version, around=surroundings)
         bundles.check_unmoved(pinned)
         key = bundles.key_of(pinned, version=version, binaries=binaries)
         if found := await bundles.find(key, pinned):
@@ -59,18 +62,16 @@ async def make_bundle(
         )
 
 
-async def _pin(
-    source: Source, *, version: Version, folder: Path, cache: Path, room: Path
-) -> Pinned:
+async def _pin(source: Source, *, version: Version, around: Surroundings) -> Pinned:
     match source:
         case CrateSource():
-            return await pin_crate(source, version=version, room=room)
+            return await pin_crate(source, version=version, room=around.room)
         case GitSource():
-            return await pin_tag(source, version=version, folder=folder, room=room)
+            return await pin_tag(source, version=version, folder=around.folder, room=around.room)
         case ArchiveSource():
-            return pin_archive(source, version=version, room=room)
+            return pin_archive(source, version=version, room=around.room)
         case PathSource():
-            return await pin_folder(source, folder=folder, cache=cache, room=room)
+            return await pin_folder(source, around)
         case _:
             assert_never(source)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,16 +24,33 @@ _SHOWN: Final = 5
 _CHUNK_BYTES: Final = 1 << 20
 
 
-async def pin_folder(source: PathSource, *, folder: Path, cache: Path, room: Path) -> Pinned:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What may lie inside of a folder and is no part of its source, unless it is committed.
+
+    `folder` is the inventory's, with the records of releases in it; `cache` holds the bundles,
+    `room` what one is made of; `private` files are never sent to a node.
+    """
+
+    folder: Path
+    cache: Path
+    room: Path
+    private: tuple[Path, ...] = ()
+
+
+async def pin_folder(source: PathSource, around: Surroundings) -> Pinned:
     """Return the folder's HEAD commit; with `allow_dirty`, its files, if they are not committed.
 
-    What a release leaves beside the inventory, in `folder`, is neither a change nor part of the
-    files, unless it is committed. Raises ConfigError for changes that are in no commit, unless
+    What a release leaves beside the inventory, and what is private, is neither a change nor part of
+    the files, unless it is committed. Raises ConfigError for changes that are in no commit, unless
     `allow_dirty` is on.
     """
-    place = _existing(folder, source.path)
-    hidden = (_existing(cache, "."), room)
-    record = _record_inside(place, folder)
+    place = _existing(around.folder, source.path)
+    hidden = (_existing(around.cache, "."), around.room)
+    record = (
+        *_record_inside(place, around.folder),
+        *(path.resolve() for path in around.private),
+    )
     prefix = await _prefix_in_repository(place)
     commit = None if prefix is None else await _head(place)
     if commit is None:
@@ -153,7 +171,7 @@ def _walk(place: Path, hidden: tuple[Path, ...]) -> Iterator[str]:
             and here / name not in hidden
         ]
         for name in (*files, *links):
-            if name != ".git":
+            if name != ".git" and here / name not in hidden:
                 yield (here / name).relative_to(place).as_posix()
 
 

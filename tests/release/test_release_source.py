@@ -85,3 +85,24 @@ def _write(desk: Desk, *, workdir: str) -> None:
     )
     node: dict[str, Any] = {"name": "here", "host": "local", "target": "host", "workdir": workdir}
     desk.write(node)
+
+
+@pytest.mark.parametrize("allow_dirty", [False, True])
+def test_the_signing_key_beside_the_source_is_sent_to_no_node(
+    desk: Desk, *, allow_dirty: bool
+) -> None:
+    _repository(desk.folder / "source")
+    key = desk.folder / "source" / "signing" / "key"
+    key.parent.mkdir()
+    desk.publication["signing"] = {"key": str(key)}
+    desk.project.update({"name": "trajectory", "binaries": ["trajectory"]})
+    desk.project["source"] = {"path": str(desk.folder / "source"), "allow_dirty": allow_dirty}
+    list_it = 'cd {source}; find . -name "key*"; exit 1'
+    desk.write(desk.node(build=None, build_command=list_it, binary_path="/nowhere/trajectory"))
+    (key.parent / "key.pub").unlink()
+    if allow_dirty:
+        (desk.folder / "source" / "keyboard.rs").touch()
+    outcome = desk.release("--no-publish", version=_VERSION)
+    assert outcome.results["here"]["class"] == "build", outcome
+    said = (desk.dist / _VERSION / "here" / "build.log").read_text()
+    assert said == ("./keyboard.rs\n" if allow_dirty else "")
