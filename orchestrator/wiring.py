@@ -114,7 +114,12 @@ class Operator:
 
     def _private_files(self) -> tuple[Path, ...]:
         signing = self.inventory.publication.signing
-        return (Path(signing.key),) if signing else ()
+        # With its public halves, as keygen leaves them: they are no change of the source either.
+        return (
+            tuple(Path(f"{signing.key}{end}") for end in ("", ".pub", ".minisign.pub"))
+            if signing
+            else ()
+        )
 
     async def plan(self, request: ReleaseRequest, channel: Channel | None) -> BuildPlan:
         """Return what the release will do, given what is published already."""

@@ -132,6 +132,7 @@ new_attempt() {
         fail "the source $used_source is gone: it has to be brought there again"
     # What a killed wrapper left behind would build into the same folders.
     stop_tree "$(group_of_old_attempt)"
+    [ -z "$found" ] || fail "processes of the last attempt cannot be ended:$found"
     # Given back at the end, so that a build that fills the disk cannot keep its end from being noted.
     dd if=/dev/urandom of=reserve bs=1024 count=64 2>/dev/null || return
     case $attempt in
@@ -173,6 +174,7 @@ run() {
     unable=
     undelivered=
     strain=
+    left_behind=
     if ! note_process; then
         unable="the job's folder cannot be written: $(room_in .)"
         rm -f reserve
@@ -193,7 +195,8 @@ run() {
     fi
     [ -z "$terminated" ] || mark terminated
     [ "$status" != 0 ] || was_ended || deliver
-    [ -z "$slot" ] || release "$locks/$slot"
+    # Not ours to give back, while something of ours still uses the host.
+    [ -z "$slot" ] || [ -n "$left_behind" ] || release "$locks/$slot"
     rm -f reserve
     job_source=-
     job_target=-
@@ -307,6 +310,7 @@ build() {
     wait "$guard_pid" 2>/dev/null
     signal_group TERM $$
     stop_tree $$
+    left_behind=$found
     [ -z "$found" ] || printf 'orchestrator: processes that cannot be killed:%s\n' "$found" >>log
 }
 
@@ -688,7 +692,8 @@ find_processes() {
 # this shell; no pipeline, because ksh93 waits for the last command only, and would find the others.
 find_in_proc() {
     proc_files=$(exec grep -lsE "\\) [^ZX] [0-9]+ ${1:-none} " "$PROC"/[0-9]*/stat 2>/dev/null)
-    proc_files="$proc_files $(exec grep -lsF -f cookie "$PROC"/[0-9]*/environ 2>/dev/null)"
+    # -z, because to busybox a line ends at the first NUL.
+    proc_files="$proc_files $(exec grep -lszF -f cookie "$PROC"/[0-9]*/environ 2>/dev/null)"
     for found_pid in $proc_files; do
         found_pid=${found_pid#"$PROC"/}
         found_pid=${found_pid%%/*}
@@ -717,6 +722,8 @@ find_with_ps() {
         case $3 in
         Z*) continue ;;
         esac
+        # Copies of this shell have the arguments of the job, but are not what is looked for.
+        if [ -z "$ps_wanted" ] && [ "$2" = $$ ]; then continue; fi
         case $2/$ps_line in
         "$ps_wanted"/* | *"/$dir/"* | *" $dir/"* | *"=$dir/"*) ! kill -0 "$1" 2>/dev/null || add_found "$1" ;;
         esac
@@ -850,11 +857,12 @@ is_held() {
     [ "$held_boot" = "$boot" ] && [ "$held_dir" != - ] || return
     # The wrapper is dead, but what it ran may still be using the host.
     (
-        cd "$held_dir" 2>/dev/null || exit 1
-        # An earlier attempt of this very job: the group on record is our own by now.
-        [ "$held_dir" = "$dir" ] || held_group=$(group_of_old_attempt)
         dir=$held_dir
-        find_processes "${held_group-}"
+        cd "$dir" 2>/dev/null || exit 1
+        held_group=$(group_of_old_attempt)
+        # It is the next attempt that asks, and this copy of it would find itself.
+        [ "$held_group" != $$ ] || held_group=
+        find_processes "$held_group"
         [ -n "$found" ]
     )
 }
