@@ -116,7 +116,7 @@ _MAKE_FOLDER: Final = 'PATH=/usr/bin:/bin\numask 077\nmkdir -p "${1%/*}" && mkdi
 _PLACE: Final = "\n".join(
     (
         "PATH=/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin",
-        JOB_SH[JOB_SH.index("hash_of() {") : JOB_SH.index("# --- what is known")],
+        JOB_SH[JOB_SH.index("hash_of() {") : JOB_SH.index("evaluate() {")],
         'case $1 in "$2") ;; *) [ ! -L "$1" ] && [ -f "$1" ] && cp "$1" "$2" || exit ;; esac',
         'chmod 700 "$2" && hash_of "$2"',
     )

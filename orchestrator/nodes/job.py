@@ -18,7 +18,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.diagnosis import Strain
-from orchestrator.core.errors import ConfigError, NodeError
+from orchestrator.core.errors import ConfigError, NodeError, PassingError
 from orchestrator.nodes.script import clean_environment, exports, here_document, quoted
 from orchestrator.nodes.transport import run
 
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from orchestrator.nodes.probe import NodeFacts
     from orchestrator.nodes.transport import Completed, Transport
 
-JOB_SH: Final = resources.files(__package__).joinpath("job.sh").read_text(encoding="ascii")
+_COMMENT: Final = re.compile(r"^[ \t]*#(?!!).*\n", re.MULTILINE)
+# Without its comments: it is sent with every request, and some links are slow.
+JOB_SH: Final = _COMMENT.sub(
+    "", resources.files(__package__).joinpath("job.sh").read_text(encoding="ascii")
+)
 
 # A request is one round trip and little work; a node under full load may still take its time.
 REQUEST_TIMEOUT: Final = timedelta(seconds=60)
@@ -179,7 +183,7 @@ async def start_job(
                 while (told := _ANSWER.search(answer)) is None and (data := await process.read()):
                     answer += data
                 if told is None:
-                    raise refusal("start the job", await process.finish())
+                    raise _no_start(await process.finish())
             finally:
                 await process.close()
     except TimeoutError:
@@ -193,6 +197,13 @@ async def start_job(
         attempt=int(told[2]),
         was_attached=told[1] == b"attached",
     )
+
+
+def _no_start(completed: Completed) -> NodeError:
+    error = refusal("start the job", completed)
+    if b"it has to be brought there again" in completed.stderr:
+        return PassingError(error.message, hint="somebody has tidied up there meanwhile")
+    return error
 
 
 _ANSWER: Final = re.compile(rb"^(started|attached) ([0-9]{1,9})\n", re.MULTILINE)

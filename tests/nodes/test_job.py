@@ -184,10 +184,12 @@ async def test_a_running_job_says_for_how_long(node: Bench) -> None:
 
 
 async def test_rebuild_makes_a_second_attempt_unless_it_runs(node: Bench) -> None:
-    spec = node.spec("sleep 0.2")
+    go = node.folder / "go"
+    spec = node.spec(f"while [ ! -e {go} ]; do sleep 0.05; done")
     await node.start(spec)
     attached = await node.start(spec, rebuild=True)
     assert (attached.was_attached, attached.attempt) == (True, 1)
+    go.touch()
     await node.follow(attached)
     again = await node.start(spec, rebuild=True)
     assert (again.was_attached, again.attempt) == (False, 2)
