@@ -1,22 +1,23 @@
 """The fault suite: real nodes, real processes, real crashes. See docs/reliability.md.
 
-    python -m tests.faults                      everything
-    python -m tests.faults --faults 60          a sample, chosen by the seed
-    python -m tests.faults --only 'kill -9'     what has that in its name
+python -m tests.faults                      everything
+python -m tests.faults --faults 60          a sample, chosen by the seed
+python -m tests.faults --only 'kill -9'     what has that in its name
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
-from tests.faults import table
+from tests.faults import processes, table
 from tests.faults.catalogue import SCENARIOS, choose
 from tests.faults.stage import stage
 from tests.faults.suite import play_all
@@ -40,6 +41,8 @@ def main() -> int:
     print(f"seed {seed}: {total} faults in {len(runs)} runs, {arguments.jobs} at once", flush=True)
     # What a node may write to must be below a path that the probe takes for a plain one.
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: _give_up(folder))
     with stage(folder) as made:
         results = play_all(made, runs, seed=seed, jobs=arguments.jobs)
     text = table.as_markdown(results, seed=seed, seconds=time.monotonic() - begun)
@@ -52,6 +55,16 @@ def main() -> int:
     else:
         print(table.as_details(results, seed=seed), f"\nthe labs are in {folder / 'labs'}")
     return 0 if is_clean else 1
+
+
+def _give_up(folder: Path) -> NoReturn:
+    """End everything that was started, and this; what is on disk stays to be looked at."""
+    for process in processes.find(folder):
+        processes.kill(process.pid)
+    for line in Path("/proc/mounts").read_text().splitlines():
+        if (place := line.split()[1]).startswith(f"{folder}/"):
+            subprocess.run(["umount", "-l", place], check=False)
+    os._exit(130)
 
 
 def _arguments() -> argparse.Namespace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -11,20 +12,22 @@ import asyncssh
 
 from tests.faults.lab import lab
 from tests.faults.wire import Way
+from tests.releases import other_target
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Iterable
 
-    from tests.faults.lab import Far
+    from tests.faults.lab import Far, Lab
     from tests.faults.stage import Stage
 
 # In their order; a node's traffic is cut into these.
 PHASES: Final = ("handshake", "probe", "push", "start", "log", "collect", "gate")
+AFTER_THE_BUILD: Final = ("collect", "gate")
 # What a release says of a node when the phase is over; what is not said is seen otherwise.
 _ENDS: Final = {
     "pushing source": "probe",
     "building": "start",
-    "collecting": "log",
     "gating": "collect",
     "checking": "gate",
 }
@@ -32,46 +35,70 @@ _ENDS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """The bytes of each phase as (first, last) of each way, and the seconds of a release."""
+    """The bytes of each phase as (first, last) of each way, and the seconds of a release.
+
+    How much is asked while a build runs depends on the moment, so what comes after it is counted
+    from the end of a silent build: see `Lab.await_silence`.
+    """
 
     spans: dict[str, dict[Way, tuple[int, int]]]
     seconds: float
 
     def position(self, phase: str, chance: random.Random) -> tuple[Way, int]:
         """Return a way and a number of bytes that falls into the phase."""
-        ways = [way for way in Way if self.spans[phase][way][1] > self.spans[phase][way][0]]
-        way = chance.choice(ways)
-        return way, chance.randint(*self.spans[phase][way])
+        spans = self.spans[phase]
+        way = chance.choice([way for way in Way if spans[way][1] > spans[way][0]])
+        return way, chance.randint(*spans[way])
 
 
 def measure(stage: Stage) -> Traffic:
-    """Release twice without a fault: what only the first one has to do is not measured."""
+    """Release without a fault, after a release that did what has to be done once."""
     with lab(stage, "warm-up", "1") as warm:
         warm.here()
+        warm.far()
         warm.write()
         assert warm.release().code == 0, warm.last
-    with lab(stage, "calibration", "1") as made:
-        made.here()
-        far = made.far()
-        made.write()
-        shaken = asyncio.run(_shake_hands(far))
-        marks: dict[str, dict[Way, int]] = {"handshake": {way: shaken[way] for way in Way}}
+    with lab(stage, "timing", "1") as timed:
+        timed.here()
+        timed.far()
+        timed.write()
         begun = time.monotonic()
-        with made.releasing() as started:
-            assert started.process.stderr is not None
-            for line in started.process.stderr:
-                _note(line, far, marks)
-            assert started.process.wait() == 0
+        assert timed.release().code == 0, timed.last
         seconds = time.monotonic() - begun
-    for counts in marks.values():
-        for way in Way:
-            counts[way] -= shaken[way]
-    marks["handshake"] = shaken
+    with lab(stage, "calibration", "1") as made:
+        return Traffic(spans=_spans(_marks(made)), seconds=seconds)
+
+
+_Counts = dict[Way, int]
+
+
+def _marks(made: Lab) -> dict[str, _Counts]:
+    """Return the bytes that had gone by at the end of each phase."""
+    made.here()
+    far = made.far(build_command=made.build("far", target=other_target(), hold="go"))
+    made.write()
+    marks = {"handshake": asyncio.run(_shake_hands(far))}
+    far.wire.passed = dict.fromkeys(Way, 0)
+    with made.releasing() as started:
+        assert started.process.stderr is not None
+        reader = threading.Thread(target=_note_all, args=(started.process.stderr, far, marks))
+        reader.start()
+        made.await_silence(far)
+        marks["log"] = dict(far.wire.passed)
+        made.let_go()
+        reader.join()
+        assert started.process.wait() == 0
     # Nothing says where a push ends; all of the source has gone up by then.
-    sources = {Way.UP: stage.bundle_bytes, Way.DOWN: 0}
-    marks["push"] = {way: marks["probe"][way] + sources[way] for way in Way}
-    marks["push"][Way.DOWN] += 1000
-    return Traffic(spans=_spans(marks), seconds=seconds)
+    marks["push"] = {
+        Way.UP: marks["probe"][Way.UP] + made.stage.bundle_bytes,
+        Way.DOWN: marks["probe"][Way.DOWN] + 1000,
+    }
+    return marks
+
+
+def _note_all(lines: Iterable[str], far: Far, marks: dict[str, _Counts]) -> None:
+    for line in lines:
+        _note(line, far, marks)
 
 
 def _note(line: str, far: Far, marks: dict[str, dict[Way, int]]) -> None:
@@ -80,11 +107,14 @@ def _note(line: str, far: Far, marks: dict[str, dict[Way, int]]) -> None:
             marks[phase] = dict(far.wire.passed)
 
 
-def _spans(marks: dict[str, dict[Way, int]]) -> dict[str, dict[Way, tuple[int, int]]]:
+def _spans(marks: dict[str, _Counts]) -> dict[str, dict[Way, tuple[int, int]]]:
     spans: dict[str, dict[Way, tuple[int, int]]] = {}
     before = dict.fromkeys(Way, 0)
     for phase in PHASES:
-        spans[phase] = {way: (before[way] + 1, marks[phase][way]) for way in Way}
+        base = marks["log"] if phase in AFTER_THE_BUILD else dict.fromkeys(Way, 0)
+        spans[phase] = {
+            way: (before[way] + 1 - base[way], marks[phase][way] - base[way]) for way in Way
+        }
         before = marks[phase]
     return spans
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
-from tests.faults import kills, links
+from tests.faults import acceptance, cancels, disks, kills, lies, links, machines, network, races
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     # A scenario, and which of its runs.
     Chosen = tuple[Scenario, int]
 
-SCENARIOS: Final = (*kills.SCENARIOS, *links.SCENARIOS)
+SCENARIOS: Final = (
+    *kills.SCENARIOS,
+    *links.SCENARIOS,
+    *network.SCENARIOS,
+    *machines.SCENARIOS,
+    *disks.SCENARIOS,
+    *lies.SCENARIOS,
+    *races.SCENARIOS,
+    *cancels.SCENARIOS,
+    *acceptance.SCENARIOS,
+)
 
 # The sample is for every change: it must not wait for a single run.
 _SAMPLE_SECONDS: Final = 30

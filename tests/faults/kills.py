@@ -79,8 +79,13 @@ def _names(folder: Path) -> set[str]:
 
 
 def _again_and_again(lab: Lab) -> None:
-    _two_nodes(lab)
-    for _ in range(5):
+    lab.here(build_command=lab.build("here", hold="go"))
+    lab.far()
+    lab.write()
+    when = lab.random.randint(1, 4)
+    for kill in range(5):
+        if kill == when:
+            lab.let_go()
         with lab.releasing() as coordinator:
             time.sleep(lab.random.uniform(0.3, lab.stage.traffic.seconds))
             _kill(lab, coordinator)
@@ -124,5 +129,7 @@ SCENARIOS: Final = (
         for folder in _FOLDERS
     ),
     Scenario(fault=_FAULT, phase="at a random moment", play=_at_random, runs=30),
-    Scenario(fault=_FAULT, phase="five times", play=_again_and_again, runs=4, injects=5, seconds=15),
+    Scenario(
+        fault=_FAULT, phase="five times", play=_again_and_again, runs=4, injects=5, seconds=15
+    ),
 )

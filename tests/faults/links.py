@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from tests.faults import judge
-from tests.faults.calibration import PHASES
+from tests.faults.calibration import AFTER_THE_BUILD, PHASES
 from tests.faults.scenario import Scenario
 from tests.faults.wire import Kind, Trouble, Way
-from tests.releases import host_target
+from tests.releases import host_target, other_target
 
 if TYPE_CHECKING:
     from tests.faults.lab import Lab
 
 # How long it lasts. A pause is shorter than what tells that a link is dead; a refusal, and silence,
 # are shorter than the time in which a node has to be reached.
-_SECONDS: Final = {Kind.PAUSE: 6.0, Kind.SLOW: 5.0, Kind.REFUSE: 2.0, Kind.SILENT: 2.0}
+_SECONDS: Final = {Kind.PAUSE: 3.5, Kind.SLOW: 5.0, Kind.REFUSE: 2.0, Kind.SILENT: 2.0}
 # A dead link is noticed by keep-alives that are not answered.
 _DURATION: Final = {Kind.DEAD: 90.0, Kind.PAUSE: 12.0, Kind.SLOW: 10.0}
 _RUNS: Final = {Kind.RESET: 8, Kind.CLOSE: 3, Kind.PAUSE: 3, Kind.SLOW: 3}
@@ -24,17 +25,29 @@ _OTHER_RUNS: Final = 2
 
 
 def _once(lab: Lab, kind: Kind, phase: str) -> None:
+    is_late = phase in AFTER_THE_BUILD
     lab.here()
-    far = lab.far()
+    hold = "go" if is_late else ""
+    far = lab.far(build_command=lab.build("far", target=other_target(), hold=hold))
     lab.write()
     way, at_bytes = lab.stage.traffic.position(phase, lab.random)
     seconds = _SECONDS.get(kind, 0)
-    lab.arm(far, Trouble(kind=kind, way=way, at_bytes=at_bytes, seconds=seconds))
-    outcome = lab.release()
+    trouble = Trouble(kind=kind, way=way, at_bytes=at_bytes, seconds=seconds)
+    if is_late:
+        with lab.releasing("--json") as coordinator:
+            lab.await_silence(far)
+            lab.arm(far, replace(trouble, at_bytes=far.wire.passed[way] + at_bytes))
+            lab.let_go()
+            outcome = lab.end(coordinator)
+    else:
+        lab.arm(far, trouble)
+        outcome = lab.release()
     lab.faults += far.wire.happened
-    lab.notes.append(f"{way} at {at_bytes}")
-    lab.survive(outcome)
-    lab.stage.wires.run(far.wire.relieve())
+    if (kind, phase) == (Kind.DEAD, "handshake"):
+        # Nobody can tell it from a node that is switched off.
+        lab.expect(outcome, 0, 3)
+    else:
+        lab.survive(outcome)
 
 
 def _cut_every(lab: Lab, way: Way, every_bytes: int) -> None:
@@ -42,13 +55,10 @@ def _cut_every(lab: Lab, way: Way, every_bytes: int) -> None:
     lab.here()
     far = lab.far()
     lab.write()
-    lab.arm(
-        far, Trouble(kind=Kind.RESET, way=way, at_bytes=every_bytes, every_bytes=every_bytes)
-    )
+    lab.arm(far, Trouble(kind=Kind.RESET, way=way, at_bytes=every_bytes, every_bytes=every_bytes))
     outcome = lab.release()
     lab.faults += far.wire.happened
     lab.survive(outcome)
-    lab.stage.wires.run(far.wire.relieve())
 
 
 def _never_there(lab: Lab, kind: Kind) -> None:
@@ -63,8 +73,6 @@ def _never_there(lab: Lab, kind: Kind) -> None:
     if host_target() not in judge.published(lab):
         lab.findings.wrong_report.append("the healthy node is not published")
     lab.expect_named(outcome, r"no answer|refused|cannot connect")
-    lab.stage.wires.run(far.wire.relieve())
-    lab.stage.wires.run(far.wire.open())
 
 
 _ONCE: Final = tuple(

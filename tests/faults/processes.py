@@ -20,12 +20,22 @@ class Process:
 
     pid: int
     arguments: str
-    is_marked: bool
+    # A request whose script has not arrived does nothing, and ends with its session: of a link that
+    # is gone without a word, sshd keeps that.
+    is_waiting_for_its_script: bool
+    # Where its job puts its binaries: the mark that all that a build starts inherits.
+    mark: str
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether a build started it."""
+        return bool(self.mark)
 
     @property
     def is_of_a_job(self) -> bool:
         """Whether it belongs to a job, and not to the server or the coordinator."""
-        return "-m orchestrator" not in self.arguments and "sshd" not in self.arguments
+        is_other = "-m orchestrator" in self.arguments or "sshd" in self.arguments
+        return not is_other and not self.is_waiting_for_its_script
 
 
 def find(folder: Path) -> list[Process]:
@@ -36,6 +46,16 @@ def find(folder: Path) -> list[Process]:
 def of_jobs(folder: Path) -> list[Process]:
     """Return those that belong to jobs: wrappers, what they run, and who follows them."""
     return [process for process in find(folder) if process.is_of_a_job]
+
+
+def kill_together(victims: list[Process]) -> None:
+    """End processes as a power cut does: none of them sees another one go."""
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for process in victims:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+    for process in victims:
+        kill(process.pid)
 
 
 def kill(pid: int) -> None:
@@ -62,10 +82,14 @@ def _all(folder: Path) -> Iterator[Process]:
         with suppress(OSError):
             arguments = (entry / "cmdline").read_bytes()
             environment = (entry / "environ").read_bytes()
-            is_marked = b"ORCHESTRATOR_OUT=" + needle in environment
-            if (needle in arguments or is_marked) and is_alive(int(entry.name)):
+            variables = environment.split(b"\0")
+            start = b"ORCHESTRATOR_OUT=" + needle
+            mark = next((one for one in variables if one.startswith(start)), b"")
+            if (needle in arguments or mark) and is_alive(int(entry.name)):
+                has_begun = str((entry / "fd" / "0").readlink()) == os.devnull
                 yield Process(
                     pid=int(entry.name),
                     arguments=arguments.replace(b"\0", b" ").decode(errors="replace").strip(),
-                    is_marked=is_marked,
+                    is_waiting_for_its_script=b"\0-s\0--\0" in arguments and not has_begun,
+                    mark=mark.decode(errors="replace"),
                 )

@@ -68,14 +68,14 @@ class Findings:
 COLUMNS = ("lost", "built twice", "wrong report", "gave up", "left behind")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Run:
     """How one run of a scenario went; `faults` counts those that really happened."""
 
     scenario: Scenario
     number: int
-    faults: int
-    findings: Findings
-    seconds: float
+    faults: int = 0
+    findings: Findings = field(default_factory=Findings)
+    seconds: float = 0.0
     not_run: str | None = None
     notes: tuple[str, ...] = ()

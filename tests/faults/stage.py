@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests.faults.calibration import Traffic, measure
+from tests.faults.systems import SYSTEMS, mark_as
 from tests.faults.wire import Wires, wires
 from tests.releases import VERSION, Programs, host_target, other_target
 
@@ -46,6 +47,12 @@ class Stage:
     # What was measured of a release without faults.
     traffic: Traffic = field(default_factory=lambda: Traffic(spans={}, seconds=0))
 
+    def program(self, triple: str | None) -> Path:
+        """Return what a node of that target delivers."""
+        if triple in SYSTEMS:
+            return self.folder / "programs" / triple
+        return self.programs.program(VERSION, triple)
+
     @property
     def bundle_bytes(self) -> int:
         """The size of the source bundle, once it was made."""
@@ -69,7 +76,11 @@ def stage(folder: Path) -> Iterator[Stage]:
     programs = Programs(folder=folder / "programs")
     programs.folder.mkdir(parents=True)
     programs.program(VERSION, host_target())
-    programs.program(VERSION, other_target())
+    static = programs.program(VERSION, other_target()).read_bytes()
+    for triple, system in SYSTEMS.items():
+        marked = programs.folder / triple
+        marked.write_bytes(mark_as(static, system))
+        marked.chmod(0o755)
     with wires() as made:
         source = _repository(folder / "source")
         bare = Stage(folder=folder, programs=programs, source=source, wires=made)

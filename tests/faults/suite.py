@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING
 
 from tests.faults.lab import lab
-from tests.faults.scenario import COLUMNS, Findings, NotRunError, Run
+from tests.faults.scenario import COLUMNS, NotRunError, Run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,30 +42,21 @@ def play(stage: Stage, scenario: Scenario, number: int, *, seed: str) -> Run:
     """Return how one run went; an error of the suite itself is a finding too."""
     begun = time.monotonic()
     name = re.sub(r"[^a-z0-9]+", "-", f"{scenario.name} {number}".lower()).strip("-")
-    threading.current_thread().name = name
-    findings, faults, notes, not_run = Findings(), 0, (), None
+    run = Run(scenario=scenario, number=number)
     try:
         with lab(stage, name, f"{seed} {name}") as made:
-            findings = made.findings
+            run.findings = made.findings
             try:
                 scenario.play(made)
                 made.complete()
-            except NotRunError as reason:
-                not_run = str(reason)
-            except Exception:
-                findings.wrong_report.append(f"the suite: {traceback.format_exc()[-3000:]}")
-            faults, notes = made.faults, tuple(made.notes)
-    except Exception:
-        findings.wrong_report.append(f"the suite: {traceback.format_exc()[-3000:]}")
-    return Run(
-        scenario=scenario,
-        number=number,
-        faults=faults,
-        findings=findings,
-        seconds=time.monotonic() - begun,
-        not_run=not_run,
-        notes=notes,
-    )
+            finally:
+                run.faults, run.notes = made.faults, tuple(made.notes)
+    except NotRunError as reason:
+        run.not_run = str(reason)
+    except Exception:  # noqa: BLE001 -- one run that cannot be played must not hide the others
+        run.findings.wrong_report.append(f"the suite: {traceback.format_exc()[-3000:]}")
+    run.seconds = time.monotonic() - begun
+    return run
 
 
 def _line(run: Run) -> str:
@@ -78,7 +68,8 @@ def _line(run: Run) -> str:
         what = ", ".join(found).upper()
     elif not run.faults:
         what = "ok, but the fault did not happen"
-    return f"{run.scenario.name} #{run.number}: {what}, {run.seconds:.1f} s"
+    notes = "".join(f" ({note})" for note in run.notes)
+    return f"{run.scenario.name} #{run.number}: {what}, {run.seconds:.1f} s{notes}"
 
 
 if sys.platform != "linux":

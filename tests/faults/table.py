@@ -17,8 +17,8 @@ _END: Final = "<!-- the end of the table -->"
 
 
 def as_markdown(runs: Sequence[Run], *, seed: str, seconds: float) -> str:
-    """Return the table: fault × phase × runs × what must not be."""
-    rows = [("fault", "phase", "runs", "faults", *COLUMNS)]
+    """Return the table: each fault in each phase, its runs, and what must not be."""
+    rows: list[tuple[str, ...]] = [("fault", "phase", "runs", "faults", *COLUMNS)]
     rows += [_row(name, group) for name, group in _grouped(runs).items()]
     played = [run for run in runs if run.not_run is None]
     rows.append(("all", "", *map(str, _counts(played))))
@@ -72,7 +72,9 @@ def _row(name: str, group: list[Run]) -> tuple[str, ...]:
 
 
 def _counts(group: Sequence[Run]) -> tuple[int, ...]:
-    found = [sum(bool(run.findings.columns[index]) for run in group) for index in range(len(COLUMNS))]
+    found = [
+        sum(bool(run.findings.columns[index]) for run in group) for index in range(len(COLUMNS))
+    ]
     return (len(group), sum(run.faults for run in group), *found)
 
 

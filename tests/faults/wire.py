@@ -40,6 +40,9 @@ class Kind(StrEnum):
     SILENT = "accepted, never answered"
 
 
+_CUTTING: Final = frozenset((Kind.RESET, Kind.CLOSE, Kind.REFUSE, Kind.SILENT))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
     """What happens once `at_bytes` have gone that `way`, counted over all connections.
@@ -60,6 +63,23 @@ class _Connection:
     near: asyncio.StreamWriter
     far: asyncio.StreamWriter | None = None
     is_dead: bool = False
+
+    def cut(self, *, is_reset: bool) -> None:
+        for end in filter(None, (self.near, self.far)):
+            if is_reset:
+                _reset(end)
+            else:
+                end.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stream:
+    """One way of a connection."""
+
+    connection: _Connection
+    way: Way
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
 
 
 @dataclass(eq=False, slots=True)
@@ -88,6 +108,11 @@ class Wire:
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
+    @property
+    def total(self) -> int:
+        """The bytes that went by, both ways."""
+        return sum(self.passed.values())
+
     async def close(self) -> None:
         """Cut everything, and listen no more."""
         for task in self._later:
@@ -103,24 +128,32 @@ class Wire:
             self._happen(trouble)
 
     async def relieve(self) -> None:
-        """End every trouble that is still going on, except for what is dead."""
+        """End every trouble that is still going on; what is dead is cut."""
         self._trouble = None
         self._slow_until = self._silent_until = 0.0
-        self._flows.set()
+        for connection in tuple(self._connections):
+            if connection.is_dead:
+                connection.cut(is_reset=True)
+        await self.open()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = _Connection(near=writer)
         self._connections.add(connection)
         try:
-            with suppress(OSError):
+            # At the end of the suite what is left of this is cancelled, and nobody has to hear.
+            with suppress(OSError, asyncio.CancelledError):
                 if await self._is_silent():
                     return
                 far_reader, connection.far = await asyncio.open_connection(
                     "127.0.0.1", self.backend
                 )
-                async with asyncio.TaskGroup() as pumps:
-                    pumps.create_task(self._pump(connection, Way.UP, reader, connection.far))
-                    pumps.create_task(self._pump(connection, Way.DOWN, far_reader, writer))
+                up = _Stream(
+                    connection=connection, way=Way.UP, reader=reader, writer=connection.far
+                )
+                down = _Stream(
+                    connection=connection, way=Way.DOWN, reader=far_reader, writer=writer
+                )
+                await asyncio.gather(self._pump(up), self._pump(down))
         finally:
             self._connections.discard(connection)
             for end in filter(None, (writer, connection.far)):
@@ -134,31 +167,23 @@ class Wire:
             await asyncio.sleep(0.05)
         return was_silent
 
-    async def _pump(
-        self,
-        connection: _Connection,
-        way: Way,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> None:
-        # The end of one direction ends both: what ssh has to say, it says before.
+    async def _pump(self, stream: _Stream) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
-            while data := await reader.read(_CHUNK_BYTES):
-                await self._forward(connection, way, data, writer)
-        for end in filter(None, (connection.near, connection.far)):
-            end.close()
+            while data := await stream.reader.read(_CHUNK_BYTES):
+                await self._forward(stream, data)
+        # The end of one direction ends both: what ssh has to say, it says before.
+        stream.connection.cut(is_reset=False)
 
-    async def _forward(
-        self, connection: _Connection, way: Way, data: bytes, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _forward(self, stream: _Stream, data: bytes) -> None:
+        way = stream.way
         while data:
             await self._flows.wait()
-            if connection.is_dead:
+            if stream.connection.is_dead:
                 await asyncio.Event().wait()
             piece = data[: self._allowance(way, len(data))]
             data = data[len(piece) :]
-            writer.write(piece)
-            await writer.drain()
+            stream.writer.write(piece)
+            await stream.writer.drain()
             self.passed[way] += len(piece)
             trouble = self._trouble
             if trouble and trouble.way is way and self.passed[way] >= trouble.at_bytes:
@@ -179,9 +204,9 @@ class Wire:
         self.happened += 1
         again = self.passed[trouble.way] + trouble.every_bytes
         self._trouble = replace(trouble, at_bytes=again) if trouble.every_bytes else None
+        if trouble.kind in _CUTTING:
+            self._cut(is_reset=trouble.kind is not Kind.CLOSE)
         match trouble.kind:
-            case Kind.RESET | Kind.CLOSE:
-                self._cut(is_reset=trouble.kind is Kind.RESET)
             case Kind.PAUSE:
                 self._flows.clear()
                 self._after(trouble.seconds, self._flow)
@@ -190,22 +215,21 @@ class Wire:
                     connection.is_dead = True
             case Kind.SLOW:
                 self._slow_until = time.monotonic() + trouble.seconds
-            case Kind.REFUSE:
-                self._cut(is_reset=True)
-                self._after(trouble.seconds, self._listen_again)
-                if self._server is not None:
-                    self._server.close()
             case Kind.SILENT:
-                self._cut(is_reset=True)
                 self._silent_until = time.monotonic() + trouble.seconds
+            case Kind.REFUSE:
+                self._refuse(trouble.seconds)
+            case _:
+                pass
+
+    def _refuse(self, seconds: float) -> None:
+        if self._server is not None:
+            self._server.close()
+        self._after(seconds, self._listen_again)
 
     def _cut(self, *, is_reset: bool) -> None:
         for connection in tuple(self._connections):
-            for end in filter(None, (connection.near, connection.far)):
-                if is_reset:
-                    _reset(end)
-                else:
-                    end.close()
+            connection.cut(is_reset=is_reset)
 
     def _after(self, seconds: float, action: Callable[[], Coroutine[Any, Any, object]]) -> None:
         async def wait() -> None:
