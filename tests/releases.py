@@ -153,7 +153,9 @@ class Desk:
 
     folder: Path
     programs: Programs
-    capsys: pytest.CaptureFixture[str]
+    # Without it, commands run in processes of their own.
+    capsys: pytest.CaptureFixture[str] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
     project: dict[str, Any] = field(default_factory=dict)
     publication: dict[str, Any] = field(default_factory=dict)
 
@@ -225,7 +227,10 @@ class Desk:
             assert made.code == 0, made.err
 
     def run(self, command: str, *arguments: str) -> Outcome:
-        """Run a command in this process."""
+        """Run a command in this process, or, if nobody captures what it prints, in its own."""
+        if self.capsys is None:
+            with self.started(command, *arguments) as started:
+                return started.end()
         self.capsys.readouterr()
         code = main([command, "--inventory", str(self.inventory), *arguments])
         said = self.capsys.readouterr()
@@ -242,6 +247,7 @@ class Desk:
         with subprocess.Popen(
             [*argv, *arguments],
             cwd=ROOT,
+            env=os.environ | self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

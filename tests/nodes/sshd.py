@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,10 +66,14 @@ def running(
     port = _free_port()
     config = folder / "sshd_config"
     config.write_text(_config(folder, port, [*options, *_set_env(environment or {})]))
-    with subprocess.Popen([SSHD, "-D", "-e", "-f", config], stderr=subprocess.PIPE) as server:
-        assert server.stderr is not None
+    # A file: what it says of hundreds of links would fill a pipe that nobody reads.
+    log = folder / "sshd.log"
+    with (
+        log.open("wb") as said,
+        subprocess.Popen([SSHD, "-D", "-e", "-f", config], stderr=said) as server,
+    ):
         try:
-            _await_listening(server.stderr)
+            _await_listening(server, log)
             yield Sshd(
                 host=f"{getpass.getuser()}@127.0.0.1",
                 port=port,
@@ -78,8 +83,6 @@ def running(
             )
         finally:
             server.terminate()
-            # Its sessions hold stderr as well, and may outlive it.
-            server.stderr.close()
 
 
 def _config(folder: Path, port: int, options: Sequence[str]) -> str:
@@ -119,10 +122,8 @@ def _free_port() -> int:
         return port
 
 
-def _await_listening(log: Iterator[bytes]) -> None:
-    said = []
-    for line in log:
-        said.append(line)
-        if b"listening on" in line:
-            return
-    raise AssertionError(f"sshd did not start: {b''.join(said)!r}")
+def _await_listening(server: subprocess.Popen[bytes], log: Path) -> None:
+    while b"listening on" not in (said := log.read_bytes()):
+        if server.poll() is not None:
+            raise AssertionError(f"sshd did not start: {said!r}")
+        time.sleep(0.01)
