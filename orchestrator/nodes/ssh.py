@@ -507,12 +507,16 @@ async def _send(reader: BinaryIO, file: asyncssh.SFTPClientFile, on_written: OnW
     """Write the rest of the reader, several chunks under way, and say how far it is complete.
 
     Not asyncssh's `put`: it writes out of order, so what a broken one left cannot be gone on with.
+    It begins with one chunk, so that even a link that breaks early has brought something.
     """
     under_way: deque[tuple[asyncio.Task[int], int]] = deque()
+    limit = 1
 
     def note_written(_: object = None) -> None:
+        nonlocal limit
         while under_way and _has_succeeded(under_way[0][0]):
             on_written(under_way.popleft()[1])
+            limit = min(limit + 1, _SENDS_UNDER_WAY)
 
     async def until_fewer_than(count: int) -> None:
         while len(under_way) >= count:
@@ -522,7 +526,7 @@ async def _send(reader: BinaryIO, file: asyncssh.SFTPClientFile, on_written: OnW
     end = reader.tell()
     try:
         while chunk := reader.read(_SEND_BYTES):
-            await until_fewer_than(_SENDS_UNDER_WAY)
+            await until_fewer_than(limit)
             write = asyncio.ensure_future(file.write(chunk, end))
             end += len(chunk)
             under_way.append((write, end))
