@@ -182,9 +182,9 @@ class Wire:
                 await asyncio.Event().wait()
             piece = data[: self._allowance(way, len(data))]
             data = data[len(piece) :]
+            self.passed[way] += len(piece)
             stream.writer.write(piece)
             await stream.writer.drain()
-            self.passed[way] += len(piece)
             trouble = self._trouble
             if trouble and trouble.way is way and self.passed[way] >= trouble.at_bytes:
                 self._happen(trouble)
