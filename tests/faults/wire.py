@@ -176,7 +176,7 @@ class Wire:
 
     async def _forward(self, stream: _Stream, data: bytes) -> None:
         way = stream.way
-        while data:
+        while data and not stream.writer.is_closing():
             await self._flows.wait()
             if stream.connection.is_dead:
                 await asyncio.Event().wait()
