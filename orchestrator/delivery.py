@@ -34,6 +34,7 @@ from orchestrator.nodes.job import (
     JobSpec,
     Queued,
     Running,
+    Stopped,
     job_id,
     read_job,
     start_job,
@@ -224,8 +225,14 @@ class _NodeDelivery:
                 )
         self._was_judged = True
         problems = [finding for finding in findings if finding.is_problem]
-        # What runs or has succeeded there is not stopped by it: it may be the very cause.
-        if not problems or await line.run(partial(_is_begun, job=spec.id, workdir=facts.workdir)):
+        if not problems:
+            return
+        state = await line.run(partial(read_job, job=spec.id, workdir=facts.workdir))
+        if _is_begun(state) or (
+            # Its last attempt may have filled it, and the next one clears that away first.
+            isinstance(state, Finished | Stopped)
+            and {finding.subject for finding in problems} <= {"disk", "inodes"}
+        ):
             return
         hints = dict.fromkeys(finding.hint for finding in problems if finding.hint)
         raise NodeError(
@@ -379,8 +386,9 @@ class _NodeDelivery:
         self._world.observe(PhaseChanged(node=self._node.name, phase=phase, detail=detail))
 
 
-async def _is_begun(transport: Transport, *, job: str, workdir: str) -> bool:
-    match await read_job(transport, workdir=workdir, job=job):
+def _is_begun(state: JobState) -> bool:
+    """Whether it runs or has succeeded: no problem stops that, and it may be the very cause."""
+    match state:
         case Queued() | Running() | Finished(exit_status=0):
             return True
         case _:

@@ -14,10 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NoReturn
 
 from tests.faults import processes, table
+from tests.faults.calibration import measure
 from tests.faults.catalogue import SCENARIOS, choose
 from tests.faults.stage import stage
 from tests.faults.suite import play_all
@@ -43,7 +45,8 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _give_up(folder))
-    with stage(folder) as made:
+    with stage(folder) as bare:
+        made = replace(bare, traffic=measure(bare))
         results = play_all(made, runs, seed=seed, jobs=arguments.jobs)
     text = table.as_markdown(results, seed=seed, seconds=time.monotonic() - begun)
     print(f"\n{text}")

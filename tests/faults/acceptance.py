@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _KILLS: Final = 100
 # After so many kills one more node may go on.
-_STAGES: Final = {30: "go-here", 60: "go-far", 90: "go-third"}
+_STAGES: Final = {33: "go-here", 66: "go-far", 98: "go-third"}
 _SLACK_SECONDS: Final = 5
 _LOG_BYTES: Final = 200_000_000
 _MEMORY_LIMIT_BYTES: Final = 150_000_000

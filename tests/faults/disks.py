@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from tests.faults.lab import Lab
 
 _NAMED: Final = "disk|space|inode"
-_ROOM: Final = "size=256m,nr_inodes=100k"
+# More than the least that a release asks of a node before it starts anything there.
+_ROOM: Final = "size=700m,nr_inodes=100k"
 # Fills what there is as long as the file that says so is there.
 _FILL_BYTES: Final = "if [ -e {full} ]; then cat /dev/zero >filling; fi\n"
 _FILL_INODES: Final = (
@@ -39,7 +40,7 @@ def _in_the_build(lab: Lab, filling: str, room: str) -> None:
     full = lab.desk.folder / "full"
     lab.here()
     filled = filling.format(full=full)
-    options = "size=8m" if filling == _FILL_BYTES else "size=64m,nr_inodes=200"
+    options = "size=300m" if filling == _FILL_BYTES else "size=300m,nr_inodes=12000"
     build = lab.build("far", target=other_target())
     # Every attempt fills it, not only the first one.
     build = build.replace("i=0\n", f"{filled}i=0\n")

@@ -6,11 +6,11 @@ import os
 import random
 import subprocess
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.faults.calibration import Traffic, measure
+from tests.faults.calibration import Traffic
 from tests.faults.systems import SYSTEMS, mark_as
 from tests.faults.wire import Wires, wires
 from tests.releases import VERSION, Programs, host_target, other_target
@@ -72,7 +72,7 @@ class Stage:
 
 @contextmanager
 def stage(folder: Path) -> Iterator[Stage]:
-    """Yield a stage with its programs compiled and its source committed."""
+    """Yield a stage with its programs compiled and its source committed; nothing is measured."""
     programs = Programs(folder=folder / "programs")
     programs.folder.mkdir(parents=True)
     programs.program(VERSION, host_target())
@@ -83,8 +83,7 @@ def stage(folder: Path) -> Iterator[Stage]:
         marked.chmod(0o755)
     with wires() as made:
         source = _repository(folder / "source")
-        bare = Stage(folder=folder, programs=programs, source=source, wires=made)
-        yield replace(bare, traffic=measure(bare))
+        yield Stage(folder=folder, programs=programs, source=source, wires=made)
 
 
 def _repository(folder: Path) -> Path:

@@ -7,7 +7,8 @@ import sys
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
 
 from tests.faults.lab import lab
 from tests.faults.scenario import COLUMNS, NotRunError, Run
@@ -20,21 +21,30 @@ if TYPE_CHECKING:
     from tests.faults.stage import Stage
 
 
+# Whatever takes so long spends it waiting, and hinders nobody.
+_PATIENT_SECONDS: Final = 60
+
+
 def play_all(stage: Stage, chosen: Sequence[Chosen], *, seed: str, jobs: int) -> list[Run]:
     """Return how each run went, in their order; each is shown as it ends."""
     alone = [one for one in chosen if one[0].alone]
+    patient: list[Chosen] = []
+    busy: list[Chosen] = []
     # The long ones first: nobody waits for them in the end.
-    others = sorted((one for one in chosen if not one[0].alone), key=lambda one: -one[0].seconds)
+    for one in sorted(chosen, key=lambda one: -one[0].seconds):
+        if not one[0].alone:
+            (patient if one[0].seconds >= _PATIENT_SECONDS else busy).append(one)
     runs: dict[tuple[str, int], Run] = {}
-    shown = 0
-    for group, width in ((alone, 1), (others, jobs)):
-        with ThreadPoolExecutor(width) as pool:
-            futures = [pool.submit(play, stage, *one, seed=seed) for one in group]
+    for groups in ([(alone, 1)], [(patient, jobs), (busy, jobs)]):
+        with ExitStack() as pools:
+            futures = []
+            for group, width in groups:
+                pool = pools.enter_context(ThreadPoolExecutor(width))
+                futures += [pool.submit(play, stage, *one, seed=seed) for one in group]
             for future in as_completed(futures):
                 run = future.result()
-                shown += 1
                 runs[run.scenario.name, run.number] = run
-                print(f"[{shown:4}/{len(chosen)}] {_line(run)}", flush=True)
+                print(f"[{len(runs):4}/{len(chosen)}] {_line(run)}", flush=True)
     return [runs[scenario.name, number] for scenario, number in chosen]
 
 

@@ -176,15 +176,15 @@ class Wire:
 
     async def _forward(self, stream: _Stream, data: bytes) -> None:
         way = stream.way
-        while data:
+        while data and not stream.writer.is_closing():
             await self._flows.wait()
             if stream.connection.is_dead:
                 await asyncio.Event().wait()
             piece = data[: self._allowance(way, len(data))]
             data = data[len(piece) :]
+            self.passed[way] += len(piece)
             stream.writer.write(piece)
             await stream.writer.drain()
-            self.passed[way] += len(piece)
             trouble = self._trouble
             if trouble and trouble.way is way and self.passed[way] >= trouble.at_bytes:
                 self._happen(trouble)

@@ -41,6 +41,19 @@ def test_what_was_built_is_delivered_though_the_disk_is_full_by_now(
     assert outcome.results["here"]["was_attached"]
 
 
+def test_an_attempt_that_may_have_filled_the_disk_is_cleared_away_by_the_next(
+    desk: Desk, request: pytest.FixtureRequest
+) -> None:
+    fail_once = f"[ -e {desk.folder}/mended ] || exit 1\n"
+    desk.write(desk.node(build=fail_once + desk.copy()))
+    assert desk.release().code == 4
+    request.getfixturevalue("full_disk")
+    desk.let_go("mended")
+    outcome = desk.release()
+    assert outcome.code == 0, outcome
+    assert desk.builds("here") == [VERSION, VERSION]
+
+
 def test_a_clock_that_is_wrong_is_named_and_breaks_nothing(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
