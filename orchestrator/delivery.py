@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from orchestrator.core.result import Result
     from orchestrator.nodes.job import Job, JobState
     from orchestrator.nodes.line import Line
-    from orchestrator.nodes.transport import Transport
     from orchestrator.source import Bundle
     from orchestrator.world import World
 

@@ -133,6 +133,8 @@ new_attempt() {
     # What a killed wrapper left behind would build into the same folders.
     stop_tree "$(group_of_old_attempt)"
     [ -z "$found" ] || fail "processes of the last attempt cannot be ended:$found"
+    # It may be what fills the disk, and nothing that is known of that attempt is in it.
+    rm -rf work
     # Given back at the end, so that a build that fills the disk cannot keep its end from being noted.
     dd if=/dev/urandom of=reserve bs=1024 count=64 2>/dev/null || return
     case $attempt in
@@ -140,7 +142,7 @@ new_attempt() {
     *) set_aside "$attempt" || return ;;
     esac
     attempt=$((attempt + 1))
-    rm -rf out work && mkdir out work || return
+    rm -rf out && mkdir out work || return
     rm -f alive queue && mkfifo alive queue || return
     put .deadline "$2" && put .flooded "$3" && put .cancelled 1 && put .terminated 1 || return
     put cookie "ORCHESTRATOR_OUT=$dir/out" && write_payload && : >log &&
@@ -174,6 +176,7 @@ run() {
     unable=
     undelivered=
     strain=
+    is_full=
     left_behind=
     if ! note_process; then
         unable="the job's folder cannot be written: $(room_in .)"
@@ -195,6 +198,8 @@ run() {
     fi
     [ -z "$terminated" ] || mark terminated
     [ "$status" != 0 ] || was_ended || deliver
+    # Others need the room, and what such a build has left is good for nothing.
+    [ -z "$is_full" ] || rm -rf work
     # Not ours to give back, while something of ours still uses the host.
     [ -z "$slot" ] || [ -n "$left_behind" ] || release "$locks/$slot"
     rm -f reserve
@@ -302,6 +307,9 @@ build() {
     if [ "$status" != 0 ]; then
         measure_room .
         strain="${free_kb:--} ${free_inodes:--} $(($(oom_kills) - kills_before))"
+        case $free_kb/$free_inodes in
+        [0-9]/* | [0-9][0-9]/* | */[0-9]) is_full=1 ;;
+        esac
     fi
     # A TERM that was sent to the whole group is seen by now; what follows is our own.
     trap '' TERM INT

@@ -138,7 +138,8 @@ use_workdir() {
         say problem "the workdir $1 belongs to another user, or everybody may write to it"
         return
     }
-    if ! (cd "$1" && : >".probe.$$" && rm -f ".probe.$$"); then
+    # A full disk is another matter: what can be done about it depends on what there is.
+    if ! (cd "$1" && : >".probe.$$" && rm -f ".probe.$$") && [ ! -w "$1" ]; then
         say problem "the workdir $1 cannot be written to"
         return
     fi

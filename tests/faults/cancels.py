@@ -11,7 +11,8 @@ from orchestrator.cli import COMMANDS
 from tests.faults import judge
 from tests.faults.lab import GONE_SECONDS
 from tests.faults.scenario import NotRunError, Scenario
-from tests.releases import VERSION, other_target
+from tests.releases import VERSION, Outcome, other_target
+from tests.terminal import CTRL_C, at_terminal
 
 if TYPE_CHECKING:
     from tests.faults.lab import Lab
@@ -96,15 +97,15 @@ def _twice_ctrl_c(lab: Lab) -> None:
     lab.here()
     lab.far(build_command=lab.build("far", target=other_target(), hold="go", first=_STUBBORN))
     lab.write()
-    with lab.releasing() as coordinator:
+    with at_terminal(lab.desk.inventory, "release", "--version", VERSION) as terminal:
         lab.wait_for(lambda: lab.has_begun("far"), "the build begins")
-        coordinator.signal(signal.SIGINT)
-        time.sleep(1)
-        coordinator.signal(signal.SIGINT)
+        terminal.type(CTRL_C)
+        terminal.wait_for("another Ctrl-C within")
+        terminal.type(CTRL_C)
         lab.excused["far"] += 1
         lab.faults += 1
-        outcome = lab.end(coordinator)
-        lab.expect(outcome, 130)
+        code = terminal.end()
+        lab.expect(Outcome(code=code, out="", err=terminal.said.decode(errors="replace")), 130)
         _expect_gone(lab)
 
 

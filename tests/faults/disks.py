@@ -66,18 +66,23 @@ def _expect_full(lab: Lab) -> None:
         lab.findings.wrong_report.append("the healthy node is not published")
 
 
-def _here(lab: Lab, folder: str, size: str) -> None:
-    """Nothing can be collected, or published, on a machine without room; nothing is lost by it."""
+def _here(lab: Lab, folder: str, left_bytes: int) -> None:
+    """Nothing can be collected, or published, on a machine that fills up meanwhile."""
     lab.here()
-    lab.far()
+    lab.far(build_command=lab.build("far", target=other_target(), hold="go"))
     lab.write()
     place = {"dist": lab.desk.dist, "store": lab.desk.store}[folder]
-    small_disk.mount(lab, place, f"size={size}")
-    lab.faults += 1
-    outcome = lab.release()
+    # More than the least that a release wants to find here when it starts.
+    small_disk.mount(lab, place, "size=150m,nr_inodes=100k")
+    with lab.releasing("--json") as coordinator:
+        lab.wait_for(lambda: lab.has_begun("far"), "the build begins")
+        filling = small_disk.fill(place, left_bytes)
+        lab.faults += 1
+        lab.let_go()
+        outcome = lab.end(coordinator)
     lab.expect(outcome, 3 if folder == "dist" else 5)
     lab.expect_named(outcome, _NAMED)
-    small_disk.enlarge(place, _ROOM)
+    filling.unlink()
 
 
 def _scenario(phase: str, play: Callable[[Lab], None]) -> Scenario:
@@ -96,7 +101,7 @@ SCENARIOS: Final = (
         for what, filling in (("", _FILL_BYTES), (", no inode left", _FILL_INODES))
         for then, room in (("", _ROOM), ("; its own files fill it", ""))
     ),
-    _scenario("collect", partial(_here, folder="dist", size="300k")),
-    _scenario("log", partial(_here, folder="dist", size="16k")),
-    _scenario("publish", partial(_here, folder="store", size="100k")),
+    _scenario("collect", partial(_here, folder="dist", left_bytes=300_000)),
+    _scenario("log", partial(_here, folder="dist", left_bytes=0)),
+    _scenario("publish", partial(_here, folder="store", left_bytes=50_000)),
 )

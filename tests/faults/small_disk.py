@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tests.faults.packets import require_root, run
@@ -32,3 +33,14 @@ def mount(lab: Lab, folder: Path, options: str) -> None:
 def enlarge(folder: Path, options: str) -> None:
     """Give it room."""
     run("mount", "-o", f"remount,{options}", str(folder))
+
+
+def fill(folder: Path, left_bytes: int) -> Path:
+    """Fill it but for so many bytes, and return the file that does."""
+    filling = folder / ".filling"
+    with filling.open("wb", buffering=0) as file:
+        with suppress(OSError):
+            while True:
+                file.write(bytes(1 << 16))
+        file.truncate(file.tell() - left_bytes)
+    return filling

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import signal
-import subprocess
-import sys
-import termios
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.nodes import sshd
 from tests.releases import (
-    PATIENCE_SECONDS,
-    ROOT,
     VERSION,
     needs_two_targets,
     other_target,
     wait_for,
 )
+from tests.terminal import CTRL_C, at_terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.releases import Desk, NodeEntry, SshNode
 
 # A tree that means to survive: deaf to TERM, and a grandchild in a session of its own.
@@ -105,64 +95,6 @@ def test_cancel_says_which_node_it_could_not_ask(desk: Desk, ssh_node: SshNode) 
 # --- at a terminal -------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, kw_only=True)
-class Terminal:
-    """A command at a terminal of its own."""
-
-    process: subprocess.Popen[bytes]
-    descriptor: int
-    said: bytearray = field(default_factory=bytearray)
-
-    def type(self, keys: str) -> None:
-        os.write(self.descriptor, keys.encode())
-
-    def wait_for(self, words: str) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while words.encode() not in self.said:
-            assert time.monotonic() < deadline, self.said.decode(errors="replace")
-            self._read()
-
-    def end(self) -> int:
-        """Return the exit code, after all that it said was read."""
-        while self._read():
-            pass
-        return self.process.wait(timeout=PATIENCE_SECONDS)
-
-    def _read(self) -> bool:
-        try:
-            data = os.read(self.descriptor, 65536)
-        except OSError:  # the other end is closed
-            return False
-        self.said += data
-        return bool(data)
-
-
-@contextmanager
-def at_terminal(desk: Desk, *words: str) -> Iterator[Terminal]:
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (40, 200))
-    argv = [sys.executable, "-m", "orchestrator", words[0], "--inventory", str(desk.inventory)]
-    process = subprocess.Popen(
-        # In a session of its own, so that the keys of the terminal are for it.
-        ["setsid", "--ctty", *argv, *words[1:]],
-        cwd=ROOT,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=os.environ | {"TERM": "xterm", "SHELL": "/bin/sh"},
-    )
-    os.close(theirs)
-    try:
-        yield Terminal(process=process, descriptor=ours)
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
-
-
-CTRL_C = "\x03"
-
-
 def test_ctrl_c_leaves_jobs_running_and_says_how_to_go_on(desk: Desk) -> None:
     desk.write(desk.node(build=desk.wait_then_copy()))
     with desk.started("release", "--version", VERSION) as running:
@@ -178,7 +110,7 @@ def test_ctrl_c_leaves_jobs_running_and_says_how_to_go_on(desk: Desk) -> None:
 
 def test_a_second_ctrl_c_after_the_warning_ends_the_jobs(desk: Desk) -> None:
     desk.write(desk.node(build=desk.wait_then_copy()))
-    with at_terminal(desk, "release", "--version", VERSION) as terminal:
+    with at_terminal(desk.inventory, "release", "--version", VERSION) as terminal:
         wait_for(lambda: desk.builds("here"))
         terminal.type(CTRL_C)
         terminal.wait_for("another Ctrl-C within")
@@ -194,7 +126,7 @@ def test_a_second_ctrl_c_after_the_warning_ends_the_jobs(desk: Desk) -> None:
 def test_a_shell_opens_in_the_folder_of_a_failed_job(desk: Desk) -> None:
     desk.write(desk.node(build="echo evidence >left-behind\nexit 1\n"))
     assert desk.release().code == 4
-    with at_terminal(desk, "shell", VERSION, "here") as terminal:
+    with at_terminal(desk.inventory, "shell", VERSION, "here") as terminal:
         terminal.wait_for("what the build left here")
         terminal.type("cat left-behind; exit 7\n")
         assert terminal.end() == 7
@@ -212,7 +144,7 @@ def test_a_shell_opens_on_a_node_behind_ssh(desk: Desk, tmp_path: Path) -> None:
         }
         desk.write(desk.node("far", build="echo evidence >left-behind\nexit 1\n", **entry))
         assert desk.release().code == 4
-        with at_terminal(desk, "shell", VERSION, "far") as terminal:
+        with at_terminal(desk.inventory, "shell", VERSION, "far") as terminal:
             terminal.wait_for("what the build left here")
             terminal.type("cat left-behind; exit 7\n")
             assert terminal.end() == 7
