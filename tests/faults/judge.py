@@ -88,12 +88,12 @@ def ended(lab: Lab, name: str) -> int:
     return len(path.read_text().split()) if path.exists() else 0
 
 
-def published(lab: Lab) -> dict[str, Row]:
-    """Return what the store offers of the version, by target; its signature is checked."""
+def published(lab: Lab, version: str = VERSION) -> dict[str, Row]:
+    """Return what the store offers of a version, by target; its signature is checked."""
     index = _index(lab)
     rows = index.rows if index else ()
     return {
-        row.target: row for row in rows if str(row.version) == VERSION and row.status is Status.OK
+        row.target: row for row in rows if str(row.version) == version and row.status is Status.OK
     }
 
 
@@ -104,9 +104,10 @@ def _of_the_end(lab: Lab, outcome: Outcome) -> list[str]:
     if outcome.code == _ENDED_BY_US:
         return []
     problems = []
+    version = (report_of(outcome) or {}).get("version", VERSION)
     if "Traceback" in outcome.err or outcome.code not in _KNOWN_CODES:
         problems.append(f"exit code {outcome.code}: {outcome.err.strip()[-3000:]}")
-    if outcome.code == 0 and (missing := set(_targets(lab)) - set(published(lab))):
+    if outcome.code == 0 and (missing := set(_targets(lab)) - set(published(lab, version))):
         problems.append(f"exit code 0, but the store does not offer {missing}")
     if report_of(outcome) is None and "error: " not in outcome.err:
         problems.append(f"exit code {outcome.code}, and neither a report nor an error")
@@ -120,10 +121,10 @@ def _of_the_report(lab: Lab, outcome: Outcome) -> list[str]:
     if report is None:
         return []
     problems = [] if report["exit_code"] == outcome.code else ["the report has another exit code"]
-    offered = set(published(lab))
+    offered = set(published(lab, report["version"]))
     if extra := set(report["published"]) - offered:
         problems.append(f"says that {extra} is published, and the store does not offer it")
-    problems += _not_installable(lab, set(report["published"]) & offered)
+    problems += _not_installable(lab, set(report["published"]) & offered, report["version"])
     return problems + [
         problem for result in report["results"] for problem in _of_a_result(lab, result, offered)
     ]
@@ -173,9 +174,9 @@ def _gaps_in_the_log(lab: Lab, name: str) -> list[str]:
     return [f"{path} lacks the lines {missing[:10]}"] if missing else []
 
 
-def _not_installable(lab: Lab, targets: set[str]) -> list[str]:
+def _not_installable(lab: Lab, targets: set[str], version: str = VERSION) -> list[str]:
     """Compare every published archive with the very bytes that were built."""
-    rows = published(lab)
+    rows = published(lab, version)
     problems = [f"{target} is not offered" for target in targets - set(rows)]
     return problems + [
         f"{target}: {problem}"
@@ -196,7 +197,7 @@ def _damage(lab: Lab, row: Row) -> list[str]:
         (member,) = (member for member in archive.getmembers() if member.name.endswith("/tool"))
         file = archive.extractfile(member)
         assert file is not None
-        if file.read() != lab.stage.program(row.target).read_bytes():
+        if file.read() != lab.stage.program(row.target, str(row.version)).read_bytes():
             return [f"{row.path} holds other bytes than were built"]
     lacking = [
         end for end in (".sha256", ".sshsig", ".minisig") if not Path(f"{path}{end}").exists()

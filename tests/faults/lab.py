@@ -123,7 +123,8 @@ class Lab:
         if "build_command" not in keys:
             keys["build_command"] = self.build(name, target=keys.get("target"))
         entry = self.desk.node(name, **keys)
-        del entry["binary_path"]
+        if "binary_path" not in keys:
+            del entry["binary_path"]
         self.nodes[name] = entry
         return entry
 
@@ -165,10 +166,10 @@ class Lab:
         """Let the builds that hold for that word go on."""
         self.desk.let_go(word)
 
-    def write(self, **publication: Any) -> None:
+    def write(self, *, has_source: bool = True) -> None:
         """Write the inventory with the nodes that were added."""
-        self.desk.project["source"] = {"path": str(self.stage.source)}
-        self.desk.publication |= publication
+        if has_source:
+            self.desk.project["source"] = {"path": str(self.stage.source)}
         if not (self.desk.folder / "key").exists():
             generate_key(self.desk.folder / "key", passphrase=None)
         self.desk.write(*self.nodes.values())
@@ -176,9 +177,9 @@ class Lab:
     # --- coordinators --------------------------------------------------------------------------
 
     @contextmanager
-    def releasing(self, *arguments: str) -> Iterator[Started]:
+    def releasing(self, *arguments: str, version: str = VERSION) -> Iterator[Started]:
         """Start the release; it is gone after the block."""
-        with self.desk.started("release", "--version", VERSION, *arguments) as started:
+        with self.desk.started("release", "--version", version, *arguments) as started:
             yield started
 
     def end(self, started: Started, seconds: float = END_SECONDS) -> Outcome:

@@ -18,6 +18,8 @@ from tests.releases import VERSION, Programs, host_target, other_target
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Released beside the usual one, of nodes that have no source to push.
+OTHER_VERSION: Final = "1.0.1"
 # Large enough for a fault in the middle of a push, and incompressible.
 SOURCE_BYTES: Final = 1_500_000
 
@@ -47,11 +49,11 @@ class Stage:
     # What was measured of a release without faults.
     traffic: Traffic = field(default_factory=lambda: Traffic(spans={}, seconds=0))
 
-    def program(self, triple: str | None) -> Path:
+    def program(self, triple: str | None, version: str = VERSION) -> Path:
         """Return what a node of that target delivers."""
         if triple in SYSTEMS:
             return self.folder / "programs" / triple
-        return self.programs.program(VERSION, triple)
+        return self.programs.program(version, triple)
 
     @property
     def bundle_bytes(self) -> int:
@@ -75,7 +77,9 @@ def stage(folder: Path) -> Iterator[Stage]:
     """Yield a stage with its programs compiled and its source committed; nothing is measured."""
     programs = Programs(folder=folder / "programs")
     programs.folder.mkdir(parents=True)
-    programs.program(VERSION, host_target())
+    for version in (VERSION, OTHER_VERSION):
+        programs.program(version, host_target())
+        programs.program(version, other_target())
     static = programs.program(VERSION, other_target()).read_bytes()
     for triple, system in SYSTEMS.items():
         marked = programs.folder / triple

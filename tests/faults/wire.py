@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import struct
 import threading
@@ -63,8 +64,10 @@ class _Connection:
     near: asyncio.StreamWriter
     far: asyncio.StreamWriter | None = None
     is_dead: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def cut(self, *, is_reset: bool) -> None:
+        self.over.set()
         for end in filter(None, (self.near, self.far)):
             if is_reset:
                 _reset(end)
@@ -179,7 +182,8 @@ class Wire:
         while data and not stream.writer.is_closing():
             await self._flows.wait()
             if stream.connection.is_dead:
-                await asyncio.Event().wait()
+                await stream.connection.over.wait()
+                return
             piece = data[: self._allowance(way, len(data))]
             data = data[len(piece) :]
             self.passed[way] += len(piece)
@@ -279,6 +283,8 @@ class Wires:
 def wires() -> Iterator[Wires]:
     """Yield what makes wires; they are served by one thread."""
     loop = asyncio.new_event_loop()
+    # That a connection broke is what we want, and no news.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     thread = threading.Thread(target=loop.run_forever, name="wires")
     thread.start()
     made = Wires(loop=loop)
