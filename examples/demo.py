@@ -149,6 +149,7 @@ nodes:
     host_key: {node["host_key"]}
     identity: {node["identity"]}
     workdir: {WORK}/ssh-node/workdir
+    connect_timeout: 2
     target: {late.target}
     policy: best-effort
     env: {flags}

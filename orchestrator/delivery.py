@@ -166,10 +166,7 @@ class _NodeDelivery:
 
     async def _build(self, begun: float) -> Built:
         self._enter(Phase.CONNECTING)
-        waiting = self._reach.line(
-            self._world.connect, self._node, has_spare=self._has_spare, on_lost=self._note_trouble
-        )
-        async with waiting as line:
+        async with self._line(self._node, has_spare=self._has_spare) as line:
             facts = await line.run(partial(probe, workdir=self._node.workdir))
             facts = await self._make_room(line, facts)
             bundle = await asyncio.shield(asyncio.ensure_future(self._bundle))
@@ -253,7 +250,7 @@ class _NodeDelivery:
         with Collection(job, names=self._binary_names, into=self._folder) as collection:
             binaries = await line.run(collection.fetch, progress=lambda: collection.received_bytes)
         inspection = Inspection(
-            plan=self._plan, task=self._task, enter=self._enter, open_line=self._gate_line
+            plan=self._plan, task=self._task, enter=self._enter, open_line=self._line
         )
         place = Place(line=line, facts=facts, out=f"{job.directory}/out")
         floors, os_release = await inspection.gate(place, binaries)
@@ -264,9 +261,9 @@ class _NodeDelivery:
         )
         return artifact, warnings
 
-    def _gate_line(self, node: Node) -> AbstractAsyncContextManager[Line]:
+    def _line(self, node: Node, *, has_spare: bool) -> AbstractAsyncContextManager[Line]:
         return self._reach.line(
-            self._world.connect, node, has_spare=True, on_lost=self._note_trouble
+            self._world.connect, node, has_spare=has_spare, on_lost=self._note_trouble
         )
 
     async def _push(self, line: Line, facts: NodeFacts, bundle: Bundle) -> None:

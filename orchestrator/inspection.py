@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from orchestrator.core.archive import ArchiveEntry, archive_name, pack_archive
 from orchestrator.core.binary import check_binary
@@ -36,6 +36,14 @@ if TYPE_CHECKING:
 _GATE_TIMEOUT: Final = timedelta(minutes=10)
 
 
+class OpenLine(Protocol):
+    """How a node is reached."""
+
+    def __call__(self, node: Node, *, has_spare: bool) -> AbstractAsyncContextManager[Line]:
+        """Open a line to it; `has_spare` says that another node can do the same."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """A machine that can run the binaries; `out` is where they lie there already, if they do."""
@@ -52,7 +60,7 @@ class Inspection:
     plan: BuildPlan
     task: NodeTask
     enter: Callable[[Phase, str], None]
-    open_line: Callable[[Node], AbstractAsyncContextManager[Line]]
+    open_line: OpenLine
 
     async def gate(
         self, builder: Place, binaries: tuple[CollectedBinary, ...]
@@ -67,10 +75,11 @@ class Inspection:
             self.enter(Phase.GATING, "")
             return await self._check_on(builder, binaries)
         reasons = []
-        for gate_node in self.task.gate_nodes:
+        for number, gate_node in enumerate(self.task.gate_nodes, start=1):
             self.enter(Phase.GATING, f"on {gate_node.name}")
             try:
-                async with self.open_line(gate_node) as line:
+                has_spare = number < len(self.task.gate_nodes)
+                async with self.open_line(gate_node, has_spare=has_spare) as line:
                     facts = await line.run(partial(probe, workdir=gate_node.workdir))
                     place = Place(line=line, facts=facts, out=None)
                     return await self._check_on(place, binaries)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from orchestrator.nodes.transport import Connect
 
 # A machine that refuses, instead of being silent, is up: sshd may just be starting again.
-_FIRST_PATIENCE: Final = timedelta(seconds=3)
+_FIRST_PATIENCE: Final = timedelta(seconds=20)
+_FIRST_PATIENCE_WITH_SPARE: Final = timedelta(seconds=3)
 
 _Host = tuple[str, int]
 
@@ -61,7 +62,8 @@ class Reach:
 
     def _patience(self, node: Node, line: Line, *, has_spare: bool) -> timedelta:
         if not line.was_reached:
-            return min(node.connect_timeout, _FIRST_PATIENCE)
+            first = _FIRST_PATIENCE_WITH_SPARE if has_spare else _FIRST_PATIENCE
+            return min(node.connect_timeout, first)
         if not line.has_job:
             return node.connect_timeout
         others = [

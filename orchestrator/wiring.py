@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from contextlib import asynccontextmanager
@@ -234,6 +235,8 @@ class Operator:
             return
         from orchestrator.nodes.ssh import SshConnections  # noqa: PLC0415 -- 0.2 s of imports
 
+        # It warns of each write to a link that was lost a moment ago; we say that in our own words.
+        logging.getLogger("asyncio").setLevel(logging.ERROR)
         async with SshConnections() as ssh:
 
             def connect(node: Node) -> AbstractAsyncContextManager[Transport]:

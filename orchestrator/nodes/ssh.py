@@ -59,9 +59,9 @@ _KEY_EXCHANGES: Final = "^curve25519-sha256,curve25519-sha256@libssh.org"
 _SESSION_RETRIES: Final = 6
 _SESSION_RETRY_SECONDS: Final = 0.1
 
-# Together less than a channel's window of 2 MiB, and one SFTP request each.
-_SEND_BYTES: Final = 64 * 1024
-_SENDS_UNDER_WAY: Final = 20
+# Together less than a channel's window of 2 MiB; no SFTP server takes less in one request.
+_SEND_BYTES: Final = 32 * 1024
+_SENDS_UNDER_WAY: Final = 40
 
 _DEFAULT_PORT: Final = 22
 _HIGH_WATER_BYTES: Final = 256 * 1024
@@ -440,7 +440,10 @@ class SshTransport:
                 start = self._connection.start_sftp_client
                 async with await self._retried(start, asyncssh.SFTPClient.exit) as sftp:
                     private = asyncssh.SFTPAttrs(permissions=0o600)
-                    async with sftp.open(target, "r+b" if offset else "wb", private) as file:
+                    # Without a block size, asyncssh leaves to us what is under way at once.
+                    async with sftp.open(
+                        target, "r+b" if offset else "wb", private, block_size=0
+                    ) as file:
                         # While it is empty: nobody else may open it to read.
                         await file.chmod(0o600)
                         with source.open("rb") as reader:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nodes here refuse or answer at once; those of a command in its own process keep the times."""
-    monkeypatch.setattr("orchestrator.reach._FIRST_PATIENCE", timedelta(seconds=0.1))
+    for name in ("_FIRST_PATIENCE", "_FIRST_PATIENCE_WITH_SPARE"):
+        monkeypatch.setattr(f"orchestrator.reach.{name}", timedelta(seconds=0.1))
     monkeypatch.setattr("orchestrator.delivery._PAUSES", (timedelta(seconds=0.1),))
 
 
