@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.nodes import sshd
 from tests.releases import (
     VERSION,
@@ -39,6 +41,7 @@ def number_in(path: Path) -> int:
 
 
 @needs_two_targets
+@pytest.mark.thorough
 def test_cancel_ends_whole_trees_on_every_node(desk: Desk, ssh_node: SshNode) -> None:
     there = other_target()
     build = STUBBORN.format(desk.folder)
@@ -82,6 +85,7 @@ def test_cancel_of_one_node_leaves_the_others_alone(desk: Desk) -> None:
 
 
 @needs_two_targets
+@pytest.mark.thorough
 def test_cancel_says_which_node_it_could_not_ask(desk: Desk, ssh_node: SshNode) -> None:
     desk.write(desk.node(), desk.node("far", target=other_target(), **ssh_node.entry))
     ssh_node.stop()
@@ -134,6 +138,7 @@ def test_a_shell_opens_in_the_folder_of_a_failed_job(desk: Desk) -> None:
 
 
 @sshd.needs_sshd
+@pytest.mark.thorough
 def test_a_shell_opens_on_a_node_behind_ssh(desk: Desk, tmp_path: Path) -> None:
     with sshd.running(tmp_path / "sshd") as server:
         entry: NodeEntry = {
@@ -158,6 +163,7 @@ def test_a_shell_opens_on_a_node_behind_ssh(desk: Desk, tmp_path: Path) -> None:
         assert "HOST KEY" in refused.err
 
 
+@pytest.mark.thorough
 def test_a_shell_needs_a_terminal(desk: Desk) -> None:
     desk.write(desk.node())
     assert desk.release().code == 0

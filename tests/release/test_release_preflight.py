@@ -41,6 +41,7 @@ def test_what_was_built_is_delivered_though_the_disk_is_full_by_now(
     assert outcome.results["here"]["was_attached"]
 
 
+@pytest.mark.thorough
 def test_an_attempt_that_may_have_filled_the_disk_is_cleared_away_by_the_next(
     desk: Desk, request: pytest.FixtureRequest
 ) -> None:
@@ -54,6 +55,7 @@ def test_an_attempt_that_may_have_filled_the_disk_is_cleared_away_by_the_next(
     assert desk.builds("here") == [VERSION, VERSION]
 
 
+@pytest.mark.thorough
 def test_a_clock_that_is_wrong_is_named_and_breaks_nothing(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +84,7 @@ def test_a_template_that_is_broken_is_told_before_anything_builds(desk: Desk) ->
     assert desk.builds("here") == []
 
 
+@pytest.mark.thorough
 def test_what_nobody_has_used_for_long_is_removed_from_the_node(desk: Desk) -> None:
     desk.write(desk.node(build=desk.copy("0.9.0")))
     assert desk.release("--no-publish", version="0.9.0").code == 0

@@ -85,6 +85,7 @@ def test_nobody_takes_over_what_a_person_cancelled(desk: Desk) -> None:
 
 
 @needs_two_targets
+@pytest.mark.thorough
 def test_a_dead_host_is_named_by_everybody_who_needed_it(desk: Desk, ssh_node: SshNode) -> None:
     gate = desk.node("gate", enabled=False, **ssh_node.entry)
     far = desk.node("far", target=other_target(), **ssh_node.entry)
