@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 END_SECONDS: Final = 200
 # The issue's own limit for what is left of a job.
 GONE_SECONDS: Final = 15
-LOG_LINES: Final = 30
 CONNECT_SECONDS: Final = 5
 _HUNG: Final = "ended by the suite: it did not come to its end"
 
@@ -133,7 +132,7 @@ class Lab:
         name: str,
         *,
         target: str | None = None,
-        lines: int = LOG_LINES,
+        lines: int = judge.LOG_LINES,
         hold: str = "",
         first: str = "",
         last: str = "",
@@ -260,7 +259,7 @@ class Lab:
         """Return when a build holds and its wire is still: all that was to say is said."""
         self.wait_for(lambda: self.has_begun(far.name), "the build begins")
         path = self.desk.dist / VERSION / far.name / "build.log"
-        last = f"{far.name} line {LOG_LINES} "
+        last = f"{far.name} line {judge.LOG_LINES} "
         self.wait_for(lambda: path.exists() and last in path.read_text(), "its last line")
         total = -1
         while total != far.wire.total:
