@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import asyncssh
 
 from tests.faults.lab import lab
-from tests.faults.wire import Way
+from tests.faults.trouble import Way
 from tests.releases import other_target
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ async def _shake_hands(far: Far) -> dict[Way, int]:
         far.wire.port,
         username=far.server.host.partition("@")[0],
         client_keys=[str(far.server.identity)],
-        known_hosts=None,
+        known_hosts=([asyncssh.import_public_key(far.server.host_key)], [], []),
         agent_path=None,
     ):
         return dict(far.wire.passed)
