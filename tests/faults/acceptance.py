@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tests.faults import judge
 from tests.faults.scenario import Scenario
 from tests.faults.systems import SYSTEMS, pass_for
-from tests.faults.wire import Kind
+from tests.faults.trouble import Kind
 from tests.releases import VERSION, other_target
 
 if TYPE_CHECKING:

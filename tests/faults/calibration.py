@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import asyncssh
 
 from tests.faults.lab import lab
-from tests.faults.wire import Way
+from tests.faults.trouble import Way
 from tests.releases import other_target
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ class Traffic:
     def position(self, phase: str, chance: random.Random) -> tuple[Way, int]:
         """Return a way and a number of bytes that falls into the phase."""
         spans = self.spans[phase]
-        way = chance.choice([way for way in Way if spans[way][1] > spans[way][0]])
+        ways = [way for way in Way if spans[way][1] > spans[way][0]]
+        # A log comes down; what goes up meanwhile are the scripts that ask for it.
+        way = chance.choice([*ways, Way.DOWN, Way.DOWN] if phase == "log" else ways)
         return way, chance.randint(*spans[way])
 
 

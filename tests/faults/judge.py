@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from orchestrator.core.index import Index, Row
     from tests.faults.lab import Lab
 
+# What every build writes at least.
+LOG_LINES: Final = 30
 _KNOWN_CODES: Final = frozenset((0, 2, 3, 4, 5, 130))
 _ENDED_BY_US: Final = -9
 _BUILD_CODE: Final = 4
@@ -169,8 +171,8 @@ def _gaps_in_the_log(lab: Lab, name: str) -> list[str]:
     if not path.exists():
         return []
     numbers = [int(match[2]) for match in _LINE.finditer(path.read_bytes())]
-    wanted = range(1, max(numbers, default=0) + 1)
-    missing = sorted(set(wanted) - set(numbers))
+    wanted = range(1, max(numbers, default=LOG_LINES) + 1)
+    missing = sorted({*wanted, *range(1, LOG_LINES + 1)} - set(numbers))
     return [f"{path} lacks the lines {missing[:10]}"] if missing else []
 
 

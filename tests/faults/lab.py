@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.signing import generate_key
 from tests.faults import judge, processes
+from tests.faults.build import build_script
 from tests.faults.scenario import Findings
-from tests.faults.wire import Trouble, Wire
+from tests.faults.trouble import Trouble
+from tests.faults.wire import Wire
 from tests.nodes import sshd
 from tests.releases import VERSION, Desk, Outcome, host_target, other_target
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.faults.stage import Stage
-    from tests.faults.wire import Kind
+    from tests.faults.trouble import Kind
     from tests.nodes.sshd import Sshd
     from tests.releases import NodeEntry, Started
 
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 END_SECONDS: Final = 200
 # The issue's own limit for what is left of a job.
 GONE_SECONDS: Final = 15
-LOG_LINES: Final = 30
 CONNECT_SECONDS: Final = 5
 _HUNG: Final = "ended by the suite: it did not come to its end"
 
@@ -128,39 +129,9 @@ class Lab:
         self.nodes[name] = entry
         return entry
 
-    def build(
-        self,
-        name: str,
-        *,
-        target: str | None = None,
-        lines: int = LOG_LINES,
-        hold: str = "",
-        first: str = "",
-        last: str = "",
-    ) -> str:
-        """Return a build that leaves word of its begin and its end, and numbers its log lines.
-
-        With `hold` it waits for `let_go` with that word; `first` and `last` are lines around all
-        that. Only the first attempt holds and does what is `first`: whatever was done to it, the
-        next one is a plain build, and whoever is left of it would hold for ever.
-        """
-        mine = f"{self.folder}/desk/%s-{name}"
-        waits = f"while [ ! -e {self.desk.folder}/{hold} ]; do sleep 0.05; done\n" if hold else ""
-        return (
-            self.desk.count(name)
-            # A zombie is not alive, and whoever ought to reap it may be gone.
-            + f"was=$(cat {mine % 'pid'} 2>/dev/null || echo 0)\n"
-            f"if [ -e /proc/$was/stat ] && ! grep -q ') [ZX] ' /proc/$was/stat; then\n"
-            f"    echo overlap >>{mine % 'overlap'}\nfi\n"
-            f"echo $$ >{mine % 'pid'}\n"
-            f"begun=$(wc -l <{mine % 'built'})\nif [ $begun = 1 ]; then :\n{first}fi\n"
-            "i=0\n"
-            f"while [ $i -lt {lines} ]; do\n    i=$((i + 1))\n"
-            f'    printf "{name} line %s %0990d\\n" $i 0\n    sleep 0.02\ndone\n'
-            f"if [ $begun = 1 ]; then :\n{waits}fi\n{last}"
-            f"cp {self.stage.program(target)} $ORCHESTRATOR_OUT/tool\n"
-            f"echo {VERSION} >>{mine % 'ended'}\n"
-        )
+    def build(self, name: str, *, target: str | None = None, **how: Any) -> str:
+        """Return the usual build of a node; see `build_script`."""
+        return build_script(self.desk, name, self.stage.program(target), **how)
 
     def let_go(self, word: str = "go") -> None:
         """Let the builds that hold for that word go on."""
@@ -260,7 +231,7 @@ class Lab:
         """Return when a build holds and its wire is still: all that was to say is said."""
         self.wait_for(lambda: self.has_begun(far.name), "the build begins")
         path = self.desk.dist / VERSION / far.name / "build.log"
-        last = f"{far.name} line {LOG_LINES} "
+        last = f"{far.name} line {judge.LOG_LINES} "
         self.wait_for(lambda: path.exists() and last in path.read_text(), "its last line")
         total = -1
         while total != far.wire.total:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from tests.faults import judge
 from tests.faults.calibration import AFTER_THE_BUILD, PHASES
 from tests.faults.scenario import Scenario
-from tests.faults.wire import Kind, Trouble, Way
+from tests.faults.trouble import Kind, Trouble, Way
 from tests.releases import host_target, other_target
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from tests.faults import judge, processes
 from tests.faults.scenario import Scenario
-from tests.faults.wire import Kind
+from tests.faults.trouble import Kind
 from tests.releases import host_target, other_target
 
 if TYPE_CHECKING:

@@ -61,6 +61,11 @@ def lose_log_line(good: Lab) -> None:
     log.write_text(log.read_text().replace("far line 7 ", "far line ? "))
 
 
+def lose_end_of_log(good: Lab) -> None:
+    log = good.desk.dist / VERSION / "far" / "build.log"
+    log.write_text(log.read_text().partition("far line 20 ")[0])
+
+
 def build_again(good: Lab) -> None:
     with (good.desk.folder / "built-here").open("a") as file:
         file.write(f"{VERSION}\n")
@@ -80,6 +85,7 @@ def leave_part(good: Lab) -> None:
         (spoil_archive, "wrong_report"),
         (lose_signature, "wrong_report"),
         (lose_log_line, "wrong_report"),
+        (lose_end_of_log, "wrong_report"),
         (build_again, "built_twice"),
         (build_at_once, "built_twice"),
         (leave_part, "left_behind"),

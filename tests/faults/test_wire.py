@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.wire import Kind, Trouble, Way, Wire, wires
+from tests.faults.trouble import Kind, Trouble, Way
+from tests.faults.wire import Wire, wires
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,9 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
+
+from tests.faults.trouble import CUTTING, Kind, Trouble, Way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -20,43 +21,6 @@ if TYPE_CHECKING:
 _CHUNK_BYTES: Final = 16 * 1024
 SLOW_BYTES_PER_SECOND: Final = 50_000 / 8
 _ANSWER_SECONDS: Final = 30
-
-
-class Way(StrEnum):
-    """Which way bytes go: up to the node, or down from it."""
-
-    UP = "up"
-    DOWN = "down"
-
-
-class Kind(StrEnum):
-    """How a wire fails."""
-
-    RESET = "connection reset"
-    CLOSE = "connection closed"
-    PAUSE = "black hole that heals"
-    DEAD = "black hole that stays"
-    SLOW = "50 kbit/s"
-    REFUSE = "connections refused"
-    SILENT = "accepted, never answered"
-
-
-_CUTTING: Final = frozenset((Kind.RESET, Kind.CLOSE, Kind.REFUSE, Kind.SILENT))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
-    """What happens once `at_bytes` have gone that `way`, counted over all connections.
-
-    Of a `DEAD` wire only the connections of that moment are dead; new ones work. `SLOW`, `PAUSE`,
-    `REFUSE` and `SILENT` last for `seconds`. With `every_bytes` it happens again and again.
-    """
-
-    kind: Kind
-    at_bytes: int = 0
-    way: Way = Way.UP
-    seconds: float = 0.0
-    every_bytes: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -208,7 +172,7 @@ class Wire:
         self.happened += 1
         again = self.passed[trouble.way] + trouble.every_bytes
         self._trouble = replace(trouble, at_bytes=again) if trouble.every_bytes else None
-        if trouble.kind in _CUTTING:
+        if trouble.kind in CUTTING:
             self._cut(is_reset=trouble.kind is not Kind.CLOSE)
         match trouble.kind:
             case Kind.PAUSE:
