@@ -18,6 +18,7 @@ source              where the source comes from, as one bundle with a digest
 signing             keys, as signatures
 nodes               the machines that build
 stores              the files that are published
+parts               files that are whole under their names
 core                values and decisions, without I/O
 """
 

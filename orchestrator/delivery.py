@@ -40,8 +40,8 @@ from orchestrator.nodes.job import (
     start_job,
 )
 from orchestrator.nodes.probe import probe
+from orchestrator.parts import sweep_parts, write_whole
 from orchestrator.reach import Reach
-from orchestrator.workspace import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -144,6 +144,7 @@ class _NodeDelivery:
     async def run(self) -> Built | Failed:
         begun = self._world.monotonic()
         try:
+            sweep_parts(self._folder)
             return await self._build_again_and_again(begun)
         except NodeError as error:
             return self._failed(FailureClass.MACHINE, error)

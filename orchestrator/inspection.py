@@ -19,7 +19,7 @@ from orchestrator.core.leaks import find_leaks
 from orchestrator.core.result import Artifact
 from orchestrator.nodes.gate import Gate, GateBinary, run_gate
 from orchestrator.nodes.probe import probe
-from orchestrator.workspace import write_whole
+from orchestrator.parts import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable

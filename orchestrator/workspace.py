@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import secrets
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -276,10 +275,3 @@ def _absolute(path: str, folder: Path) -> str:
         except RuntimeError as error:
             raise ConfigError(f"`{path}` needs a home, and none is set", hint="set HOME") from error
     return os.path.normpath(folder / path)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is whole or not there, whoever else writes it at the same time."""
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-    part.write_bytes(data)
-    part.replace(path)

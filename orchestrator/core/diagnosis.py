@@ -21,10 +21,14 @@ class Strain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineReason:
-    """A reason of the machine: what was wrong, with the evidence, and what to do."""
+    """A reason of the machine: what was wrong, with the evidence, and what to do.
+
+    `may_pass` says that the same build may well succeed there the next time.
+    """
 
     message: str
     hint: str
+    may_pass: bool = False
 
 
 def diagnose(*, exit_status: int, log_tail: bytes, strain: Strain) -> MachineReason | None:
@@ -36,7 +40,11 @@ def diagnose(*, exit_status: int, log_tail: bytes, strain: Strain) -> MachineRea
     lines = _last_lines(log_tail)
     if exit_status == 0 or _is_refused_by_a_compiler(lines):
         return None
-    return _disk_is_full(exit_status, lines, strain) or _memory_is_short(exit_status, lines, strain)
+    return (
+        _disk_is_full(exit_status, lines, strain)
+        or _memory_is_short(exit_status, lines, strain)
+        or _was_killed(exit_status, lines)
+    )
 
 
 # What ended a build is near the end of its log; further up stand things that it has survived.
@@ -76,6 +84,7 @@ _NO_MEMORY: Final = re.compile(
     r"|out of memory allocating \d+ bytes|instance of 'std::bad_alloc'"
 )
 _KILLED: Final = re.compile(r"SIGKILL|signal: 9\b|signal 9\b|\bKilled\b")
+_SIGKILL: Final = re.compile(r"\(signal: 9, SIGKILL")
 _KILL: Final = 128 + 9
 
 
@@ -137,6 +146,18 @@ def _memory_is_short(exit_status: int, lines: list[str], strain: Strain) -> Mach
     return MachineReason(
         message=f"the node ran out of memory: {said}{count}",
         hint="give it more memory or swap, or fewer `jobs`",
+    )
+
+
+def _was_killed(exit_status: int, lines: list[str]) -> MachineReason | None:
+    """Whether the system did it, for want of memory where it does not say so, or a person."""
+    said = _find(_SIGKILL, lines) or ("status 137" if exit_status == _KILL else None)
+    if said is None:
+        return None
+    return MachineReason(
+        message=f"something on the node killed it (SIGKILL): {said}",
+        hint="it may have run out of memory, or a person did it: look at the node",
+        may_pass=True,
     )
 
 

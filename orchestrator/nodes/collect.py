@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import re
-import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
@@ -15,6 +15,7 @@ from orchestrator.core.errors import BuildError, PassingError
 from orchestrator.core.result import CollectedBinary
 from orchestrator.nodes.job import JOB_SH, Job, address, refusal
 from orchestrator.nodes.transport import run
+from orchestrator.parts import create_part
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -48,7 +49,7 @@ class Collection:
 
     def __exit__(self, *_: object) -> None:
         for arrival in self._arrivals:
-            arrival.part.unlink(missing_ok=True)
+            arrival.give_up()
 
     @property
     def received_bytes(self) -> int:
@@ -98,16 +99,12 @@ class _Arrival:
     """One binary: what the node says of it, and how much of it is here."""
 
     destination: Path
-    part: Path = field(init=False)
+    part: tuple[Path, BinaryIO] | None = None
     size_bytes: int = 0
     sha256: str = ""
     digest: Any = field(default_factory=hashlib.sha256)
     received_bytes: int = 0
     binary: CollectedBinary | None = None
-
-    def __post_init__(self) -> None:
-        # A name of its own: another coordinator may be fetching the same job into the same folder.
-        self.part = self.destination.with_name(f"{self.name}.{secrets.token_hex(4)}.part")
 
     @property
     def name(self) -> str:
@@ -116,42 +113,51 @@ class _Arrival:
     def expect(self, size_bytes: int, sha256: str) -> None:
         """Take note of what is to come; begin anew if it is not what came in part before."""
         if (size_bytes, sha256) != (self.size_bytes, self.sha256):
+            self.give_up()
             self.size_bytes, self.sha256 = size_bytes, sha256
             self.digest, self.received_bytes = hashlib.sha256(), 0
 
-    def open(self) -> BinaryIO:
-        """Return the part, ready for the next byte."""
-        file = self.part.open("r+b" if self.received_bytes else "wb")
-        file.seek(self.received_bytes)
-        return file
-
-    def take(self, file: BinaryIO, data: bytes) -> None:
+    def take(self, data: bytes) -> None:
         if self.received_bytes + len(data) > self.size_bytes:
             raise PassingError(
                 f"the node sends more of {self.name} than the {self.size_bytes} bytes it has",
                 hint=_UNSTEADY,
             )
+        if self.part is None:
+            self.part = create_part(self.destination)
         # Faster than any hand-over to a thread, at 8 ms of the loop's time per chunk at worst.
         self.digest.update(data)
-        file.write(data)
+        self.part[1].write(data)
         self.received_bytes += len(data)
 
     def settle(self) -> CollectedBinary:
         """Give the part its final name, or raise PassingError if it holds other bytes."""
+        path, file = self.part or create_part(self.destination)
+        self.part = (path, file)
         if self.digest.hexdigest() != self.sha256:
             raise PassingError(
                 f"the binary {self.name} arrived with other bytes than the node has on its disk",
                 hint=_UNSTEADY,
             )
-        with self.part.open("rb") as file:
-            os.fsync(file.fileno())
-        self.part.rename(self.destination)
+        file.flush()
+        os.fsync(file.fileno())
+        path.rename(self.destination)
         return CollectedBinary(
             name=self.name,
             path=self.destination,
             size_bytes=self.size_bytes,
             sha256=self.sha256,
         )
+
+    def give_up(self) -> None:
+        """Remove what is not whole."""
+        if self.part is not None:
+            path, file = self.part
+            path.unlink(missing_ok=True)
+            # What could not be written, because the disk is full, is not to be written now.
+            with suppress(OSError):
+                file.close()
+            self.part = None
 
 
 _ANNOUNCEMENT: Final = re.compile(rb"([0-9]{1,15}) ([0-9a-f]{64})\n")
@@ -173,9 +179,8 @@ async def _receive(transport: Transport, job: Job, arrival: _Arrival) -> None:
         JOB_SH, "cat", *address(job), name, str(arrival.received_bytes + 1)
     )
     try:
-        with arrival.open() as file:
-            while data := await _next(process.read(), name):
-                arrival.take(file, data)
+        while data := await _next(process.read(), name):
+            arrival.take(data)
     finally:
         await process.close()
     if left := arrival.size_bytes - arrival.received_bytes:

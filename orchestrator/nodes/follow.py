@@ -147,7 +147,8 @@ def _failure(end: Finished, log_tail: bytes) -> BuildError | NodeError:
     )
     if reason is None:
         return BuildError(f"the build failed: {end.evidence}")
-    return NodeError(f"the build failed: {reason.message}", hint=reason.hint)
+    kind = PassingError if reason.may_pass else NodeError
+    return kind(f"the build failed: {reason.message}", hint=reason.hint)
 
 
 def _refuse_other_attempt(job: Job, state: JobState) -> None:

@@ -12,9 +12,10 @@ import secrets
 import stat
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 from orchestrator.core.errors import StoreError
+from orchestrator.parts import PART, hold, is_left
 from orchestrator.stores.store import (
     Created,
     Generation,
@@ -280,18 +281,28 @@ def _open_regular(folder: int, leaf: str) -> Iterator[BufferedReader]:
 @contextlib.contextmanager
 def _temporary(folder: int, leaf: str, data: bytes) -> Iterator[str]:
     """Write the data beside its destination, durably; the name is gone at the end, or moved."""
-    name = f".{leaf}.{secrets.token_hex(8)}{_TEMPORARY}"
-    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN, dir_fd=folder)
-    try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 -- a descriptor, not a path
-            os.fchmod(descriptor, _FILE_MODE)
+    name, file = _create_part(folder, leaf)
+    # Held until it has its name, so that nobody takes it for what a killed writer left.
+    with file:
+        try:
+            os.fchmod(file.fileno(), _FILE_MODE)
             file.write(data)
             file.flush()
-            os.fsync(descriptor)
-        yield name
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=folder)
+            os.fsync(file.fileno())
+            yield name
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+
+
+def _create_part(folder: int, leaf: str) -> tuple[str, BinaryIO]:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN
+    while True:
+        name = f".{leaf}.{secrets.token_hex(8)}{PART}"
+        file = os.fdopen(os.open(name, flags, dir_fd=folder), "wb")
+        if hold(file.fileno()):
+            return name, file
+        file.close()
 
 
 def _try_to_write(root: Path, part: str) -> None:
@@ -300,15 +311,16 @@ def _try_to_write(root: Path, part: str) -> None:
 
 
 def _sweep(folder: int) -> None:
-    """Remove what writers that were killed left in a folder, once no writer can be at it still."""
-    oldest = time.time() - _TEMPORARY_LIFETIME.total_seconds()
+    """Remove what writers that were killed have left in a folder."""
     with os.scandir(folder) as entries:
-        for entry in entries:
-            if not (entry.name.startswith(".") and entry.name.endswith(_TEMPORARY)):
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                if entry.stat(follow_symlinks=False).st_mtime < oldest:
-                    os.unlink(entry.name, dir_fd=folder)
+        names = [entry.name for entry in entries]
+    for name in names:
+        if not (name.startswith(".") and name.endswith(PART)):
+            continue
+        # What cannot be removed, or is no file of ours, is in nobody's way.
+        with contextlib.suppress(OSError), _open_regular(folder, name) as file:
+            if is_left(file.fileno()):
+                os.unlink(name, dir_fd=folder)
 
 
 def _published_names(folder: int, top: str) -> Iterator[str]:
@@ -352,8 +364,6 @@ _TOPS: Final = ("releases", "index")
 _FILE_MODE: Final = 0o644
 _FOLDER_MODE: Final = 0o755
 _PLAIN: Final = os.O_NOFOLLOW | os.O_CLOEXEC
-_TEMPORARY: Final = ".part"
-_TEMPORARY_LIFETIME: Final = timedelta(days=1)
 
 # FAT, some network file systems and Android have no hard links, and each says so differently.
 _LINKS_REFUSED: Final = {

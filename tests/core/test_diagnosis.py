@@ -158,7 +158,8 @@ def test_a_kill_is_for_want_of_memory_when_the_kernel_counted_one(
     assert reason is not None
     assert reason.message.startswith(f"the node ran out of memory: {said}")
     assert reason.message.endswith("; its kernel killed for want of memory: 1")
-    assert of(log, ROOMY, exit_status) is None
+    uncounted = of(log, ROOMY, exit_status)
+    assert uncounted is None or uncounted.message.startswith("something on the node killed it")
 
 
 MISTAKE = """\
@@ -227,3 +228,15 @@ def test_what_is_shown_is_short_and_moves_no_cursor() -> None:
     assert reason is not None
     assert reason.message.isprintable()
     assert len(reason.message) < 300
+
+
+@pytest.mark.parametrize(
+    ("log", "exit_status"),
+    [("   Compiling demo", 137), ("  process didn't exit successfully (signal: 9, SIGKILL)", 101)],
+)
+def test_nothing_kills_itself(log: str, exit_status: int) -> None:
+    reason = of(log, UNKNOWN, exit_status)
+    assert reason is not None
+    assert reason.message.startswith("something on the node killed it (SIGKILL)")
+    assert reason.may_pass
+    assert of("a test of SIGKILL failed", UNKNOWN, 101) is None

@@ -92,10 +92,13 @@ def _much_log(lab: Lab) -> None:
         "seventh",
         target=illumos,
         policy="best-effort",
+        gate_on="sun",
         build_command=lab.build("seventh", target=other_target(), first=flood),
     )
     for entry in lab.nodes.values():
         entry.update(timeout=900, silence_timeout=900)
+    writers = tuple(lab.nodes)
+    lab.node("sun", host="local", target=illumos, enabled=False)
     lab.write()
     lab.faults += 1
     with lab.releasing("--json") as coordinator:
@@ -103,7 +106,7 @@ def _much_log(lab: Lab) -> None:
         outcome = lab.end(coordinator, seconds=900)
     lab.survive(outcome)
     lab.notes.append(f"peak {peak.bytes / 1e6:.0f} MB")
-    for name in lab.nodes:
+    for name in writers:
         size = (lab.desk.dist / VERSION / name / "build.log").stat().st_size
         if size < _LOG_BYTES:
             lab.findings.wrong_report.append(f"the log of {name} has only {size} bytes")

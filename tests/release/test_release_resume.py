@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator import workspace
+from orchestrator import parts
 from orchestrator.core.index import parse_index, split_signed
 from tests.releases import (
     VERSION,
@@ -158,7 +158,7 @@ def test_records_that_many_write_at_once_are_whole(tmp_path: Path) -> None:
 
     def write_often(text: bytes) -> None:
         for _ in range(20):
-            workspace.write_whole(path, text)
+            parts.write_whole(path, text)
 
     at_once(*(partial(write_often, text) for text in texts))
     assert path.read_bytes() in texts

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import resource
-import signal
 import stat
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from orchestrator.core.errors import StoreError
-from orchestrator.stores.directory import DirectoryStore, open_object
-from orchestrator.stores.store import ConflictError, Created, ObjectKind
+from orchestrator.stores.directory import DirectoryStore
+from orchestrator.stores.store import Created, ObjectKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -354,59 +352,20 @@ async def test_a_folder_that_may_not_be_read_is_an_error_and_not_an_empty_list()
             releases.chmod(0o755)
 
 
-async def test_what_killed_writers_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
+async def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path)
     await store.create("a/first", b"x", ARCHIVE)
-    long_ago = time.time() - timedelta(days=2).total_seconds()
     for name in (".second.0011.part", ".third.0011.part", "forth.part", ".keep"):
         (tmp_path / "a" / name).touch()
-    for name in (".second.0011.part", "forth.part", ".keep"):
-        os.utime(tmp_path / "a" / name, (long_ago, long_ago))
-    await store.create("a/second", b"x", ARCHIVE)
+    (tmp_path / "a/.fifth.0011.part").symlink_to(tmp_path / "a/.keep")
+    with (tmp_path / "a/.third.0011.part").open("wb") as written:
+        fcntl.flock(written, fcntl.LOCK_EX)
+        await store.create("a/second", b"x", ARCHIVE)
     assert names_in(tmp_path / "a") == [
+        ".fifth.0011.part",
         ".keep",
         ".third.0011.part",
         "first",
         "forth.part",
         "second",
     ]
-
-
-LOCKER = """
-import fcntl, sys
-lock = open(sys.argv[1], "a")
-fcntl.flock(lock, fcntl.LOCK_EX)
-print("locked", flush=True)
-sys.stdin.readline()
-"""
-
-
-async def test_a_lock_goes_with_the_process_that_held_it(tmp_path: Path) -> None:
-    with start(LOCKER, str(tmp_path / ".lock")) as holder:
-        assert holder.stdout
-        assert holder.stdout.readline() == "locked\n"
-        impatient = DirectoryStore(tmp_path, patience=timedelta(milliseconds=20))
-        with pytest.raises(StoreError, match="another process holds the lock") as caught:
-            await impatient.replace("stable.idx", b"x", INDEX, expected=None)
-        assert not isinstance(caught.value, ConflictError)
-        assert caught.value.hint
-        assert str(tmp_path / ".lock") in caught.value.hint
-        waiting = asyncio.create_task(
-            DirectoryStore(tmp_path).replace("stable.idx", b"x", INDEX, expected=None)
-        )
-        await asyncio.sleep(0.05)
-        assert not waiting.done()
-        holder.send_signal(signal.SIGKILL)
-        await waiting
-    assert (tmp_path / "stable.idx").read_bytes() == b"x"
-
-
-async def test_a_published_file_opens_for_whoever_serves_it(tmp_path: Path) -> None:
-    await DirectoryStore(tmp_path).create(NAME, b"x", ARCHIVE)
-    with open_object(tmp_path, NAME) as file:
-        assert file
-        assert file.read() == b"x"
-    with open_object(tmp_path, "releases/none") as file:
-        assert file is None
-    with open_object(tmp_path / "none", NAME) as file:
-        assert file is None
