@@ -175,7 +175,9 @@ class _NodeDelivery:
             await self._preflight(line, facts, spec)
             if bundle:
                 await self._push(line, facts, bundle)
+            line.is_waiting = True
             async with self._turn:
+                line.is_waiting = False
                 job = await self._start(line, facts, spec)
                 await self._follow(line, job)
             self._is_built = True
@@ -237,7 +239,9 @@ class _NodeDelivery:
         )
 
     async def _start(self, line: Line, facts: NodeFacts, spec: JobSpec) -> Job:
-        start = partial(start_job, facts=facts, spec=spec, rebuild=self._plan.request.rebuild)
+        # What went wrong after the build does not need another one.
+        rebuild = self._plan.request.rebuild and not self._is_built
+        start = partial(start_job, facts=facts, spec=spec, rebuild=rebuild)
         # A word for this attempt: over how many links it may be asked for, it is started once.
         job = await line.run(partial(start, request=secrets.token_hex(16)))
         line.has_job = True

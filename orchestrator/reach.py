@@ -75,7 +75,7 @@ class Reach:
             # Nobody answers: it may be our own network, and no fault of the node's.
             return max(node.reconnect_timeout, node.connect_timeout)
         if not has_spare and any(other.is_at_work for other in others):
-            return timedelta.max
+            return node.timeout
         return node.connect_timeout
 
 

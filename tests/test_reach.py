@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CONNECT: Final = timedelta(seconds=20)
 RECONNECT: Final = timedelta(minutes=7)
+LONG: Final = timedelta(hours=3)
 
 
 def node(name: str, host: str | None = None, **changes: object) -> Node:
@@ -30,6 +31,7 @@ def node(name: str, host: str | None = None, **changes: object) -> Node:
         "target": parse_target("x86_64-unknown-netbsd"),
         "connect_timeout": CONNECT,
         "reconnect_timeout": RECONNECT,
+        "timeout": LONG,
     }
     return Node(**(values | changes))  # type: ignore[arg-type]  # a test's own keywords
 
@@ -107,9 +109,19 @@ async def test_a_lost_node_is_waited_for_as_long_as_others_work(fleet: Fleet) ->
     assert await lose(a) == RECONNECT, "nobody was heard of since"
     assert a.lost_since is not None
     b.contact_at = a.lost_since + 1
-    assert a._patience() == timedelta.max
+    assert a._patience() == LONG
     await b.__aexit__()
     assert a._patience() == CONNECT, "the others are done"
+
+
+async def test_who_waits_for_the_lost_node_is_not_at_work(fleet: Fleet) -> None:
+    a, b = await fleet.line(node("a")), await fleet.line(node("b"))
+    await lose(a)
+    assert a.lost_since is not None
+    b.contact_at = a.lost_since + 1
+    # Its turn comes when a's has ended: each would wait for the other.
+    b.is_waiting = True
+    assert a._patience() == CONNECT
 
 
 async def test_a_node_with_a_spare_is_not_waited_for(fleet: Fleet) -> None:

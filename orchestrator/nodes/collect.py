@@ -9,7 +9,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeVar
 
 from orchestrator.core.errors import BuildError, PassingError
 from orchestrator.core.result import CollectedBinary
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Hashing a large binary on an emulated machine takes its time; a silent transfer is a dead one.
 _HASH_TIMEOUT: Final = timedelta(minutes=5)
 _STALL: Final = timedelta(seconds=60)
+_T = TypeVar("_T")
 DEFAULT_MAX_BYTES: Final = 1024**3
 _UNSTEADY: Final = "is its disk or memory failing, or does something still write to the file?"
 
@@ -181,6 +182,10 @@ async def _receive(transport: Transport, job: Job, arrival: _Arrival) -> None:
     try:
         while data := await _next(process.read(), name):
             arrival.take(data)
+        if arrival.received_bytes < arrival.size_bytes:
+            completed = await _next(process.finish(), name)
+            if completed.exit_status != 0:
+                raise refusal(f"deliver {name}", completed)
     finally:
         await process.close()
     if left := arrival.size_bytes - arrival.received_bytes:
@@ -190,7 +195,7 @@ async def _receive(transport: Transport, job: Job, arrival: _Arrival) -> None:
         )
 
 
-async def _next(read: Awaitable[bytes], name: str) -> bytes:
+async def _next(read: Awaitable[_T], name: str) -> _T:
     try:
         async with asyncio.timeout(_STALL.total_seconds()):
             return await read

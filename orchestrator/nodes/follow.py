@@ -39,6 +39,8 @@ class LogCursor:
 
     offset: int = 0
     grew_at: float | None = None
+    # Why we have ended the job, if we have; the link may be lost before that can be told.
+    verdict: BuildError | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,7 @@ async def follow_job(transport: Transport, job: Job, follower: Follower) -> JobE
             case Finished() | Stopped():
                 # The end is known first and the log read after it, so no last line is missed.
                 await _hand_over(transport, "rest", job, follower=follower)
+                _raise_verdict(follower.cursor.verdict, state)
                 return state
             case NeverStarted():
                 raise PassingError(
@@ -179,18 +182,31 @@ async def _follow_running(
             end=end,
         )
     except TimeoutError:
-        survivors = await cancel_job(transport, job)
-        await _hand_over(transport, "rest", job, follower=follower)
-        left = f"; still there: {'; '.join(survivors)}" if survivors else ""
-        if end is not None and time.monotonic() >= end:
-            raise BuildError(
-                f"the build ran longer than its {follower.timeout} and was cancelled{left}",
-                hint="raise the node's `timeout` if it needs longer than that",
-            ) from None
-        raise BuildError(
-            f"the build wrote nothing for {follower.silence_timeout} and was cancelled{left}",
-            hint="it hangs, or needs a longer `silence_timeout`",
-        ) from None
+        follower.cursor.verdict = _verdict(
+            follower, is_late=end is not None and time.monotonic() >= end
+        )
+        await cancel_job(transport, job)
+
+
+def _verdict(follower: Follower, *, is_late: bool) -> BuildError:
+    if is_late:
+        return BuildError(
+            f"the build ran longer than its {follower.timeout} and was cancelled",
+            hint="raise the node's `timeout` if it needs longer than that",
+        )
+    return BuildError(
+        f"the build wrote nothing for {follower.silence_timeout} and was cancelled",
+        hint="it hangs, or needs a longer `silence_timeout`",
+    )
+
+
+def _raise_verdict(verdict: BuildError | None, end: JobEnd) -> None:
+    """Raise why we have ended the job, unless it came to an end of its own before that."""
+    if verdict is None or isinstance(end, Finished) or end.reason is not StopReason.CANCELLED:
+        return
+    left = ", ".join(map(str, end.survivors))
+    message = f"{verdict.message}; still there: {left}" if left else verdict.message
+    raise BuildError(message, hint=verdict.hint)
 
 
 async def _hand_over(

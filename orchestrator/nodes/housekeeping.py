@@ -39,8 +39,13 @@ async def list_jobs(transport: Transport, workdir: str) -> tuple[ListedJob, ...]
         raise refusal("list its jobs", completed) from error
 
 
+_ID: Final = re.compile(rb"[A-Za-z0-9_-]{1,64}")
+
+
 def _listed(block: bytes) -> ListedJob:
     id_, _, answer = block.partition(b"\n")
+    if not _ID.fullmatch(id_):
+        raise ValueError(id_)
     said = parse_lines(answer)
     project, version, target, node = (*said.get("label", "").split(" "), "", "", "", "")[:4]
     return ListedJob(

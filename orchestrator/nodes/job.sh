@@ -133,20 +133,36 @@ new_attempt() {
     # What a killed wrapper left behind would build into the same folders.
     stop_tree "$(group_of_old_attempt)"
     [ -z "$found" ] || fail "processes of the last attempt cannot be ended:$found"
-    # It may be what fills the disk, and nothing that is known of that attempt is in it.
-    rm -rf work
+    # Only moved away: to remove it takes its time, and others wait for this one's turn to end.
+    [ ! -e work ] || mv work ".work.$$" || return
     # Given back at the end, so that a build that fills the disk cannot keep its end from being noted.
-    dd if=/dev/urandom of=reserve bs=1024 count=64 2>/dev/null || return
+    make_reserve || {
+        # It may be what fills the disk, and nothing that is known of that attempt is in it.
+        remove_tree .work.*
+        make_reserve || return
+    }
     case $attempt in
     '') attempt=0 ;;
     *) set_aside "$attempt" || return ;;
     esac
     attempt=$((attempt + 1))
-    rm -rf out && mkdir out work || return
+    remove_tree out
+    mkdir out work || return
     rm -f alive queue && mkfifo alive queue || return
     put .deadline "$2" && put .flooded "$3" && put .cancelled 1 && put .terminated 1 || return
     put cookie "ORCHESTRATOR_OUT=$dir/out" && write_payload && : >log &&
         put request "$1" && put attempt "$attempt"
+}
+
+make_reserve() {
+    dd if=/dev/urandom of=reserve bs=1024 count=64 2>/dev/null
+}
+
+# remove_tree FOLDER...: those too in which nobody may write.
+remove_tree() {
+    rm -rf "$@" 2>/dev/null && return
+    chmod -R u+rwx "$@" 2>/dev/null
+    rm -rf "$@" 2>/dev/null
 }
 
 # mark NAME: notes what was prepared for it above; a full disk has room for another name.
@@ -158,7 +174,7 @@ mark() {
 set_aside() {
     mkdir -p "old/$1" || return
     for aside_name in exit pid boot start_time started deadline flooded cancelled terminated \
-        undelivered unable clock strain log script; do
+        undelivered unable clock guard strain log script; do
         [ ! -e "$aside_name" ] || mv -f "$aside_name" "old/$1/" || return
     done
 }
@@ -185,6 +201,7 @@ run() {
     fi
     generation=$1
     release start.lock
+    remove_tree .work.*
     shell=$6
 
     slot=
@@ -199,7 +216,7 @@ run() {
     [ -z "$terminated" ] || mark terminated
     [ "$status" != 0 ] || was_ended || deliver
     # Others need the room, and what such a build has left is good for nothing.
-    [ -z "$is_full" ] || rm -rf work
+    [ -z "$is_full" ] || remove_tree work
     # Not ours to give back, while something of ours still uses the host.
     [ -z "$slot" ] || [ -n "$left_behind" ] || release "$locks/$slot"
     rm -f reserve
@@ -294,6 +311,7 @@ build() {
     # What a background process inherits it holds open: the pipes tell the end of this one only.
     "$shell" "$dir/job.sh" guard "$workdir" "$id" $$ "$1" "$2" </dev/null >/dev/null 2>&1 3>&- 4>&- &
     guard_pid=$!
+    put guard "$guard_pid $(process_start "$guard_pid")"
     exec 4>&-
     # In the foreground, a trap waits until the script is over, and the status is the script's.
     (cd work && exec env -i "ORCHESTRATOR_OUT=$dir/out" "$shell" -e "$dir/script" </dev/null >>"$dir/log" 2>&1 3>&-)
@@ -526,6 +544,9 @@ state() {
     done
     case $job_state in
     running)
+        # As long as its guard lives, that one tells how long is too long: it does not count sleep.
+        [ ! -e guard ] || read -r guard_pid guard_start <guard
+        [ -z "${guard_pid-}" ] || [ "$(process_start "$guard_pid")" != "$guard_start" ] || return 0
         read_value clock
         clock_now=$(clock_of "$pid")
         [ -z "$value" ] || [ -z "$clock_now" ] || printf '%s=%s\n' ran_seconds $((clock_now - value))
@@ -733,7 +754,7 @@ find_with_ps() {
         # Copies of this shell have the arguments of the job, but are not what is looked for.
         if [ -z "$ps_wanted" ] && [ "$2" = $$ ]; then continue; fi
         case $2/$ps_line in
-        "$ps_wanted"/* | *"/$dir/"* | *" $dir/"* | *"=$dir/"*) ! kill -0 "$1" 2>/dev/null || add_found "$1" ;;
+        "$ps_wanted"/* | *"/$dir/"* | *" $dir/"* | *"ORCHESTRATOR_OUT=$dir/"*) ! kill -0 "$1" 2>/dev/null || add_found "$1" ;;
         esac
     done
     IFS=$ps_ifs
@@ -926,7 +947,7 @@ retire() {
     # shellcheck disable=SC2086,SC2012 # as above; the oldest comes first
     [ -z "$stamps" ] || stamps=$(ls -1dtr $stamps)
     for stamp in $stamps; do
-        retire_one "$stamp"
+        retire_one "$stamp" "$2"
         [ "$2" = all ] || [ "$retired" = "$retired_before" ] || break
     done
     release "$workdir/use.lock"
@@ -973,12 +994,22 @@ uses_of() {
     printf '%s %s\n' "$dir" "$job_uses"
 }
 
+has_delivered() {
+    [ -e "$1/exit" ] || return
+    read -r delivered_status delivered_reason <"$1/exit"
+    [ "$delivered_status $delivered_reason" = "0 exited" ]
+}
+
 retire_one() {
     thing=${1%/last_use}
     thing=${thing%/.last_use}
     thing=${thing%.complete}
     case " $in_use " in
     *" $workdir/$thing "*) return ;;
+    esac
+    # Somebody may still come for what was built, however little room there is.
+    case $2/$thing in
+    one/jobs/*) ! has_delivered "$thing" || return ;;
     esac
     # The mark of a source goes first: what it vouches for is then gone already.
     case $thing in
@@ -995,11 +1026,7 @@ throw_away() {
 
 empty_trash() {
     for trash_file in trash/*; do
-        [ -e "$trash_file" ] || [ -L "$trash_file" ] || continue
-        rm -rf "$trash_file" 2>/dev/null && continue
-        # Folders that nobody may write to hold on to what lies in them.
-        chmod -R u+rwx "$trash_file" 2>/dev/null
-        rm -rf "$trash_file" 2>/dev/null
+        [ ! -e "$trash_file" ] && [ ! -L "$trash_file" ] || remove_tree "$trash_file"
     done
 }
 
@@ -1046,7 +1073,8 @@ measure_room() {
     # In front of the last percentage is what is free; some file systems do not count inodes.
     # shellcheck disable=SC2016 # awk expands it
     room_of_line='NR > 1 { for (i = NF; i > 2; i--) if ($i ~ /^[0-9]+%$/) {
-        if ($(i - 1) + $(i - 2) > 0) print $(i - 1)
+        # What root may use of a reserve is shown as less than nothing.
+        if ($(i - 1) + $(i - 2) > 0) print ($(i - 1) > 0 ? $(i - 1) : 0)
         exit
     } }'
     case $(uname -s) in

@@ -36,8 +36,9 @@ class Line:
     """The way to one node; inside its `async with` block steps are done over it, one at a time.
 
     `was_reached` says whether there ever was a link, `lost_since` (monotonic seconds) since when
-    there is none although one is needed, `contact_at` when the node was last heard of. `has_job`
-    is for its user to set: a job of ours is at the other end.
+    there is none although one is needed, `contact_at` when the node was last heard of. These are
+    for its user to set: `has_job`, a job of ours is at the other end; `is_waiting`, it is used by
+    somebody who waits for another node.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Line:
         self._transport: Transport | None = None
         self._is_open = False
         self.has_job = False
+        self.is_waiting = False
         self.was_reached = False
         self.lost_since: float | None = None
         self.contact_at: float | None = None
@@ -65,7 +67,7 @@ class Line:
     @property
     def is_at_work(self) -> bool:
         """Whether it is used, over a link that is not known to be lost."""
-        return self._is_open and self._transport is not None
+        return self._is_open and self._transport is not None and not self.is_waiting
 
     def touch(self) -> None:
         """Note that the node was heard of just now."""

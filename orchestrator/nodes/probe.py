@@ -30,7 +30,7 @@ async def probe(
     Raise NodeError when the workdir cannot be used: a build would fail there later.
     """
     if workdir is not None:
-        _refuse_unsafe(workdir, "its workdir")
+        refuse_unsafe(workdir, "its workdir")
     asked_at = datetime.now(UTC)
     completed = await run(transport, _SCRIPT, workdir or "-", timeout=timeout)
     answered_at = datetime.now(UTC)
@@ -42,7 +42,7 @@ async def probe(
         )
     if problem := said.get("problem"):
         raise NodeError(problem, hint="set `workdir:` to a folder that this user can write to")
-    _refuse_unsafe(said["workdir"], "its workdir")
+    refuse_unsafe(said["workdir"], "its workdir")
     return _facts(said, asked_at + (answered_at - asked_at) / 2)
 
 
@@ -145,7 +145,7 @@ use_workdir() {
     fi
     cd "$1" || return
     say workdir "$(pwd -P)"
-    say disk_kb "$(df -Pk . | awk 'NR == 2 { print $4 }')"
+    say disk_kb "$(df -Pk . | awk 'NR == 2 { print ($4 > 0 ? $4 : 0) }')"
     say inodes "$(inodes)"
     say workdir_runs_programs "$(runs_programs .)"
 }
@@ -191,7 +191,8 @@ printf 'end=1\n'
 """
 
 
-def _refuse_unsafe(path: str, name: str) -> None:
+def refuse_unsafe(path: str, name: str) -> None:
+    """Raise NodeError for a path that could not stand in a script as it is."""
     if not SAFE_PATH.fullmatch(path) or ".." in path.split("/"):
         raise NodeError(
             f"{name} is {path[:200]!r}, and builds need a plain absolute path",

@@ -84,6 +84,8 @@ def interactive_command(node: Node, known_hosts: Path, words: Sequence[str]) -> 
         # The pinned key alone: by another name, the user's files know nothing of it.
         command += ["-o", f"UserKnownHostsFile={known_hosts}", "-o", f"HostKeyAlias={_ALIAS}"]
         command += ["-o", "GlobalKnownHostsFile=none", "-o", "UpdateHostKeys=no"]
+        # Nor does anything else vouch for it: DNS, or a connection that is open already.
+        command += ["-o", "VerifyHostKeyDNS=no", "-o", "ControlPath=none"]
     return [*command, node.host, "exec", *plain_words(words)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.nodes.job import REQUEST_TIMEOUT, refusal
+from orchestrator.nodes.probe import refuse_unsafe
 from orchestrator.nodes.transport import run
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ async def find_workdir(transport: Transport, workdir: str | None) -> str | None:
     # A shell's start-up files may print lines of their own before ours.
     lines = completed.stdout.decode(errors="replace").splitlines()
     said = [line.removeprefix("workdir=") for line in lines if line.startswith("workdir=")]
-    return said[-1] if said else None
+    if not said:
+        return None
+    refuse_unsafe(said[-1], "its workdir")
+    return said[-1]
 
 
 _FIND: Final = r"""

@@ -164,7 +164,7 @@ async def test_a_build_that_the_kernel_killed_is_no_fault_of_the_code(
 async def test_a_running_job_says_for_how_long(node: Bench) -> None:
     job = await node.start(node.spec("sleep 60"))
     folder = node.folder_of(job)
-    await until((folder / "clock").exists)
+    await end_guard(node, job)
     clock = number_in(folder / "clock")
     states = []
     for earlier in (0, 7200):
@@ -311,12 +311,40 @@ async def test_a_silent_build_is_cancelled(node: Bench) -> None:
     assert state == Stopped(attempt=1, reason=StopReason.CANCELLED, evidence="it was cancelled")
 
 
+async def end_guard(node: Bench, job: Job) -> None:
+    guard = node.folder_of(job) / "guard"
+    await until(guard.exists)
+    os.kill(int(guard.read_text().split()[0]), signal.SIGKILL)
+
+
+async def test_how_long_a_build_ran_is_its_guard_s_business(node: Bench) -> None:
+    # Its own clock counts sleep, and the guard does not: a laptop may have slept.
+    job = await node.start(node.spec("echo hello\nsleep 60"))
+    await until((node.folder_of(job) / "guard").exists)
+    state = await read_job(node.transport, workdir=job.workdir, job=job.id)
+    assert isinstance(state, Running)
+    assert state.ran is None
+
+
+async def test_a_job_that_ends_by_itself_while_it_is_given_up_has_ended(
+    node: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await node.start(node.spec("echo hello\nsleep 1"))
+
+    async def too_late(_: object, job: Job) -> None:
+        await until((node.folder_of(job) / "exit").exists)
+
+    monkeypatch.setattr("orchestrator.nodes.follow.cancel_job", too_late)
+    require_success((await node.follow(job, silence_timeout=timedelta(seconds=0.1))).end)
+
+
 @pytest.mark.thorough
 async def test_a_build_whose_guard_was_killed_is_ended_from_here(
     node: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.nodes.follow._GUARD_GRACE", timedelta(seconds=0))
     job = await node.start(node.spec("echo hello\nsleep 60"))
+    await end_guard(node, job)
     with pytest.raises(BuildError, match=r"ran longer than its 0:00:02 and was cancelled"):
         await node.follow(job, timeout=timedelta(seconds=2))
     state = await read_job(node.transport, workdir=job.workdir, job=job.id)

@@ -332,7 +332,9 @@ async def test_leaving_the_way_stops_listening_but_not_the_script(way: Way, tmp_
 @pytest.mark.parametrize("way", LINKS, indirect=True)
 async def test_a_lost_link_is_never_an_end(way: Way, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    script = "trap '' HUP; echo on; sleep 0.2 >/dev/null 2>&1; echo alive >\"$1\"; exit 0"
+    go = tmp_path / "go"
+    wait = f"while [ ! -e {go} ]; do sleep 0.05; done >/dev/null 2>&1"
+    script = f"trap '' HUP; echo on; {wait}; echo alive >\"$1\"; exit 0"
     async with way.connect(way.node) as transport:
         process = await transport.open(script, str(mark))
         assert await process.read() == b"on\n"
@@ -347,4 +349,5 @@ async def test_a_lost_link_is_never_an_end(way: Way, tmp_path: Path) -> None:
             await transport.push(mark.parent / "source", str(mark))
         async with way.connect(way.node) as again:
             assert (await _answer(again, "echo back")).stdout == b"back\n"
+    go.touch()
     assert await _written(mark) == "alive\n"
