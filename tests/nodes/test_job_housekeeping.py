@@ -265,6 +265,18 @@ async def test_room_is_made_by_what_was_used_longest_ago(
     assert things_of(node, "target") == ["t0", "t3"]
 
 
+async def test_what_was_built_is_kept_for_whoever_comes_to_fetch_it(node: Bench) -> None:
+    job = await using(node, "true", "done", hours=2)
+    failed = await node.start(node.spec("exit 1"))
+    await node.follow(failed)
+    age(node.folder_of(failed) / "last_use", hours=2)
+    done = await tidied(node, min_free_bytes=1 << 60)
+    assert (done.jobs, done.targets) == ((failed.id,), ("done",))
+    assert (node.folder_of(job) / "exit").exists()
+    age(node.folder_of(job) / "last_use", hours=24 * 8)
+    assert (await tidied(node)).jobs == (job.id,)
+
+
 def things_of(node: Bench, name: str) -> list[str]:
     return sorted(path.name for path in (node.folder / name).iterdir())
 

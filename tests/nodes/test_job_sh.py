@@ -133,6 +133,20 @@ def test_who_searches_for_processes_does_not_find_its_own_tools(
     assert searched.stdout == b""
 
 
+ROOM = """
+df() { printf 'Filesystem 1K-blocks Used Avail Capacity\\n/dev/sd0a 100 180 -80 180%%\\n'; }
+measure_room .
+printf '%s %s\\n' "$free_kb" "$free_inodes"
+"""
+
+
+def test_what_only_root_may_still_use_is_no_room(tmp_path: Path) -> None:
+    script = tmp_path / "room.sh"
+    script.write_text(JOB_SH.replace('main "$@"\n', ROOM))
+    told = subprocess.run(["/bin/sh", str(script), "-", "-", "-"], capture_output=True, check=True)
+    assert told.stdout == b"0 0\n"
+
+
 # --- without /proc, as on the BSDs and macOS ----------------------------------------------------
 
 

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from orchestrator.core.errors import PassingError
+from orchestrator.nodes import collect
 from tests.releases import VERSION, needs_two_targets, other_target, wait_for
 
 if TYPE_CHECKING:
+    from orchestrator.core.result import CollectedBinary
     from tests.releases import Desk, SshNode
 
 
@@ -95,3 +98,23 @@ def test_a_dead_host_is_named_by_everybody_who_needed_it(desk: Desk, ssh_node: S
     assert outcome.code == 3
     assert "refused" in outcome.results["far"]["message"]
     assert "as found earlier in this run" in outcome.results["here"]["message"]
+
+
+def test_what_went_wrong_after_a_rebuild_does_not_build_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.write(desk.node())
+    assert desk.release().code == 0
+    settle = collect._Arrival.settle
+    damaged: list[str] = []
+
+    def damage_once(self: collect._Arrival) -> CollectedBinary:
+        if not damaged:
+            damaged.append(self.name)
+            raise PassingError("arrived with other bytes")
+        return settle(self)
+
+    monkeypatch.setattr(collect._Arrival, "settle", damage_once)
+    assert desk.release("--rebuild").code == 0
+    assert damaged == ["tool"]
+    assert desk.builds("here") == [VERSION, VERSION]
