@@ -6,7 +6,6 @@ import os
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -89,10 +88,8 @@ def test_bad_yaml_is_refused_with_its_line_and_column(file: Path, text: str, mes
 
 
 def test_a_flat_file_of_too_many_values_is_refused_before_it_costs_much(file: Path) -> None:
-    started = time.monotonic()
-    assert "more than 10000 values" in refusal(file, "- a\n" * 200_000)
-    # Composing all of it takes about seven.
-    assert time.monotonic() - started < 5
+    # Whoever read it to its end, which takes seconds, would complain of that.
+    assert "more than 10000 values" in refusal(file, "- a\n" * 200_000 + "]")
 
 
 def test_levels_count_with_every_alias_written_out(file: Path) -> None:

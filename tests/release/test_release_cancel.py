@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,9 +49,7 @@ def test_cancel_ends_whole_trees_on_every_node(desk: Desk, ssh_node: SshNode) ->
     desk.write(desk.node(build=build), far | {"group": "elsewhere"})
     with desk.started("release", "--version", VERSION, "--json") as running:
         wait_for(lambda: number_in(desk.folder / "grandchild") and desk.builds("far"))
-        begun = time.monotonic()
         cancelled = desk.run("cancel", VERSION, "--json")
-        assert time.monotonic() - begun < 15
         outcome = running.end()
     assert cancelled.code == 0, cancelled
     assert [(job["node"], job["was"], job["outcome"]) for job in cancelled.data["jobs"]] == [
