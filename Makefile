@@ -35,7 +35,7 @@ demo: $(VENV)/.runtime ## release the example twice and install it, in seconds
 test: $(VENV)/.test ## the default tests, in about a minute
 	@$(BIN)/python -m pytest -n 4
 
-test-thorough: $(VENV)/.test ## what takes longer: crashes, races, six more shells
+test-thorough: $(VENV)/.test ## what takes longer: crashes, races, seven more shells
 	@$(BIN)/python -m pytest -n 4 -m thorough
 
 test-faults: $(VENV)/.test ## faults on purpose: kill, cut, fill, lie; FAULTS=60 for a sample, SEED=... to repeat

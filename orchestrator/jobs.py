@@ -136,9 +136,12 @@ def _found(node: Node, workdir: str, listed: ListedJob) -> FoundJob:
     return FoundJob(version=listed.version, node=node, job=job, state=listed.state)
 
 
-def _line(connect: Connect, node: Node) -> Line:
-    # Whoever asks sits and waits.
-    patience = min(node.connect_timeout, timedelta(seconds=3))
+# Who looks around sits and waits; who means to do something there rather waits a moment.
+_AT_ONCE: Final = timedelta(0)
+_A_MOMENT: Final = timedelta(seconds=3)
+
+
+def _line(connect: Connect, node: Node, patience: timedelta = _AT_ONCE) -> Line:
     return Line(lambda: connect(node), patience=lambda: patience, on_lost=lambda *_: None)
 
 
@@ -167,7 +170,7 @@ async def _cancel(connect: Connect, found: FoundJob | SilentNode) -> Cancelled |
     if isinstance(found, SilentNode):
         return found
     try:
-        async with _line(connect, found.node) as line:
+        async with _line(connect, found.node, _A_MOMENT) as line:
             survivors = await line.run(lambda transport: cancel_job(transport, found.job))
     except NodeError as error:
         return SilentNode(node=found.node, error=error)

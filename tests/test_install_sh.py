@@ -1007,6 +1007,7 @@ def test_what_is_installed_already_is_not_downloaded_again(published: Site, host
 
 
 @pytest.mark.parametrize("change", ["bytes", "mode", "gone", "link", "receipt", "library"])
+@pytest.mark.thorough
 def test_what_is_no_longer_as_it_was_installed_is_installed_again(
     published: Site, host: Host, change: str
 ) -> None:
@@ -1051,6 +1052,7 @@ def test_other_bytes_of_the_same_version_are_installed(published: Site, host: Ho
 
 
 @needs("ssh-keygen")
+@pytest.mark.thorough
 def test_what_is_installed_already_is_held_against_the_index_all_the_same(
     published: Site, host: Host
 ) -> None:

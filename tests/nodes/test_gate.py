@@ -121,6 +121,7 @@ async def test_a_gate_command_that_fails_fails_the_build(node: Bench, tmp_path: 
     assert said.endswith("\n  42")
 
 
+@pytest.mark.thorough
 async def test_what_hangs_is_ended_with_its_children(node: Bench, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     text = (

@@ -151,6 +151,7 @@ def things(node: Bench) -> set[str]:
 
 
 @pytest.mark.parametrize("shell", shell_params())
+@pytest.mark.thorough
 async def test_what_is_old_goes_and_what_is_in_use_stays(
     node: Bench, shell: str, tmp_path: Path
 ) -> None:
@@ -191,7 +192,10 @@ async def test_what_was_used_within_the_hour_stays(node: Bench) -> None:
     await using(node, "true", "fresh", hours=0.9)
     before = things(node)
     gone = await tidied(node, max_age=timedelta(minutes=1), min_free_bytes=10**18)
-    assert gone == Tidied(jobs=(), targets=(), sources=(), leftovers=(), freed_bytes=0)
+    # How much is free, others of this disk decide.
+    assert replace(gone, freed_bytes=0) == Tidied(
+        jobs=(), targets=(), sources=(), leftovers=(), freed_bytes=0
+    )
     assert things(node) == before
 
 

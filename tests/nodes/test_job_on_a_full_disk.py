@@ -173,6 +173,7 @@ async def test_cancel_works_on_a_full_disk(node: Bench, shell: str, tmp_path: Pa
 
 
 @needs_mount
+@pytest.mark.thorough
 async def test_a_start_without_room_says_so_and_takes_none(node: Bench) -> None:
     fill(node.folder)
     with pytest.raises(NodeError, match=r"cannot write to .*: 0 KiB and [0-9]+ inodes are free"):
@@ -230,6 +231,7 @@ async def test_a_full_disk_is_tidied(node: Bench) -> None:
 
 
 @needs_mount
+@pytest.mark.thorough
 async def test_a_start_without_inodes_says_so(node: Bench) -> None:
     (node.folder / "many").mkdir()
     try:

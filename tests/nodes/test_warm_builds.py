@@ -68,6 +68,7 @@ async def test_other_sources_of_one_version_never_give_a_stale_binary(node: Benc
     assert (await build(node, first))[0] == "1"
 
 
+@pytest.mark.thorough
 async def test_the_same_source_again_compiles_nothing(node: Bench) -> None:
     source = unpack_source(node, "a" * 8, 1)
     assert "Compiling" in (await build(node, source))[1]

@@ -65,6 +65,7 @@ def test_cancel_ends_whole_trees_on_every_node(desk: Desk, ssh_node: SshNode) ->
     assert (again.code, again.out) == (0, f"no job of {VERSION} is at work\n")
 
 
+@pytest.mark.thorough
 def test_cancel_of_one_node_leaves_the_others_alone(desk: Desk) -> None:
     desk.write(
         desk.node("a", build=desk.wait_then_copy(), group="a"),

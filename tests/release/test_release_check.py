@@ -139,6 +139,7 @@ def test_nodes_that_do_not_answer_are_waited_for_together(desk: Desk) -> None:
         assert "broke off the SSH handshake" in message
 
 
+@pytest.mark.thorough
 def test_a_node_that_never_answers_costs_its_own_connect_timeout(desk: Desk) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         entry = {"host": "127.0.0.1", "port": server.getsockname()[1], "connect_timeout": 1}
@@ -279,6 +280,7 @@ def test_a_key_that_cannot_sign_is_a_problem_here(desk: Desk, content: bytes) ->
     assert "not a private key" in here(outcome)["key"]["message"]
 
 
+@pytest.mark.thorough
 def test_a_public_half_of_another_key_is_a_problem_and_none_a_warning(
     desk: Desk, tmp_path: Path
 ) -> None:
@@ -341,6 +343,7 @@ def test_a_bucket_is_no_store_yet(desk: Desk) -> None:
     assert "publishes into folders only" in here(outcome)["store"]["message"]
 
 
+@pytest.mark.thorough
 def test_an_index_that_somebody_else_wrote_is_found(desk: Desk) -> None:
     desk.write(desk.node())
     assert desk.release().code == 0

@@ -47,6 +47,7 @@ def test_a_required_node_that_fails_holds_everything_back(desk: Desk) -> None:
 
 
 @needs_two_targets
+@pytest.mark.thorough
 def test_nothing_is_published_before_the_required_node_has_delivered(desk: Desk) -> None:
     slow = f"while [ ! -e {desk.dist}/{VERSION}/b/tool-*.tar.gz ]; do sleep 0.05; done\n"
     look = f"sleep 0.3; ls {desk.store} >{desk.folder}/seen 2>&1 || :\n"

@@ -30,6 +30,7 @@ def test_a_node_without_room_is_told_before_it_builds(desk: Desk) -> None:
     assert desk.builds("here") == []
 
 
+@pytest.mark.thorough
 def test_what_was_built_is_delivered_though_the_disk_is_full_by_now(
     desk: Desk, request: pytest.FixtureRequest
 ) -> None:
