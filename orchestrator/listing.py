@@ -162,7 +162,9 @@ def _show_published(terminal: Terminal, rows: Sequence[Mapping[str, Any]]) -> No
 
 
 def _show_jobs(terminal: Terminal, jobs: Sequence[Mapping[str, Any]]) -> None:
-    cells = [(job["version"], job["node"], job["state"], visible(job["evidence"])) for job in jobs]
+    cells = [
+        (job["version"] or "", job["node"], job["state"], visible(job["evidence"])) for job in jobs
+    ]
     print_table(terminal, ("version", "node", "job", "evidence"), cells)
 
 

@@ -66,6 +66,9 @@ def test_two_nodes_release_into_one_signed_index(desk: Desk, ssh_node: SshNode) 
     assert (jobs["here"]["state"], jobs["far"]["state"]) == ("finished", "unknown")
     assert "refused" in jobs["far"]["evidence"]
     assert "refused" in desk.run("status", VERSION).out
+    everything = desk.run("status")
+    assert everything.code == 0
+    assert "refused" in everything.out
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
