@@ -113,7 +113,10 @@ def _interrupted(operator: Operator, request: ReleaseRequest) -> int:
     from orchestrator.core.plan import chosen_nodes
 
     version = request.version
-    hint = f"run the same command to go on; `orchestrator cancel {version}` ends it there"
+    hint = (
+        f"run the same command to go on; `orchestrator logs {version} NODE -f` follows a build, "
+        f"`orchestrator cancel {version}` ends it there"
+    )
     is_asked = sys.stderr.isatty() and sys.stdin.isatty()
     if is_asked:
         hint += f"; so does another Ctrl-C within {_SECOND_THOUGHTS_SECONDS} s"

@@ -432,6 +432,7 @@ def test_a_passphrase_opens_a_key_of_ssh_keygen_and_a_wrong_one_does_not(tmp_pat
 
 
 @needs_bcrypt
+@pytest.mark.thorough
 def test_a_key_with_a_passphrase_opens_in_ssh_keygen(tmp_path: Path) -> None:
     path = tmp_path / "release"
     public = generate_key(path, passphrase=b"open sesame")

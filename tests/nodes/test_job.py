@@ -326,6 +326,7 @@ async def test_how_long_a_build_ran_is_its_guard_s_business(node: Bench) -> None
     assert state.ran is None
 
 
+@pytest.mark.thorough
 async def test_a_job_that_ends_by_itself_while_it_is_given_up_has_ended(
     node: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -243,6 +243,7 @@ async def test_a_start_without_inodes_says_so(node: Bench) -> None:
         await node.start(node.spec("echo hi"))
 
 
+@pytest.mark.thorough
 async def test_a_lock_that_cannot_be_written_ends_the_wait(scratch_home: Path) -> None:
     node = bench(scratch_home)
     locks = scratch_home / ".cache/orchestrator/locks/host"

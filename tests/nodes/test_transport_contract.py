@@ -49,7 +49,7 @@ def openssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sshd.Sshd]:
         yield server
 
 
-LINKS = ("loopback", pytest.param("openssh", marks=sshd.needs_sshd))
+LINKS = ("loopback", pytest.param("openssh", marks=(sshd.needs_sshd, pytest.mark.thorough)))
 
 
 @pytest.fixture(params=("local", *LINKS))

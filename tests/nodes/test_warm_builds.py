@@ -60,6 +60,7 @@ async def build(node: Bench, source: str) -> tuple[str, str]:
     return answer.strip(), done.log.decode()
 
 
+@pytest.mark.thorough
 async def test_other_sources_of_one_version_never_give_a_stale_binary(node: Bench) -> None:
     first = unpack_source(node, "a" * 8, 1)
     second = unpack_source(node, "b" * 8, 2)

@@ -125,6 +125,7 @@ def test_a_second_ctrl_c_after_the_warning_ends_the_jobs(desk: Desk) -> None:
     assert not desk.release().results["here"]["was_attached"]
 
 
+@pytest.mark.thorough
 def test_a_shell_opens_in_the_folder_of_a_failed_job(desk: Desk) -> None:
     desk.write(desk.node(build="echo evidence >left-behind\nexit 1\n"))
     assert desk.release().code == 4

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Found = dict[str, Any]
 
+# What is found is proved in tests/core; here, that it is looked for where it is.
+pytestmark = pytest.mark.thorough
+
 
 def of_node(outcome: Outcome, name: str) -> dict[str, Found]:
     """Return what was found on a node, by check."""

@@ -88,6 +88,7 @@ def _write(desk: Desk, *, workdir: str) -> None:
 
 
 @pytest.mark.parametrize("allow_dirty", [False, True])
+@pytest.mark.thorough
 def test_the_signing_key_beside_the_source_is_sent_to_no_node(
     desk: Desk, *, allow_dirty: bool
 ) -> None:

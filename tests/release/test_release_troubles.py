@@ -100,6 +100,7 @@ def test_a_dead_host_is_named_by_everybody_who_needed_it(desk: Desk, ssh_node: S
     assert "as found earlier in this run" in outcome.results["here"]["message"]
 
 
+@pytest.mark.thorough
 def test_what_went_wrong_after_a_rebuild_does_not_build_again(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
