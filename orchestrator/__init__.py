@@ -1,6 +1,7 @@
 """Build a Rust program natively on machines you own, and publish it so that anyone can install it.
 
-cli, commands       the way in for a person: argv, then each command
+cli, options        the way in for a person: argv
+commands            each command
 service             the way in for a machine
 console, listing    the ways out: events as a live table, data as text
 wiring              the real world of an operator, opened when it is needed

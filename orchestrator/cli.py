@@ -11,9 +11,8 @@ import sys
 TYPE_CHECKING = False  # as in typing, whose import would cost more than all of `--help`
 if TYPE_CHECKING:
     from argparse import ArgumentParser
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-DEFAULT_INVENTORY = "build-nodes.yaml"
 USAGE_ERROR = 2
 INTERRUPTED = 130
 # 128 + SIGPIPE: what a shell shows for any program that a closed pipe has ended.
@@ -56,7 +55,7 @@ def _answer(words: list[str]) -> int:
 
 
 def _help() -> str:
-    commands = "\n".join(f"  {name:<8}  {summary}" for name, (summary, _) in COMMANDS.items())
+    commands = "\n".join(f"  {name:<8}  {summary}" for name, summary in COMMANDS.items())
     return f"""\
 usage: orchestrator COMMAND [OPTION ...]
 
@@ -133,7 +132,9 @@ def command_parser(name: str) -> ArgumentParser:
     """Return the parser of one command's options; building them all would cost every command."""
     from argparse import ArgumentParser, HelpFormatter  # noqa: PLC0415 -- not for --help
 
-    summary, add_options = COMMANDS[name]
+    from orchestrator.options import OPTIONS  # noqa: PLC0415 -- not for --help
+
+    summary = COMMANDS[name]
     parser = ArgumentParser(
         prog=f"orchestrator {name}",
         description=f"{summary[0].upper()}{summary[1:]}.",
@@ -141,130 +142,20 @@ def command_parser(name: str) -> ArgumentParser:
         formatter_class=lambda prog: HelpFormatter(prog, width=_WIDTH),
         allow_abbrev=False,
     )
-    add_options(parser)
+    OPTIONS[name](parser)
     return parser
 
 
-def _add_release(parser: ArgumentParser) -> None:
-    parser.description = (
-        "Build a version on every enabled node in parallel, gate it, publish it and render the "
-        "installer. Run the same command again to go on where it stopped: nothing is built twice."
-    )
-    parser.add_argument(
-        "--version", required=True, metavar="V", help="the version to release, such as 1.4.0"
-    )
-    _add_inventory(parser)
-    for option, what in (
-        ("--node", "build on this node only, even if it is disabled; may be repeated"),
-        ("--skip", "leave this node out; may be repeated"),
-    ):
-        parser.add_argument(option, action="append", default=[], metavar="NAME", help=what)
-    for option, what in (
-        ("--dry-run", "print what would be done; touch nothing"),
-        ("--rebuild", "build again what was built already"),
-        ("--clean", "build from cold, without what earlier builds left"),
-        ("--no-publish", "build, gate and pack, but publish nothing"),
-        ("--json", "print the outcome, or with --dry-run the plan, as one JSON document"),
-        ("--quiet", "print only the summary and errors"),
-    ):
-        parser.add_argument(option, action="store_true", help=what)
-
-
-def _add_check(parser: ArgumentParser) -> None:
-    parser.description = (
-        "Look at what a release needs before an hour is spent: every enabled node, reached and "
-        "asked for its tools, disk, memory and clock; the key, the store, the installer and the "
-        "tools on this machine. Exit with 0, or with 2, 3 or 5 by who must act; warnings change "
-        "nothing."
-    )
-    parser.add_argument(
-        "nodes", nargs="*", metavar="NODE", help="look at these nodes only, even if disabled"
-    )
-    _add_inventory(parser)
-    parser.add_argument("--json", action="store_true", help="print it as one JSON document")
-
-
-def _add_status(parser: ArgumentParser) -> None:
-    parser.add_argument("version", nargs="?", metavar="VERSION", help="of this version only")
-    _add_inventory(parser)
-    parser.add_argument("--json", action="store_true", help="print it as one JSON document")
-
-
-def _add_logs(parser: ArgumentParser) -> None:
-    parser.add_argument("version", metavar="VERSION", help="the version that was built")
-    parser.add_argument("node", metavar="NODE", help="the node that built it, or is building it")
-    _add_inventory(parser)
-    parser.add_argument(
-        "-f", "--follow", action="store_true", help="go on as the log grows, to the job's end"
-    )
-
-
-def _add_cancel(parser: ArgumentParser) -> None:
-    parser.description = (
-        "End a version's jobs with everything that they started, and say what became of them. "
-        "Exit with 3 if a node cannot be reached, or a process cannot be ended."
-    )
-    parser.add_argument("version", metavar="VERSION", help="the version whose jobs are ended")
-    parser.add_argument("nodes", nargs="*", metavar="NODE", help="on these nodes only")
-    _add_inventory(parser)
-    parser.add_argument("--json", action="store_true", help="print it as one JSON document")
-
-
-def _add_shell(parser: ArgumentParser) -> None:
-    parser.add_argument("version", metavar="VERSION", help="the version that was built")
-    parser.add_argument("node", metavar="NODE", help="the node that built it")
-    _add_inventory(parser)
-
-
-def _add_keygen(parser: ArgumentParser) -> None:
-    parser.description = (
-        "Make an ed25519 key at `publication.signing.key`, and print its public half as OpenSSH "
-        "and minisign read it. It never replaces a key."
-    )
-    _add_inventory(parser)
-    parser.add_argument(
-        "--passphrase",
-        action="store_true",
-        help="ask for a passphrase; without one, the file's mode protects the key",
-    )
-
-
-def _add_inventory(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--inventory",
-        metavar="FILE",
-        default=DEFAULT_INVENTORY,
-        help="the inventory (default: %(default)s)",
-    )
-
-
-def _add_serve(parser: ArgumentParser) -> None:
-    _add_inventory(parser)
-    parser.add_argument(
-        "--store", metavar="DIR", help="serve this folder instead of the inventory's store"
-    )
-    parser.add_argument(
-        "--port",
-        type=int,
-        default=8000,
-        metavar="N",
-        help="the port on 127.0.0.1; 0 takes a free one (default: %(default)s)",
-    )
-
-
-def _add_nothing(_: ArgumentParser) -> None:
-    pass
-
-
-COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {
-    "release": ("build a version on every enabled node, and publish it", _add_release),
-    "check": ("look at what a release needs, on the nodes and here", _add_check),
-    "status": ("show what is published, and how the nodes' jobs stand", _add_status),
-    "logs": ("print the build log of a node", _add_logs),
-    "cancel": ("end the jobs of a version on the nodes", _add_cancel),
-    "shell": ("open a shell in the folder of a job, on its node", _add_shell),
-    "keygen": ("make the signing key", _add_keygen),
-    "render": ("print install.sh as it would be published", _add_inventory),
-    "serve": ("serve a directory store on this machine", _add_serve),
-    "schema": ("print the JSON Schema of the inventory", _add_nothing),
+# What `--help` says of each; `options` has the rest.
+COMMANDS = {
+    "release": "build a version on every enabled node, and publish it",
+    "check": "look at what a release needs, on the nodes and here",
+    "status": "show what is published, and how the nodes' jobs stand",
+    "logs": "print the build log of a node",
+    "cancel": "end the jobs of a version on the nodes",
+    "shell": "open a shell in the folder of a job, on its node",
+    "keygen": "make the signing key",
+    "render": "print install.sh as it would be published",
+    "serve": "serve a directory store on this machine",
+    "schema": "print the JSON Schema of the inventory",
 }

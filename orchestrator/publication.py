@@ -18,14 +18,10 @@ from orchestrator.core.installer import (
 )
 from orchestrator.core.inventory import Policy
 from orchestrator.core.result import Built, Failed, FailureClass
-from orchestrator.stores.publish import (
-    Channel,
-    pending_rows,
-    publish_artifact,
-    publish_index,
-    publish_pointers,
-    read_index,
-)
+from orchestrator.stores.channel import Channel, publish_index, read_index
+from orchestrator.stores.pointers import INSTALL_SCRIPT, PAGE, Pointer, publish_pointers
+from orchestrator.stores.publish import pending_rows, publish_artifact
+from orchestrator.stores.store import ObjectKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -201,8 +197,18 @@ async def _publish_installer(plan: BuildPlan, outlet: Outlet, index: Index) -> N
     await publish_pointers(
         outlet.store,
         outlet.channel,
-        install_script=render_installer(outlet.template, values),
-        page=render_download_page(values, summarize_downloads(index.rows)),
+        (
+            Pointer(
+                INSTALL_SCRIPT,
+                render_installer(outlet.template, values).encode(),
+                ObjectKind.SCRIPT,
+            ),
+            Pointer(
+                PAGE,
+                render_download_page(values, summarize_downloads(index.rows)).encode(),
+                ObjectKind.PAGE,
+            ),
+        ),
         serial=index.serial,
     )
 

@@ -17,8 +17,8 @@ from orchestrator.core.plan import plan_release
 from orchestrator.jobs import Search, known_jobs
 from orchestrator.nodes.local import connect_local
 from orchestrator.source import Bundle, make_bundle
+from orchestrator.stores.channel import Channel, read_index
 from orchestrator.stores.directory import DirectoryStore
-from orchestrator.stores.publish import Channel, read_index
 from orchestrator.timings import append_timing, read_timings
 from orchestrator.workspace import inventory_folder, load_inventory, read_installer_template
 

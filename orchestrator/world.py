@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.core.events import Observer
     from orchestrator.core.signature import Signer
     from orchestrator.nodes.transport import Connect
-    from orchestrator.stores.publish import Channel
+    from orchestrator.stores.channel import Channel
     from orchestrator.stores.store import ReleaseStore
 
 MakeBundle = Callable[[Source, Version, tuple[str, ...]], Awaitable[Bundle]]

@@ -77,6 +77,10 @@ class MemoryStore:
             return None
         return ObjectStat(size_bytes=len(held.data), sha256=hashlib.sha256(held.data).hexdigest())
 
+    async def holds(self, name: str, data: bytes) -> bool:
+        held = self.objects.get(parse_name(name))
+        return held is not None and held.data == data
+
     async def list(self, prefix: str) -> tuple[str, ...]:
         parse_prefix(prefix)
         return tuple(sorted(name for name in self.objects if name.startswith(prefix)))

@@ -14,7 +14,7 @@ from orchestrator.core.result import Built, Floor
 from orchestrator.core.target import parse_target
 from orchestrator.core.version import parse_version
 from orchestrator.publication import Publication
-from orchestrator.stores.publish import Channel
+from orchestrator.stores.channel import Channel
 from orchestrator.world import Outlet
 from tests.fakes import MemoryStore, ToySigner, make_artifact, toy_verify
 

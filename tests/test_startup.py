@@ -50,4 +50,5 @@ def test_the_help_of_a_command_imports_nothing_but_its_parser() -> None:
     assert {name for name in loaded if name.startswith("orchestrator")} == {
         "orchestrator",
         "orchestrator.cli",
+        "orchestrator.options",
     }

@@ -82,6 +82,11 @@ class DirectoryStore:
         """Return a file's size and hash, read from the file; see ReleaseStore."""
         return await asyncio.to_thread(self._stat, parse_name(name))
 
+    async def holds(self, name: str, data: bytes) -> bool:
+        """Read and hash the file; see ReleaseStore."""
+        found = await self.stat(name)
+        return found is not None and found.sha256 == hashlib.sha256(data).hexdigest()
+
     async def list(self, prefix: str) -> tuple[str, ...]:
         """Return the published files, never links or temporary ones; see ReleaseStore."""
         return await asyncio.to_thread(self._list, parse_prefix(prefix))

@@ -1,5 +1,7 @@
 """The order of publication: immutable files, read back; then the index; then what points at it.
 
+The files are written here, the index in `channel`, what points at it in `pointers`.
+
 A crash between any two steps leaves the last good release whole, and the same calls again finish
 the work: every step is either create-only or a compare-and-swap.
 """
@@ -9,71 +11,25 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import random
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.core.archive import archive_name, sha256_line
 from orchestrator.core.errors import StoreError
-from orchestrator.core.index import (
-    Index,
-    Row,
-    Status,
-    advance,
-    changes,
-    is_aging,
-    join_signed,
-    parse_index,
-    render_index,
-    split_signed,
-)
+from orchestrator.core.index import Row, Status
 from orchestrator.core.result import Floor
-from orchestrator.core.signature import Signatures, artifact_namespace, index_namespace
+from orchestrator.core.signature import artifact_namespace
 from orchestrator.core.version import parse_version
-from orchestrator.stores.store import ConflictError, ObjectKind, outrun
+from orchestrator.stores.store import ObjectKind
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
-    from datetime import date, timedelta
+    from collections.abc import Iterable
     from pathlib import Path
 
     from orchestrator.core.result import Artifact
-    from orchestrator.core.signature import PublicKey, Signer, Verifier
+    from orchestrator.core.signature import Signer
     from orchestrator.core.target import Target
     from orchestrator.core.version import Version
-    from orchestrator.stores.store import Generation, ReleaseStore, StoredObject
-
-    Pause = Callable[[int], Awaitable[None]]
-
-Outcome = TypeVar("Outcome")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Channel:
-    """One index of a project: who may sign it, and for how long each serial is valid."""
-
-    project: str
-    name: str
-    keys: tuple[PublicKey, ...]
-    verify: Verifier
-    lifetime: timedelta
-
-    @property
-    def index_name(self) -> str:
-        """The index's name in the store."""
-        return f"{self.name}.idx"
-
-    def history_name(self, serial: int) -> str:
-        """Return the name of the copy that is kept of one serial."""
-        return f"index/{self.name}/{serial}.idx"
-
-
-async def pause_briefly(attempt: int) -> None:
-    """Wait before another try, longer each time."""
-    # At random over the whole span, or those who collided once collide again ("full jitter",
-    # AWS Architecture Blog 2015).
-    await asyncio.sleep(random.uniform(0, min(2.0, 0.02 * 2**attempt)))  # noqa: S311 -- no secret
+    from orchestrator.stores.store import ReleaseStore
 
 
 async def publish_artifact(
@@ -87,10 +43,8 @@ async def publish_artifact(
     (two OpenBSD releases, two Windows ABIs), so the caller lets one of them have it.
     """
     objects = await asyncio.to_thread(_objects_of, artifact, project, signer, flat=flat)
-    for item in objects:
-        await store.create(item.name, item.data, item.kind)
-    for item in objects:
-        await _read_back(store, item)
+    await asyncio.gather(*(store.create(item.name, item.data, item.kind) for item in objects))
+    await asyncio.gather(*(_read_back(store, item) for item in objects))
     return Row(
         target=artifact.target.triple,
         version=parse_version(artifact.version),
@@ -100,49 +54,6 @@ async def publish_artifact(
         floors=artifact.floors,
         path=objects[0].name,
     )
-
-
-async def publish_index(
-    store: ReleaseStore,
-    channel: Channel,
-    rows: Iterable[Row],
-    *,
-    signer: Signer,
-    today: date,
-    pause: Pause = pause_briefly,
-) -> Index:
-    """Merge the rows into the index and return the index that then stands in the store.
-
-    Rows that are there already change nothing, so no serial is used up, unless the index nears its
-    end. Whoever else publishes at the same time loses nothing: the slower one merges again.
-    """
-    known = tuple(rows)
-    step = partial(_publish_index, store, channel, known, signer=signer, today=today)
-    return await _despite_others(step, pause)
-
-
-async def publish_pointers(
-    store: ReleaseStore,
-    channel: Channel,
-    *,
-    install_script: str,
-    page: str,
-    serial: int,
-    pause: Pause = pause_briefly,
-) -> None:
-    """Write install.sh and index.html as they follow from the index with this serial.
-
-    Once a higher serial is published they are left alone: they are its publisher's to write.
-    """
-    script = _Object(INSTALL_SCRIPT, install_script.encode(), ObjectKind.SCRIPT)
-    for item in (script, _Object(PAGE, page.encode(), ObjectKind.PAGE)):
-        await _despite_others(partial(_publish_pointer, store, channel, item, serial=serial), pause)
-
-
-async def read_index(store: ReleaseStore, channel: Channel) -> Index | None:
-    """Return the channel's index, None before the first release; StoreError if it is forged."""
-    _, index = await _read_signed(store, channel)
-    return index
 
 
 def pending_rows(
@@ -162,14 +73,6 @@ def pending_rows(
         )
         for target in targets
     )
-
-
-INSTALL_SCRIPT: Final = "install.sh"
-PAGE: Final = "index.html"
-# 500 versions for 14 targets are 1 MB.
-_TEXT_LIMIT: Final = 4 * 1024 * 1024
-# Every lost race is somebody else's success, so this is how many may publish at the same moment.
-_ATTEMPTS: Final = 40
 
 
 class _Object(NamedTuple):
@@ -256,127 +159,8 @@ def _staged(path: Path, size_bytes: int, sha256: str) -> bytes:
 
 async def _read_back(store: ReleaseStore, item: _Object) -> None:
     """Raise StoreError unless the store itself says that it holds these bytes."""
-    expected = hashlib.sha256(item.data).hexdigest()
-    found = await store.stat(item.name)
-    if found and found.sha256 is None:
-        stored = await store.read(item.name, limit_bytes=len(item.data))
-        sha256 = hashlib.sha256(stored.data).hexdigest() if stored else None
-    else:
-        sha256 = found.sha256 if found else None
-    if not found or (found.size_bytes, sha256) != (len(item.data), expected):
+    if not await store.holds(item.name, item.data):
         raise StoreError(
             f"{item.name} reads back from {store.describe()} other than it was written",
             hint="the index was not changed: check the disk or the bucket, then run it again",
         )
-
-
-async def _despite_others(step: Callable[[], Awaitable[Outcome]], pause: Pause) -> Outcome:
-    """Return what the step returns, in the end; each try of it begins by reading."""
-    for attempt in range(_ATTEMPTS - 1):
-        try:
-            return await step()
-        except ConflictError:
-            await pause(attempt)
-    return await step()
-
-
-async def _publish_index(
-    store: ReleaseStore, channel: Channel, rows: tuple[Row, ...], *, signer: Signer, today: date
-) -> Index:
-    stored, index = await _read_signed(store, channel)
-    following = advance(
-        index,
-        rows,
-        project=channel.project,
-        channel=channel.name,
-        today=today,
-        lifetime=channel.lifetime,
-    )
-    if stored and index:
-        # Before it can be replaced: its publisher may have died right after writing it.
-        await _keep_history(store, channel.history_name(index.serial), stored.data)
-        if not changes(index, rows) and not is_aging(index, today):
-            return index
-    data = _signed(following, channel, signer)
-    expected = stored.generation if stored else None
-    kept = channel.history_name(following.serial)
-    if await store.stat(kept):
-        await _refuse_rollback(store, channel, serial=following.serial, expected=expected)
-    await store.replace(channel.index_name, data, ObjectKind.INDEX, expected=expected)
-    await _keep_history(store, kept, data)
-    return following
-
-
-async def _read_signed(
-    store: ReleaseStore, channel: Channel
-) -> tuple[StoredObject, Index] | tuple[None, None]:
-    stored = await store.read(channel.index_name, limit_bytes=_TEXT_LIMIT)
-    if stored is None:
-        return None, None
-    try:
-        return stored, _genuine(stored.data, channel)
-    except StoreError as error:
-        raise StoreError(
-            f"{channel.index_name} in {store.describe()} cannot be trusted: {error.message}",
-            hint=f"nothing was changed; restore it from index/{channel.name}/ in the store, and "
-            "find out who wrote it",
-        ) from error
-
-
-def _genuine(data: bytes, channel: Channel) -> Index:
-    if not data.isascii():
-        raise StoreError("it is not ASCII text")
-    text, sshsig, minisig = split_signed(data.decode())
-    channel.verify(
-        text.encode(),
-        Signatures(sshsig=sshsig, minisig=minisig),
-        keys=channel.keys,
-        namespace=index_namespace(channel.project),
-    )
-    index = parse_index(text)
-    if (index.project, index.channel) != (channel.project, channel.name):
-        raise StoreError(f"it is the index of {index.project} {index.channel}")
-    return index
-
-
-def _signed(index: Index, channel: Channel, signer: Signer) -> bytes:
-    text = render_index(index)
-    signatures = signer.sign(
-        text.encode(),
-        namespace=index_namespace(channel.project),
-        comment=f"file:{channel.index_name} serial:{index.serial}",
-    )
-    return join_signed(text, signatures.sshsig, signatures.minisig).encode()
-
-
-async def _refuse_rollback(
-    store: ReleaseStore, channel: Channel, *, serial: int, expected: Generation | None
-) -> None:
-    """Raise for a serial that was published before: ConflictError if it was just now."""
-    now = await store.read(channel.index_name, limit_bytes=_TEXT_LIMIT)
-    if (now.generation if now else None) != expected:
-        raise outrun(store, channel.index_name)
-    # Installers remember the serial that they saw and refuse a lower or a different one.
-    raise StoreError(
-        f"{channel.index_name} in {store.describe()} went back to before serial {serial}",
-        hint=f"restore it: copy the newest of index/{channel.name}/ over it",
-    )
-
-
-async def _keep_history(store: ReleaseStore, name: str, data: bytes) -> None:
-    await store.create(name, data, ObjectKind.TEXT)
-
-
-async def _publish_pointer(
-    store: ReleaseStore, channel: Channel, item: _Object, *, serial: int
-) -> None:
-    stored = await store.read(item.name, limit_bytes=_TEXT_LIMIT)
-    if stored and stored.data == item.data:
-        return
-    # In this order: a publisher with a higher serial moves the index first. If that is not seen
-    # here, its pointer was not there above either, and the swap below fails.
-    index = await read_index(store, channel)
-    if index and index.serial > serial:
-        return
-    expected = stored.generation if stored else None
-    await store.replace(item.name, item.data, item.kind, expected=expected)

@@ -46,6 +46,13 @@ class ReleaseStore(Protocol):
         """Return what the store holds under the name now, None if nothing."""
         ...
 
+    async def holds(self, name: str, data: bytes) -> bool:
+        """Return whether the store itself says that it has exactly these bytes under the name.
+
+        By a checksum that it made of what it keeps, so that nothing has to be fetched.
+        """
+        ...
+
     async def list(self, prefix: str) -> tuple[str, ...]:
         """Return the names that start with the prefix, sorted; the prefix need not be a folder."""
         ...
@@ -110,6 +117,11 @@ class ObjectKind(Enum):
     # Not application/x-sh: a person who opens the URL before running it should see the text.
     SCRIPT = ("script", _TEXT, _POINTER)
     PAGE = ("page", "text/html; charset=utf-8", _POINTER)
+    # What follows from an index, for scripts that cannot read one.
+    SUMMARY = ("summary", "application/json", _POINTER)
+    LATEST = ("newest version", _TEXT, _POINTER)
+    # The keys that may sign, vouched for by the rotation key.
+    KEYS = ("keys", _TEXT, "no-cache, no-transform")
 
     def __init__(self, label: str, content_type: str, cache_control: str) -> None:
         self.label = label
@@ -132,6 +144,10 @@ _LAYOUT: Final = tuple(
         (r"[^/]+\.sh", ObjectKind.SCRIPT),
         (r"[^/]+\.html", ObjectKind.PAGE),
         (r"index/[^/]+/[0-9]+\.idx", ObjectKind.TEXT),
+        (r"versions\.json", ObjectKind.SUMMARY),
+        (r"latest/[^/]+\.txt", ObjectKind.LATEST),
+        (r"keys\.txt", ObjectKind.KEYS),
+        (r"keys/[0-9]+\.txt", ObjectKind.TEXT),
         (r"[0-9].*/[^/]+\.sha256", ObjectKind.TEXT),
         (r"[0-9][^/]*/[^/]+", ObjectKind.BINARY),
         (r"releases/.+\.tar\.gz", ObjectKind.ARCHIVE),

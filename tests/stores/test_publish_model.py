@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from orchestrator.core.index import parse_index, split_signed
-from orchestrator.stores.publish import Channel, publish_artifact, publish_index, publish_pointers
+from orchestrator.stores.channel import Channel, publish_index
+from orchestrator.stores.pointers import Pointer, publish_pointers
+from orchestrator.stores.publish import publish_artifact
 from orchestrator.stores.store import (
     ConflictError,
     Created,
@@ -38,7 +40,9 @@ if TYPE_CHECKING:
     from orchestrator.core.result import Artifact
     from orchestrator.stores.store import ReleaseStore
 
-Answer = TypeVar("Answer", "StoredObject | None", Generation, "ObjectStat | None", tuple[str, ...])
+Answer = TypeVar(
+    "Answer", bool, "StoredObject | None", Generation, "ObjectStat | None", tuple[str, ...]
+)
 TOY = ToySigner()
 CHANNEL = Channel(
     project="demo",
@@ -63,8 +67,10 @@ async def publish_installer(store: ReleaseStore, serial: int) -> None:
     await publish_pointers(
         store,
         CHANNEL,
-        install_script=str(serial),
-        page=str(serial),
+        (
+            Pointer(name, str(serial).encode(), ObjectKind.PAGE)
+            for name in ("install.sh", "index.html")
+        ),
         serial=serial,
         pause=without_waiting,
     )
@@ -158,6 +164,7 @@ class SteppedStore:
     shared: MemoryStore
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     turn: asyncio.Future[Turn] | None = None
+    line: asyncio.Lock = field(default_factory=asyncio.Lock)
     answers: list[Hashable] = field(default_factory=list)
     may_lose: bool = False
 
@@ -193,15 +200,21 @@ class SteppedStore:
         await self._await_turn()
         return await self._answer(self.shared.stat(name))
 
+    async def holds(self, name: str, data: bytes) -> bool:
+        await self._await_turn()
+        return await self._answer(self.shared.holds(name, data))
+
     async def list(self, prefix: str) -> tuple[str, ...]:
         await self._await_turn()
         return await self._answer(self.shared.list(prefix))
 
     async def _await_turn(self, *, may_lose: bool = False) -> Turn:
-        self.may_lose = may_lose
-        self.turn = asyncio.get_running_loop().create_future()
-        self.arrived.set()
-        return await self.turn
+        # What a publisher does at once comes one by one here, in the order in which it began.
+        async with self.line:
+            self.may_lose = may_lose
+            self.turn = asyncio.get_running_loop().create_future()
+            self.arrived.set()
+            return await self.turn
 
     async def _answer(self, call: Awaitable[Answer]) -> Answer:
         try:

@@ -122,6 +122,14 @@ async def test_stat_says_what_the_store_holds(store: ReleaseStore) -> None:
     assert found.sha256 == hashlib.sha256(data).hexdigest()
 
 
+async def test_a_store_says_whether_it_holds_these_bytes(store: ReleaseStore) -> None:
+    assert not await store.holds(NAME, b"bytes")
+    await store.create(NAME, b"bytes", ARCHIVE)
+    assert await store.holds(NAME, b"bytes")
+    for other in (b"bytez", b"byte", b"bytes and more", b""):
+        assert not await store.holds(NAME, other)
+
+
 async def test_an_empty_object_is_an_object(store: ReleaseStore) -> None:
     await store.create("stable.idx", b"", INDEX)
     found = await store.read("stable.idx", limit_bytes=0)
@@ -235,6 +243,7 @@ async def test_a_name_that_could_lead_elsewhere_is_refused_everywhere(
         store.read(name, limit_bytes=1),
         store.replace(name, b"", INDEX, expected=None),
         store.stat(name),
+        store.holds(name, b""),
     ):
         with pytest.raises(StoreError, match="not a name for a published object") as caught:
             await attempt
@@ -275,6 +284,10 @@ def test_a_store_says_what_it_is(store: ReleaseStore) -> None:
         ("1.0.0/demo-1.0.0-netbsd-x86_64", ObjectKind.BINARY),
         ("1.0.0/demo-1.0.0-windows-x86_64.exe", ObjectKind.BINARY),
         ("1.0.0/demo-1.0.0-netbsd-x86_64.sha256", ObjectKind.TEXT),
+        ("versions.json", ObjectKind.SUMMARY),
+        ("latest/x86_64-unknown-openbsd7.8.txt", ObjectKind.LATEST),
+        ("keys.txt", ObjectKind.KEYS),
+        ("keys/3.txt", ObjectKind.TEXT),
         ("robots.txt", None),
         ("releases/1.0.0/notes", None),
         ("other/stable.idx", None),

@@ -1,0 +1,40 @@
+"""Each command: wire the real world, do it, show it, return the exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.commands.jobs import cancel, logs, shell, status
+from orchestrator.commands.keys import keygen
+from orchestrator.commands.release import check, release
+from orchestrator.commands.site import render, schema, serve
+from orchestrator.core.errors import OrchestratorError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Mapping
+
+
+def explain(error: Exception) -> int | None:
+    """Show an error that a person can act on and return its exit code; None for a bug of ours."""
+    if not isinstance(error, OrchestratorError):
+        return None
+    from orchestrator.console import show_error
+
+    show_error(error.message, error.hint, sys.stderr)
+    return error.exit_code
+
+
+COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
+    "release": release,
+    "check": check,
+    "status": status,
+    "logs": logs,
+    "cancel": cancel,
+    "shell": shell,
+    "keygen": keygen,
+    "render": render,
+    "serve": serve,
+    "schema": schema,
+}

@@ -1,0 +1,141 @@
+"""Make a release, or say what it would do; look at what it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.commands.jobs import INTERRUPTED, cancel_on
+from orchestrator.wiring import Operator
+
+if TYPE_CHECKING:
+    import argparse
+
+    from orchestrator.core.plan import ReleaseRequest
+
+
+def release(arguments: argparse.Namespace) -> int:
+    """Make a release, or say what it would do."""
+    from orchestrator.core.plan import ReleaseRequest
+    from orchestrator.core.version import parse_version
+
+    request = ReleaseRequest(
+        version=parse_version(arguments.version),
+        nodes=tuple(arguments.node),
+        skip=tuple(arguments.skip),
+        rebuild=arguments.rebuild,
+        clean=arguments.clean,
+        publish=not arguments.no_publish,
+    )
+    operator = Operator.at(arguments.inventory)
+    if arguments.dry_run:
+        return asyncio.run(_show_plan(operator, request, as_json=arguments.json))
+    try:
+        return asyncio.run(_release(operator, request, arguments))
+    except KeyboardInterrupt:
+        return _interrupted(operator, request)
+
+
+async def _release(
+    operator: Operator, request: ReleaseRequest, arguments: argparse.Namespace
+) -> int:
+    from orchestrator.console import Console, show_report
+    from orchestrator.coordinator import make_release
+    from orchestrator.core.events import Warned
+    from orchestrator.core.preflight import Severity
+    from orchestrator.core.report import report_as_data
+    from orchestrator.preflight import check_operator
+    from orchestrator.world import World
+
+    outlet = operator.outlet(request.version) if request.publish else None
+    console = Console(sys.stderr, is_quiet=arguments.quiet or arguments.json)
+    # Before an hour is spent, and not at its end.
+    for finding in await check_operator(operator, request.version, publishes=request.publish):
+        if finding.severity is Severity.WARNING:
+            console.observe(Warned(message=finding.message))
+        finding.require()
+    plan = await operator.plan(request, outlet.channel if outlet else None)
+    async with operator.connections() as connect:
+        world = World(
+            connect=connect,
+            make_bundle=operator.make_bundle,
+            outlet=outlet,
+            dist=operator.dist,
+            observe=console.observe,
+            remember=operator.remember,
+            monotonic=time.monotonic,
+        )
+        with console:
+            report = await make_release(plan, world, expected=operator.expected())
+    if arguments.json:
+        print(json.dumps(report_as_data(report), indent=2))
+    else:
+        show_report(report, sys.stdout)
+    return report.exit_code
+
+
+# Long enough to read what it would do.
+_SECOND_THOUGHTS_SECONDS: Final = 5
+
+
+def _interrupted(operator: Operator, request: ReleaseRequest) -> int:
+    """Say how to go on; a second Ctrl-C in a terminal, after this was read, cancels the jobs."""
+    from orchestrator.console import show_error
+    from orchestrator.core.plan import chosen_nodes
+
+    version = request.version
+    hint = (
+        f"run the same command to go on; `orchestrator logs {version} NODE -f` follows a build, "
+        f"`orchestrator cancel {version}` ends it there"
+    )
+    is_asked = sys.stderr.isatty() and sys.stdin.isatty()
+    if is_asked:
+        hint += f"; so does another Ctrl-C within {_SECOND_THOUGHTS_SECONDS} s"
+    try:
+        show_error("interrupted: what was started on the nodes goes on there", hint, sys.stderr)
+        time.sleep(_SECOND_THOUGHTS_SECONDS if is_asked else 0)
+    except KeyboardInterrupt:
+        if is_asked:
+            nodes = chosen_nodes(operator.inventory, request)
+            asyncio.run(cancel_on(operator, version, nodes, as_json=False))
+    return INTERRUPTED
+
+
+async def _show_plan(operator: Operator, request: ReleaseRequest, *, as_json: bool) -> int:
+    from orchestrator.core.dry_run import plan_as_data
+    from orchestrator.listing import show_plan
+
+    channel = operator.channel(request.version, operator.public_keys())
+    # Before `keygen` nothing can be published, so there is nothing to read either.
+    index = await operator.index(channel) if channel.keys else None
+    plan = await operator.plan(request, channel if channel.keys else None)
+    data = plan_as_data(
+        plan,
+        store=operator.store().describe(),
+        channel=channel.name,
+        rows=index.rows if index else (),
+    )
+    if as_json:
+        print(json.dumps(data, indent=2))
+    else:
+        show_plan(data, sys.stdout)
+    return 0
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Look at everything that a release needs, before an hour is spent."""
+    from orchestrator.core.check import check_as_data
+    from orchestrator.listing import show_check
+    from orchestrator.preflight import check_release
+
+    operator = Operator.at(arguments.inventory)
+    found = asyncio.run(check_release(operator, arguments.nodes))
+    data = check_as_data(found)
+    if arguments.json:
+        print(json.dumps(data, indent=2))
+    else:
+        show_check(data, sys.stdout)
+    return found.exit_code

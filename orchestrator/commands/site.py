@@ -1,0 +1,72 @@
+"""What people fetch: the installer, the store over HTTP; and the schema that editors fetch."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.core.errors import ConfigError
+from orchestrator.wiring import Operator
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def render(arguments: argparse.Namespace) -> int:
+    """Print install.sh."""
+    from orchestrator.core.installer import render_installer
+    from orchestrator.publication import installer_values
+
+    operator = Operator.at(arguments.inventory)
+    url = operator.inventory.publication.url
+    if url is None:
+        raise ConfigError(
+            "an installer needs `publication.url`, the address that it downloads from",
+            hint="for example `url: https://example.org/releases`",
+        )
+    keys = operator.public_keys()
+    if not keys:
+        raise operator.no_key()
+    values = installer_values(operator.inventory.project, url, operator.channel(None, keys))
+    print(render_installer(operator.template(), values), end="")
+    return 0
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Serve a directory store until interrupted."""
+    from orchestrator.service.static import serve_directory
+
+    folder = (
+        _named_folder(arguments.store)
+        if arguments.store
+        else Operator.at(arguments.inventory).store_folder()
+    )
+    # The inventory's own store is made by the first release, and then it is served.
+    state = "" if folder.is_dir() else " (nothing is there yet)"
+    with serve_directory(folder, port=arguments.port) as url:
+        print(f"serving {folder}{state} at {url}", flush=True)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            return 0
+
+
+def _named_folder(name: str) -> Path:
+    folder = Path(name)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"there is no folder {name} to serve",
+            hint="check the path; without --store the inventory's own store is served",
+        )
+    return folder
+
+
+def schema(_: argparse.Namespace) -> int:
+    """Print the JSON Schema of the inventory."""
+    from orchestrator.core.schema import inventory_schema
+
+    print(json.dumps(inventory_schema(), indent=2))
+    return 0

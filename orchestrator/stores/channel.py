@@ -1,0 +1,194 @@
+"""One channel of a store: its signed index, which only a compare-and-swap moves.
+
+Every writer reads, verifies, changes and swaps; whoever is outrun begins again, so nobody's change
+is lost and no serial is used twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from orchestrator.core.errors import StoreError
+from orchestrator.core.index import (
+    Index,
+    Row,
+    advance,
+    changes,
+    is_aging,
+    join_signed,
+    parse_index,
+    render_index,
+    split_signed,
+)
+from orchestrator.core.signature import Signatures, index_namespace
+from orchestrator.stores.store import ConflictError, ObjectKind, outrun
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+    from datetime import date, timedelta
+
+    from orchestrator.core.signature import PublicKey, Signer, Verifier
+    from orchestrator.stores.store import Generation, ReleaseStore, StoredObject
+
+    Pause = Callable[[int], Awaitable[None]]
+
+Outcome = TypeVar("Outcome")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channel:
+    """One index of a project: who may sign it, and for how long each serial is valid."""
+
+    project: str
+    name: str
+    keys: tuple[PublicKey, ...]
+    verify: Verifier
+    lifetime: timedelta
+
+    @property
+    def index_name(self) -> str:
+        """The index's name in the store."""
+        return f"{self.name}.idx"
+
+    def history_name(self, serial: int) -> str:
+        """Return the name of the copy that is kept of one serial."""
+        return f"index/{self.name}/{serial}.idx"
+
+
+async def pause_briefly(attempt: int) -> None:
+    """Wait before another try, longer each time."""
+    # At random over the whole span, or those who collided once collide again ("full jitter",
+    # AWS Architecture Blog 2015).
+    await asyncio.sleep(random.uniform(0, min(2.0, 0.02 * 2**attempt)))  # noqa: S311 -- no secret
+
+
+async def publish_index(
+    store: ReleaseStore,
+    channel: Channel,
+    rows: Iterable[Row],
+    *,
+    signer: Signer,
+    today: date,
+    pause: Pause = pause_briefly,
+) -> Index:
+    """Merge the rows into the index and return the index that then stands in the store.
+
+    Rows that are there already change nothing, so no serial is used up, unless the index nears its
+    end. Whoever else publishes at the same time loses nothing: the slower one merges again.
+    """
+    known = tuple(rows)
+    step = partial(_publish_index, store, channel, known, signer=signer, today=today)
+    return await despite_others(step, pause)
+
+
+async def read_index(store: ReleaseStore, channel: Channel) -> Index | None:
+    """Return the channel's index, None before the first release; StoreError if it is forged."""
+    _, index = await _read_signed(store, channel)
+    return index
+
+
+async def despite_others(step: Callable[[], Awaitable[Outcome]], pause: Pause) -> Outcome:
+    """Return what the step returns, in the end; each try of it begins by reading."""
+    for attempt in range(_ATTEMPTS - 1):
+        try:
+            return await step()
+        except ConflictError:
+            await pause(attempt)
+    return await step()
+
+
+# 500 versions for 14 targets are 1 MB.
+TEXT_LIMIT: Final = 4 * 1024 * 1024
+# Every lost race is somebody else's success, so this is how many may publish at the same moment.
+_ATTEMPTS: Final = 40
+
+
+async def _publish_index(
+    store: ReleaseStore, channel: Channel, rows: tuple[Row, ...], *, signer: Signer, today: date
+) -> Index:
+    stored, index = await _read_signed(store, channel)
+    following = advance(
+        index,
+        rows,
+        project=channel.project,
+        channel=channel.name,
+        today=today,
+        lifetime=channel.lifetime,
+    )
+    if stored and index:
+        # Before it can be replaced: its publisher may have died right after writing it.
+        await _keep_history(store, channel.history_name(index.serial), stored.data)
+        if not changes(index, rows) and not is_aging(index, today):
+            return index
+    data = _signed(following, channel, signer)
+    expected = stored.generation if stored else None
+    kept = channel.history_name(following.serial)
+    if await store.stat(kept):
+        await _refuse_rollback(store, channel, serial=following.serial, expected=expected)
+    await store.replace(channel.index_name, data, ObjectKind.INDEX, expected=expected)
+    await _keep_history(store, kept, data)
+    return following
+
+
+async def _read_signed(
+    store: ReleaseStore, channel: Channel
+) -> tuple[StoredObject, Index] | tuple[None, None]:
+    stored = await store.read(channel.index_name, limit_bytes=TEXT_LIMIT)
+    if stored is None:
+        return None, None
+    try:
+        return stored, _genuine(stored.data, channel)
+    except StoreError as error:
+        raise StoreError(
+            f"{channel.index_name} in {store.describe()} cannot be trusted: {error.message}",
+            hint=f"nothing was changed; restore it from index/{channel.name}/ in the store, and "
+            "find out who wrote it",
+        ) from error
+
+
+def _genuine(data: bytes, channel: Channel) -> Index:
+    if not data.isascii():
+        raise StoreError("it is not ASCII text")
+    text, sshsig, minisig = split_signed(data.decode())
+    channel.verify(
+        text.encode(),
+        Signatures(sshsig=sshsig, minisig=minisig),
+        keys=channel.keys,
+        namespace=index_namespace(channel.project),
+    )
+    index = parse_index(text)
+    if (index.project, index.channel) != (channel.project, channel.name):
+        raise StoreError(f"it is the index of {index.project} {index.channel}")
+    return index
+
+
+def _signed(index: Index, channel: Channel, signer: Signer) -> bytes:
+    text = render_index(index)
+    signatures = signer.sign(
+        text.encode(),
+        namespace=index_namespace(channel.project),
+        comment=f"file:{channel.index_name} serial:{index.serial}",
+    )
+    return join_signed(text, signatures.sshsig, signatures.minisig).encode()
+
+
+async def _refuse_rollback(
+    store: ReleaseStore, channel: Channel, *, serial: int, expected: Generation | None
+) -> None:
+    """Raise for a serial that was published before: ConflictError if it was just now."""
+    now = await store.read(channel.index_name, limit_bytes=TEXT_LIMIT)
+    if (now.generation if now else None) != expected:
+        raise outrun(store, channel.index_name)
+    # Installers remember the serial that they saw and refuse a lower or a different one.
+    raise StoreError(
+        f"{channel.index_name} in {store.describe()} went back to before serial {serial}",
+        hint=f"restore it: copy the newest of index/{channel.name}/ over it",
+    )
+
+
+async def _keep_history(store: ReleaseStore, name: str, data: bytes) -> None:
+    await store.create(name, data, ObjectKind.TEXT)
