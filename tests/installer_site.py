@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
@@ -216,7 +218,10 @@ def serve(root: Path, tls: ssl.SSLContext | None = None) -> Generator[Server]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         if tls is not None:
-            server.socket = tls.wrap_socket(server.socket, server_side=True)
+            # The handshake is the handler's: a client that breaks it off must not hold up others.
+            server.socket = tls.wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
@@ -233,7 +238,8 @@ def serve(root: Path, tls: ssl.SSLContext | None = None) -> Generator[Server]:
 
 def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
     """Return a new certificate for 127.0.0.1 that signs itself, and a server's use of it."""
-    key = Ed25519PrivateKey.generate()
+    # Of the kind that every downloader knows.
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback")])
     now = datetime.now(UTC)
     address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
@@ -242,13 +248,15 @@ def certificate(folder: Path) -> tuple[Path, ssl.SSLContext]:
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .sign(key, None)
+        .sign(key, SHA256())
     )
     file = folder / "certificate.pem"
     file.write_bytes(signed.public_bytes(Encoding.PEM))
     key_file = folder / "key.pem"
     key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # BusyBox names no signature algorithm, which leaves SHA-1 to the server.
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
     context.load_cert_chain(file, key_file)
     return file, context
 
