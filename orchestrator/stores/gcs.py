@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-SCHEME: Final = "gs://"
+_SCHEME: Final = "gs://"
 
 
 class _Item(NamedTuple):
@@ -72,7 +72,7 @@ class GcsStore:
     @classmethod
     def at(cls, url: str) -> Self:
         """Return the store of `gs://BUCKET[/PREFIX]`; ConfigError if that is none."""
-        bucket, _, prefix = url.removeprefix(SCHEME).partition("/")
+        bucket, _, prefix = url.removeprefix(_SCHEME).partition("/")
         prefix = prefix.strip("/")
         if prefix:
             try:
@@ -86,7 +86,7 @@ class GcsStore:
 
     def describe(self) -> str:
         """Return the URL of the store, as gcloud takes it."""
-        return f"{SCHEME}{self._bucket_name}/{self._prefix}".rstrip("/")
+        return f"{_SCHEME}{self._bucket_name}/{self._prefix}".rstrip("/")
 
     async def create(self, name: str, data: bytes, kind: ObjectKind) -> Created:
         """Upload if there is no such object; see ReleaseStore."""

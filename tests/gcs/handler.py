@@ -271,7 +271,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _permissions(self, request: Request) -> Reply:
         bucket = self._service.bucket(request.bucket)
-        asked = [value for key, value in parse_qsl(urlsplit(self.path).query) if key != "alt"]
+        query = parse_qsl(urlsplit(self.path).query)
+        asked = [value for key, value in query if key == "permissions"]
         allowed = []
         for permission in asked:
             try:
