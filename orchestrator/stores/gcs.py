@@ -14,7 +14,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 from orchestrator.core.errors import ConfigError, StoreError
-from orchestrator.stores.gcs_calls import THREADS, Call, Purpose, answer, explain, open_client
+from orchestrator.stores.gcs_calls import (
+    THREADS,
+    Call,
+    Purpose,
+    answer,
+    explain,
+    open_client,
+    prepare,
+)
 from orchestrator.stores.store import (
     Created,
     Generation,
@@ -188,13 +196,22 @@ class GcsStore:
         # Declared, so that the server refuses other bytes. The library's own `checksum` would do
         # that too, but removes what is under the name, whoever wrote it, when the answer differs.
         blob.crc32c = crc32c = _crc32c(item.data)
-        blob.upload_from_string(
-            item.data,
-            content_type=item.kind.content_type,
-            checksum=None,
-            if_generation_match=before,
-            **call.options(),
-        )
+        try:
+            blob.upload_from_string(
+                item.data,
+                content_type=item.kind.content_type,
+                checksum=None,
+                if_generation_match=before,
+                **call.options(),
+            )
+        except ValueError as error:
+            if type(error) is not ValueError:
+                raise
+            # What the library says when the server has kept a part of a chunk.
+            raise StoreError(
+                f"{self.describe()}: the upload of {item.name} lost its place",
+                hint="run the same command again: it begins this upload anew",
+            ) from error
         if (blob.size, blob.crc32c) != (len(item.data), crc32c):
             raise self._damaged(item.name)
         return Generation(str(blob.generation))
@@ -276,7 +293,7 @@ class GcsStore:
     def _bucket(self) -> Bucket:
         with self._opening:
             if self._client is None:
-                self._client = self._open()
+                self._client = prepare(self._open())
             return self._client.bucket(self._bucket_name)
 
     async def _run(self, work: Callable[[Call], Value], words: str, role: str) -> Value:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import threading
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.core.errors import StoreError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from google.cloud.storage import Client
+    from requests import Response
 
 THREADS: Final = 16
 _CONNECT_SECONDS: Final = 10
@@ -27,17 +29,32 @@ _LONGEST_PAUSE_SECONDS: Final = 8
 
 
 def open_client() -> Client:
-    """Return a client with the credentials of this environment, for THREADS threads at once."""
+    """Return a client with the credentials of this environment."""
     from google.cloud.storage import Client  # noqa: PLC0415 -- see above
-    from requests.adapters import HTTPAdapter  # noqa: PLC0415 -- see above
 
     # None: a project, which only making a bucket needs, is not asked of anybody.
-    client = Client(project=None)
+    return Client(project=None)
+
+
+def prepare(client: Client) -> Client:
+    """Return the client, ready for THREADS threads at once."""
+    from requests.adapters import HTTPAdapter  # noqa: PLC0415 -- see above
+
+    # It asks for the bucket's own metadata on the side, for traces that nobody wants, in threads
+    # that outlive us, and a publisher may not read that.
+    client._bucket_metadata_cache = None  # noqa: SLF001 -- there is no other switch but environ
     session = client._http  # noqa: SLF001 -- it has no other way to size the pool
+    session.hooks["response"].append(_drain)
     if not session.is_mtls:
         for scheme in ("https://", "http://"):
             session.mount(scheme, HTTPAdapter(pool_maxsize=THREADS))
     return client
+
+
+def _drain(response: Response, *_: object, **__: object) -> None:
+    # The library drops the refusal of a download half read, and with it the connection.
+    if response.status_code >= HTTPStatus.BAD_REQUEST:
+        response.content  # noqa: B018 -- reading it is what it does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,9 +19,7 @@ from typing import TYPE_CHECKING, Final
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client
 from google.oauth2.credentials import Credentials
-from requests.adapters import HTTPAdapter
 
-from orchestrator.stores.gcs_calls import THREADS
 from tests.gcs.objects import Bucket, Held, RefusedError
 from tests.gcs.trouble import Kind, Trouble, Troubles
 
@@ -234,11 +232,8 @@ def client_of(service: Service, token: str | None = None) -> Client:
         if token
         else AnonymousCredentials()  # type: ignore[no-untyped-call]  # it has no types
     )
-    client = Client(
-        project="none", credentials=account, client_options={"api_endpoint": service.url}
-    )
-    client._http.mount("http://", HTTPAdapter(pool_maxsize=THREADS))
-    return client
+    options = {"api_endpoint": service.url}
+    return Client(project="none", credentials=account, client_options=options)
 
 
 def main() -> None:
