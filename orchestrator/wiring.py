@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 STABLE: Final = "stable"
 PRERELEASE: Final = "prerelease"
+GCS_SCHEME: Final = "gs://"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,8 @@ class Operator:
 
     inventory: Inventory
     folder: Path
+    # It has connections: one for all that a command does.
+    _opened: list[ReleaseStore] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @classmethod
     def at(cls, inventory_file: str) -> Self:
@@ -141,16 +144,26 @@ class Operator:
         return await read_index(self.store(), channel)
 
     def store(self) -> ReleaseStore:
-        """Return the store that the inventory names."""
-        return DirectoryStore(self.store_folder())
+        """Return the store that the inventory names, the same one each time."""
+        if not self._opened:
+            self._opened.append(self._open_store())
+        return self._opened[0]
+
+    def _open_store(self) -> ReleaseStore:
+        url = self.inventory.publication.store
+        if not url.startswith(GCS_SCHEME):
+            return DirectoryStore(self.store_folder())
+        from orchestrator.stores.gcs import GcsStore  # noqa: PLC0415 -- not for a folder
+
+        return GcsStore.at(url)
 
     def store_folder(self) -> Path:
         """Return the folder that the store is; raise ConfigError if it is none."""
         name = self.inventory.publication.store
-        if name.startswith("gs://"):
+        if name.startswith(GCS_SCHEME):
             raise ConfigError(
-                f"{name}: this version publishes into folders only",
-                hint="set `publication.store` to a folder, and copy that to the bucket",
+                f"{name} is no folder on this machine",
+                hint="fetch what is there from `publication.url`, or name a folder with --store",
             )
         return Path(name)
 

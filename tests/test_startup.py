@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+TARGET = "x86_64-unknown-netbsd"
 # Without `site` there is no library in reach, and nothing that a test run adds to the interpreter.
 _PROGRAM = """\
 import sys
@@ -52,3 +53,28 @@ def test_the_help_of_a_command_imports_nothing_but_its_parser() -> None:
         "orchestrator.cli",
         "orchestrator.options",
     }
+
+
+@pytest.mark.parametrize("command", ["check", "release"])
+def test_a_store_in_a_folder_costs_no_library_of_a_cloud(command: str, tmp_path: Path) -> None:
+    inventory = tmp_path / "nodes.yaml"
+    inventory.write_text(
+        "project: { name: tool }\n"
+        "publication: { store: store, signing: { key: key } }\n"
+        f"nodes: [{{ name: here, host: local, target: {TARGET}, workdir: {tmp_path}/work }}]\n"
+    )
+    options = ["--version", "1.0.0", "--dry-run"] if command == "release" else []
+    program = _PROGRAM.replace("root, *words", "_, *words").replace(
+        "sys.path.insert(0, root)\n", ""
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program, "", command, "--inventory", str(inventory), *options],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+    loaded = set(answer.stdout.splitlines()[-1].split()[1:])
+    assert "orchestrator.stores.directory" in loaded, answer
+    assert not loaded & {"google.cloud.storage", "google.auth", "google_crc32c", "requests"}

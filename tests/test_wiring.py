@@ -43,12 +43,19 @@ def test_what_an_operator_has_lies_beside_the_inventory(tmp_path: Path) -> None:
     assert operator.template().startswith("#!/bin/sh\n")
 
 
-def test_a_bucket_is_refused_rather_than_made_a_folder(tmp_path: Path) -> None:
-    operator = operator_in(tmp_path, store="gs://bucket")
+def test_a_bucket_is_opened_once_and_is_no_folder(tmp_path: Path) -> None:
+    operator = operator_in(tmp_path, store="gs://bucket/tool/")
 
-    for opened in (operator.store, operator.store_folder):
-        with pytest.raises(ConfigError, match="gs://bucket: this version publishes into folders"):
-            opened()
+    assert operator.store().describe() == "gs://bucket/tool"
+    assert operator.store() is operator.store()
+    with pytest.raises(ConfigError, match="gs://bucket/tool/ is no folder on this machine"):
+        operator.store_folder()
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/../x", "gs://bucket/a//b", "gs://bucket/.x"])
+def test_a_bucket_s_prefix_must_be_one_that_objects_can_have(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError, match="no objects can be published below gs://bucket/"):
+        operator_in(tmp_path, store=url).store()
 
 
 @pytest.mark.parametrize(

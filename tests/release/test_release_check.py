@@ -14,6 +14,7 @@ from orchestrator.core.version import parse_version
 from orchestrator.preflight import check_operator
 from orchestrator.signing import generate_key
 from orchestrator.wiring import Operator
+from tests.gcs.server import serving
 from tests.releases import PATIENCE_SECONDS, Outcome, contents, host_target
 
 if TYPE_CHECKING:
@@ -336,14 +337,27 @@ def test_a_store_that_cannot_be_written_is_its_owner_s_to_mend(desk: Desk) -> No
     assert "cannot be written" in here(outcome)["store"]["message"]
 
 
-def test_a_bucket_is_no_store_yet(desk: Desk) -> None:
-    desk.publication = {"store": "gs://bucket"}
-    desk.write(desk.node())
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_bucket_is_looked_at_and_left_as_it_was(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, *, is_there: bool
+) -> None:
+    with serving("bucket") as service:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", service.url)
+        desk.publication = {"store": "gs://bucket/tool" if is_there else "gs://other"}
+        desk.write(desk.node())
 
-    outcome = desk.run("check", "--json")
+        outcome = desk.run("check", "--json")
 
-    assert outcome.code == 2
-    assert "publishes into folders only" in here(outcome)["store"]["message"]
+        assert service.buckets["bucket"].live == {}
+    said = here(outcome)
+    if is_there:
+        assert outcome.code == 0, outcome
+        assert said["store"]["message"] == "gs://bucket/tool can be written"
+        assert said["index"]["message"] == "stable: nothing is published yet"
+    else:
+        assert outcome.code == 5
+        assert troubles(outcome) == {"here store": "problem", "here index": "problem"}
+        assert "there is no bucket gs://other" in said["store"]["message"]
 
 
 @pytest.mark.thorough

@@ -10,13 +10,17 @@ import pytest
 
 from orchestrator.core.errors import StoreError
 from orchestrator.stores.directory import DirectoryStore
+from orchestrator.stores.gcs import GcsStore
 from orchestrator.stores.store import ConflictError, Created, Generation, ObjectKind, kind_of
 from tests.fakes import MemoryStore
+from tests.gcs.server import client_of, serving
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from orchestrator.stores.store import ReleaseStore
+    from tests.gcs.server import Service
 
 ARCHIVE = ObjectKind.ARCHIVE
 INDEX = ObjectKind.INDEX
@@ -24,21 +28,36 @@ NAME = "releases/1.0.0/x86_64-unknown-netbsd/demo-1.0.0-x86_64-unknown-netbsd.ta
 MIB = 1024 * 1024
 
 
-@pytest.fixture(params=["directory", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ReleaseStore:
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with serving() as service:
+        yield service
+
+
+def gcs_store(service: Service, *, is_there: bool = True) -> GcsStore:
+    bucket = service.add_bucket().name if is_there else "no-such-bucket"
+    return GcsStore(bucket, "some/prefix", client=lambda: client_of(service))
+
+
+@pytest.fixture(params=["directory", "memory", "gcs"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, service: Service) -> ReleaseStore:
     match request.param:
         case "directory":
             return DirectoryStore(tmp_path / "not" / "there" / "yet")
+        case "gcs":
+            return gcs_store(service)
         case _:
             return MemoryStore()
 
 
-@pytest.fixture(params=["directory", "memory"])
-def unwritable(request: pytest.FixtureRequest, tmp_path: Path) -> ReleaseStore:
+@pytest.fixture(params=["directory", "memory", "gcs"])
+def unwritable(request: pytest.FixtureRequest, tmp_path: Path, service: Service) -> ReleaseStore:
     match request.param:
         case "directory":
             (tmp_path / "file").touch()
             return DirectoryStore(tmp_path / "file" / "store")
+        case "gcs":
+            return gcs_store(service, is_there=False)
         case _:
             return MemoryStore(is_writable=False)
 
