@@ -27,6 +27,7 @@ def _add_release(parser: ArgumentParser) -> None:
     for option, what in (
         ("--dry-run", "print what would be done; touch nothing"),
         ("--rebuild", "build again what was built already"),
+        ("--reissue", "build the nodes of --node again and publish it beside a bad build"),
         ("--clean", "build from cold, without what earlier builds left"),
         ("--no-publish", "build, gate and pack, but publish nothing"),
         ("--json", "print the outcome, or with --dry-run the plan, as one JSON document"),

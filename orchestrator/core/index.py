@@ -196,6 +196,16 @@ def advance(
     )
 
 
+def parse_channel(text: str) -> str:
+    """Return the name of a channel; raise ConfigError if no index could have it."""
+    if not re.fullmatch(_NAME, text):
+        raise ConfigError(
+            f"not a channel: {text[:80]!r}",
+            hint="a channel is letters, digits, `.`, `_` and `-`, such as stable",
+        )
+    return text
+
+
 def parse_floor(text: str) -> Floor:
     """Return a floor such as `glibc>=2.34`; raise StoreError if it is not one."""
     match = _FLOOR.fullmatch(text)
