@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from orchestrator.core.signature import PublicKey
     from orchestrator.core.version import Version
     from orchestrator.nodes.transport import Connect, Transport
+    from orchestrator.stores.pointers import Pointer
     from orchestrator.stores.store import ReleaseStore
     from orchestrator.world import Outlet
 
@@ -217,6 +218,17 @@ class Operator:
             today=_today,
             followers=tuple(replace(channel, name=name) for name in _followers(channel_name)),
         )
+
+    def derive(self, channel: Channel, index: Index) -> tuple[Pointer, ...]:
+        """Return what follows from an index of a channel, as a release would publish it."""
+        from orchestrator.publication import derived_objects  # noqa: PLC0415 -- Jinja2, see there
+
+        url = self.inventory.publication.url
+        return derived_objects(self.inventory, channel, index, template=self.template(), url=url)
+
+    def today(self) -> date:
+        """Return the day in UTC."""
+        return _today()
 
     def template(self) -> str:
         """Return the text of install.sh.j2."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -146,31 +145,47 @@ async def renew_index(
 
 async def read_index(store: ReleaseStore, channel: Channel) -> Index | None:
     """Return the channel's index, None before the first release; StoreError if it is forged."""
-    _, index = await _read_signed(store, channel)
+    _, index = await read_signed(store, channel)
     return index
 
 
-async def read_serials(store: ReleaseStore, channel: Channel) -> tuple[int, ...]:
-    """Return the serials that a copy is kept of, newest first."""
-    prefix = channel.history_name(0).removesuffix("0.idx")
-    names = await store.list(prefix)
-    numbers = (name.removeprefix(prefix).removesuffix(".idx") for name in names)
-    return tuple(sorted((int(n) for n in numbers if _SERIAL.fullmatch(n)), reverse=True))
-
-
-async def read_copy(store: ReleaseStore, channel: Channel, serial: int) -> Index | None:
-    """Return the kept index of a serial, None if there is none; StoreError if it is forged."""
-    name = channel.history_name(serial)
-    stored = await store.read(name, limit_bytes=TEXT_LIMIT)
+async def read_signed(
+    store: ReleaseStore, channel: Channel
+) -> tuple[StoredObject, Index] | tuple[None, None]:
+    """Return the channel's index and the object that it is; see `read_index`."""
+    stored = await store.read(channel.index_name, limit_bytes=TEXT_LIMIT)
     if stored is None:
-        return None
+        return None, None
     try:
-        return _genuine(stored.data, channel, serial=serial)
+        return stored, genuine_index(stored.data, channel)
     except StoreError as error:
         raise StoreError(
-            f"{name} in {store.describe()} cannot be trusted: {error.message}",
-            hint="find out who wrote it; nothing reads it to install",
+            f"{channel.index_name} in {store.describe()} cannot be trusted: {error.message}",
+            hint=f"nothing was changed; restore it from index/{channel.name}/ in the store, and "
+            "find out who wrote it",
         ) from error
+
+
+def genuine_index(data: bytes, channel: Channel, *, serial: int | None = None) -> Index:
+    """Return the index in these bytes; raise StoreError if it is not the channel's own.
+
+    With `serial`, it must be that one.
+    """
+    if not data.isascii():
+        raise StoreError("it is not ASCII text")
+    text, sshsig, minisig = split_signed(data.decode())
+    channel.verify(
+        text.encode(),
+        Signatures(sshsig=sshsig, minisig=minisig),
+        keys=channel.keys,
+        namespace=index_namespace(channel.project),
+    )
+    index = parse_index(text)
+    if (index.project, index.channel) != (channel.project, channel.name):
+        raise StoreError(f"it is the index of {index.project} {index.channel}")
+    if serial not in {None, index.serial}:
+        raise StoreError(f"it is serial {index.serial}")
+    return index
 
 
 async def despite_others(step: Callable[[], Awaitable[Outcome]], pause: Pause) -> Outcome:
@@ -185,7 +200,6 @@ async def despite_others(step: Callable[[], Awaitable[Outcome]], pause: Pause) -
 
 # 500 versions for 14 targets are 1 MB.
 TEXT_LIMIT: Final = 4 * 1024 * 1024
-_SERIAL: Final = re.compile(r"[1-9][0-9]{0,8}")
 # Every lost race is somebody else's success, so this is how many may publish at the same moment.
 _ATTEMPTS: Final = 40
 
@@ -199,7 +213,7 @@ async def _move_index(
     today: date,
     renewed_serial: int | None = None,
 ) -> Index:
-    stored, index = await _read_signed(store, channel)
+    stored, index = await read_signed(store, channel)
     rows = tuple(decide(index))
     following = advance(
         index,
@@ -231,40 +245,6 @@ def _existing(store: ReleaseStore, channel: Channel, index: Index | None) -> Ind
             f"there is no {channel.index_name} in {store.describe()}",
             hint="the first release on a channel makes it",
         )
-    return index
-
-
-async def _read_signed(
-    store: ReleaseStore, channel: Channel
-) -> tuple[StoredObject, Index] | tuple[None, None]:
-    stored = await store.read(channel.index_name, limit_bytes=TEXT_LIMIT)
-    if stored is None:
-        return None, None
-    try:
-        return stored, _genuine(stored.data, channel)
-    except StoreError as error:
-        raise StoreError(
-            f"{channel.index_name} in {store.describe()} cannot be trusted: {error.message}",
-            hint=f"nothing was changed; restore it from index/{channel.name}/ in the store, and "
-            "find out who wrote it",
-        ) from error
-
-
-def _genuine(data: bytes, channel: Channel, *, serial: int | None = None) -> Index:
-    if not data.isascii():
-        raise StoreError("it is not ASCII text")
-    text, sshsig, minisig = split_signed(data.decode())
-    channel.verify(
-        text.encode(),
-        Signatures(sshsig=sshsig, minisig=minisig),
-        keys=channel.keys,
-        namespace=index_namespace(channel.project),
-    )
-    index = parse_index(text)
-    if (index.project, index.channel) != (channel.project, channel.name):
-        raise StoreError(f"it is the index of {index.project} {index.channel}")
-    if serial not in {None, index.serial}:
-        raise StoreError(f"it is serial {index.serial}")
     return index
 
 
