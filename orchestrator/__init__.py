@@ -3,6 +3,7 @@
 cli, options        the way in for a person: argv
 commands            each command
 service             the way in for a machine
+fsck                whether a store holds what its indexes say
 console, listing    the ways out: events as a live table, data as text
 wiring              the real world of an operator, opened when it is needed
 preflight           whether a release can start

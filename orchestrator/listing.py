@@ -115,6 +115,45 @@ def show_check(check: Mapping[str, Any], stream: TextIO) -> None:
     terminal.print(Text(visible(check["verdict"]), style=style))
 
 
+def show_history(history: Mapping[str, Any], stream: TextIO) -> None:
+    """Write what happened to a channel (`core.history.Entry.as_data`), newest first."""
+    terminal = Terminal(stream)
+    where = f" {history['channel']} in {history['store']}"
+    terminal.print(Text.assemble((history["project"], "bold"), visible(where)))
+    if not history["entries"]:
+        terminal.print("nothing is published")
+    cells: list[tuple[Text | str, ...]] = []
+    for entry in history["entries"]:
+        problem, since = entry["problem"], entry["since"]
+        lines = [Text(visible(problem), style="bold red")] if problem else entry["lines"]
+        if since not in {None, entry["serial"] - 1}:
+            lines = [f"since serial {since}:", *lines]
+        first, *more = lines
+        cells.append((Text(str(entry["serial"]), style="bold"), entry["issued"] or "", first))
+        cells += [("", "", line) for line in more]
+    if cells:
+        print_table(terminal, ("serial", "issued", "changes"), cells)
+
+
+def show_fsck(report: Mapping[str, Any], stream: TextIO) -> None:
+    """Write what was found in a store (`core.fsck.FsckReport.as_data`): a table, then one line."""
+    terminal = Terminal(stream)
+    if report["findings"]:
+        cells = [
+            (
+                Text(finding["state"], style=_FOUND[finding["state"]]),
+                visible(finding["object"]),
+                visible(finding["message"]),
+            )
+            for finding in report["findings"]
+        ]
+        print_table(terminal, ("state", "object", "what was found"), cells)
+        terminal.print()
+    style = "bold red" if report["exit_code"] else "bold"
+    terminal.print(Text(visible(f"{report['store']}: {report['summary']}"), style=style))
+
+
+_FOUND: Final = {"damage": "bold red", "warning": "yellow", "repaired": "green"}
 _STATES: Final = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 

@@ -27,6 +27,7 @@ def _add_release(parser: ArgumentParser) -> None:
     for option, what in (
         ("--dry-run", "print what would be done; touch nothing"),
         ("--rebuild", "build again what was built already"),
+        ("--reissue", "build the nodes of --node again and publish it beside a bad build"),
         ("--clean", "build from cold, without what earlier builds left"),
         ("--no-publish", "build, gate and pack, but publish nothing"),
         ("--json", "print the outcome, or with --dry-run the plan, as one JSON document"),
@@ -81,6 +82,113 @@ def _add_shell(parser: ArgumentParser) -> None:
     _add_inventory(parser)
 
 
+def _add_yank(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Take a version back, or some of its targets: installers pass it over unless it is asked "
+        "for by name. Its files stay; `unyank` puts it back. It is taken back on every channel "
+        "that has it."
+    )
+    _add_selection(parser)
+    parser.add_argument(
+        "--revoke",
+        action="store_true",
+        help="for good: installers refuse it also by name, and nothing puts it back",
+    )
+
+
+def _add_unyank(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Put a version back that was yanked, on every channel that has it. What was revoked stays "
+        "revoked."
+    )
+    _add_selection(parser)
+
+
+def _add_selection(parser: ArgumentParser) -> None:
+    parser.add_argument("version", metavar="VERSION", help="the version, such as 1.4.0")
+    parser.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="T",
+        help="this target only, for OpenBSD with or without its release; may be repeated",
+    )
+    parser.add_argument("--channel", metavar="C", help="on this channel only")
+    _add_inventory(parser)
+
+
+def _add_promote(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Put what is ok of a version on one channel on another one too. Nothing is built or "
+        "uploaded: both indexes name the same files."
+    )
+    parser.add_argument("version", metavar="VERSION", help="the version, such as 1.4.0-rc.2")
+    for option, default in (("--from", "prerelease"), ("--to", "stable")):
+        parser.add_argument(
+            option, metavar="C", default=default, help="a channel (default: %(default)s)"
+        )
+    _add_inventory(parser)
+
+
+def _add_renew(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Sign the index of every channel again for another lifetime, where less than half of it "
+        "is left: for a timer. Every release does the same on its way."
+    )
+    parser.add_argument("--force", action="store_true", help="also where it is not needed yet")
+    parser.add_argument("--channel", metavar="C", help="this channel only")
+    _add_inventory(parser)
+
+
+def _add_history(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Tell what each serial of a channel changed, newest first, from the copies in the store. "
+        "Each copy is verified; one that is missing or cannot be trusted is shown as such."
+    )
+    parser.add_argument("--channel", metavar="C", help="the channel (default: the inventory's)")
+    parser.add_argument(
+        "-n",
+        "--number",
+        type=_positive,
+        default=20,
+        metavar="N",
+        help="the newest N serials (default: %(default)s)",
+    )
+    _add_inventory(parser)
+    parser.add_argument("--json", action="store_true", help="print it as one JSON document")
+
+
+def _add_fsck(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Hold every row of every index against what is in the store, and every object against "
+        "what an index names. Exit with 5 for damage; objects that nothing names are a warning."
+    )
+    parser.add_argument(
+        "--deep", action="store_true", help="read every file, and verify every signature"
+    )
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="write what follows from an index again; nothing is deleted",
+    )
+    parser.add_argument(
+        "--channel",
+        action="append",
+        default=[],
+        metavar="C",
+        help="this channel only, without a look for orphans; may be repeated",
+    )
+    _add_inventory(parser)
+    parser.add_argument("--json", action="store_true", help="print it as one JSON document")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
 def _add_keygen(parser: ArgumentParser) -> None:
     parser.description = (
         "Make an ed25519 key at `publication.signing.key`, and print its public half as OpenSSH "
@@ -128,6 +236,12 @@ OPTIONS: dict[str, Callable[[ArgumentParser], None]] = {
     "logs": _add_logs,
     "cancel": _add_cancel,
     "shell": _add_shell,
+    "yank": _add_yank,
+    "unyank": _add_unyank,
+    "promote": _add_promote,
+    "renew": _add_renew,
+    "history": _add_history,
+    "fsck": _add_fsck,
     "keygen": _add_keygen,
     "render": _add_inventory,
     "serve": _add_serve,

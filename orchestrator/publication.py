@@ -6,9 +6,10 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
+from orchestrator.core.edits import passed_on
 from orchestrator.core.errors import StoreError
 from orchestrator.core.events import Phase, PhaseChanged, Published, Warned
-from orchestrator.core.index import Status
+from orchestrator.core.index import RowKey, Status
 from orchestrator.core.installer import (
     InstallerValues,
     render_download_page,
@@ -17,10 +18,11 @@ from orchestrator.core.installer import (
     version_words,
 )
 from orchestrator.core.inventory import Policy
+from orchestrator.core.merge import row_of, why_not_offered
 from orchestrator.core.result import Built, Failed, FailureClass
 from orchestrator.stores.channel import Channel, publish_index, read_index
 from orchestrator.stores.pointers import INSTALL_SCRIPT, PAGE, Pointer, publish_pointers
-from orchestrator.stores.publish import pending_rows, publish_artifact
+from orchestrator.stores.publish import pending_rows, publish_artifact, publish_reissue
 from orchestrator.stores.store import ObjectKind
 
 if TYPE_CHECKING:
@@ -28,9 +30,10 @@ if TYPE_CHECKING:
 
     from orchestrator.core.events import Observer
     from orchestrator.core.index import Index, Row
-    from orchestrator.core.inventory import Project
+    from orchestrator.core.inventory import Inventory, Project
     from orchestrator.core.plan import BuildPlan
     from orchestrator.core.result import Artifact, Result
+    from orchestrator.core.version import Version
     from orchestrator.world import Outlet
 
 
@@ -68,9 +71,11 @@ class Publication:
         await self._move_index(self._outlet)
 
     async def finish(self) -> None:
-        """Announce the late targets and bring the installer up to date."""
+        """Announce the late targets, bring the installer up to date, pass the version on."""
         if self._outlet is not None:
             await self._move_index(self._outlet, is_last=True)
+        if self._outlet is not None and self._index is not None:
+            await pass_on(self._outlet, self._index, self._plan.version)
 
     def settle(self, result: Result) -> Result:
         """Return the result, or the failure to publish it."""
@@ -85,7 +90,7 @@ class Publication:
     def url(self) -> str | None:
         """Where people get the installer that leads to this version, None if there is none."""
         outlet = self._outlet
-        return outlet.url if outlet and _has_installer(self._plan, outlet) else None
+        return outlet.url if outlet and _leads_to(self._plan.inventory, outlet.channel) else None
 
     @property
     def published(self) -> tuple[str, ...]:
@@ -133,7 +138,24 @@ class Publication:
             project=self._plan.inventory.project.name,
             signer=outlet.signer,
         )
-        if not _has_flat_name(self._plan, built.artifact):
+        flat = _has_flat_name(self._plan, built.artifact)
+        if self._plan.request.rebuild:
+            stands = await self._standing(built.artifact, outlet)
+            if stands is not None and stands.sha256 == built.artifact.sha256:
+                if self._plan.request.reissue:
+                    message = "nothing to re-issue: the new build has the same bytes"
+                    self._observe(Warned(node=built.node, message=message))
+                publish = partial(publish, revision=stands.revision)
+            elif self._plan.request.reissue:
+                return await publish_reissue(
+                    outlet.store,
+                    built.artifact,
+                    project=self._plan.inventory.project.name,
+                    signer=outlet.signer,
+                    flat=flat,
+                    above=stands.revision if stands else 0,
+                )
+        if not flat:
             return await publish(flat=False)
         try:
             return await publish(flat=True)
@@ -142,6 +164,14 @@ class Publication:
             row = await publish(flat=False)
             self._observe(Warned(node=built.node, message=f"no bare binary: {error.message}"))
             return row
+
+    async def _standing(self, artifact: Artifact, outlet: Outlet) -> Row | None:
+        """Return the row that has the place of this artifact, None if there is no build yet."""
+        index = await read_index(outlet.store, outlet.channel)
+        release = artifact.os_release if artifact.target.is_bound_to_os_release else None
+        key = RowKey(artifact.target.triple, artifact.version, release)
+        row = row_of(index.rows, key) if index else None
+        return row if row and row.status is not Status.PENDING else None
 
     async def _move_index(self, outlet: Outlet, *, is_last: bool = False) -> None:
         async with self._index_lock:
@@ -161,9 +191,15 @@ class Publication:
                 today=outlet.today(),
             )
             self._index = index
-            await _publish_installer(self._plan, outlet, index)
-        if rows and index != before:
-            targets = tuple(dict.fromkeys(row.target for row in rows))
+            await renew_derived(self._plan.inventory, outlet, index)
+        offered = []
+        for row in rows:
+            if why := why_not_offered(index.rows, row):
+                self._observe(Warned(message=why))
+            else:
+                offered.append(row.target)
+        if offered and index != before:
+            targets = tuple(dict.fromkeys(offered))
             self._observe(Published(targets=targets, serial=index.serial))
 
     def _late(self, rows: Iterable[Row]) -> Iterable[Row]:
@@ -190,32 +226,46 @@ def installer_values(project: Project, url: str, channel: Channel) -> InstallerV
     )
 
 
-async def _publish_installer(plan: BuildPlan, outlet: Outlet, index: Index) -> None:
-    if outlet.url is None or not _has_installer(plan, outlet):
-        return
-    values = installer_values(plan.inventory.project, outlet.url, outlet.channel)
+async def pass_on(outlet: Outlet, index: Index, version: Version) -> None:
+    """Give a version of this index to those who follow it with another channel.
+
+    A channel that has no index yet stays without one.
+    """
+    rows = passed_on(index.rows, version)
+    for channel in outlet.followers:
+        if rows and await read_index(outlet.store, channel) is not None:
+            await publish_index(
+                outlet.store, channel, rows, signer=outlet.signer, today=outlet.today()
+            )
+
+
+async def renew_derived(inventory: Inventory, outlet: Outlet, index: Index) -> None:
+    """Write what follows from an index that stands in the store now."""
     await publish_pointers(
         outlet.store,
         outlet.channel,
-        (
-            Pointer(
-                INSTALL_SCRIPT,
-                render_installer(outlet.template, values).encode(),
-                ObjectKind.SCRIPT,
-            ),
-            Pointer(
-                PAGE,
-                render_download_page(values, summarize_downloads(index.rows)).encode(),
-                ObjectKind.PAGE,
-            ),
-        ),
+        derived_objects(inventory, outlet.channel, index, template=outlet.template, url=outlet.url),
         serial=index.serial,
     )
 
 
-def _has_installer(plan: BuildPlan, outlet: Outlet) -> bool:
+def derived_objects(
+    inventory: Inventory, channel: Channel, index: Index, *, template: str, url: str | None
+) -> tuple[Pointer, ...]:
+    """Return what follows from an index of this channel: nothing without an address for it."""
+    if url is None or not _leads_to(inventory, channel):
+        return ()
+    values = installer_values(inventory.project, url, channel)
+    page = render_download_page(values, summarize_downloads(index.rows))
+    return (
+        Pointer(INSTALL_SCRIPT, render_installer(template, values).encode(), ObjectKind.SCRIPT),
+        Pointer(PAGE, page.encode(), ObjectKind.PAGE),
+    )
+
+
+def _leads_to(inventory: Inventory, channel: Channel) -> bool:
     # install.sh follows the inventory's channel; a prerelease on another one is not for everybody.
-    return outlet.channel.name == plan.inventory.publication.channel
+    return channel.name == inventory.publication.channel
 
 
 def _required_nodes(plan: BuildPlan) -> set[str]:

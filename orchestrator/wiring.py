@@ -6,12 +6,13 @@ import logging
 import os
 import sys
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from orchestrator.core.errors import ConfigError, NodeError
+from orchestrator.core.index import parse_channel
 from orchestrator.core.inventory import RECORD_FOLDER
 from orchestrator.core.plan import plan_release
 from orchestrator.jobs import Search, known_jobs
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from orchestrator.core.signature import PublicKey
     from orchestrator.core.version import Version
     from orchestrator.nodes.transport import Connect, Transport
+    from orchestrator.stores.pointers import Pointer
     from orchestrator.stores.store import ReleaseStore
     from orchestrator.world import Outlet
 
@@ -172,35 +174,74 @@ class Operator:
 
         Who follows the stable channel is never moved to a prerelease.
         """
+        return self._channel_named(self._channel_name(version), keys)
+
+    def _channel_name(self, version: Version | None) -> str:
+        own = self.inventory.publication.channel
+        is_apart = version is not None and version.is_prerelease and own == STABLE
+        return PRERELEASE if is_apart else own
+
+    def channel_names(self) -> tuple[str, ...]:
+        """Return the channels that releases of this inventory go to."""
+        own = self.inventory.publication.channel
+        return (own, *_followers(own))
+
+    def trusted_channel(self, name: str | None = None) -> Channel:
+        """Return a channel to read from, the inventory's own without a name.
+
+        Raise ConfigError if no key is known that could have signed it.
+        """
+        keys = self.public_keys()
+        if not keys:
+            raise self.no_key()
+        return self._channel_named(name or self.inventory.publication.channel, keys)
+
+    def _channel_named(self, name: str, keys: tuple[PublicKey, ...]) -> Channel:
         from orchestrator.signing import verify  # noqa: PLC0415 -- only what reads an index needs it
 
-        publication = self.inventory.publication
-        is_apart = version is not None and version.is_prerelease and publication.channel == STABLE
         return Channel(
             project=self.inventory.project.name,
-            name=PRERELEASE if is_apart else publication.channel,
+            name=parse_channel(name),
             keys=keys,
             verify=verify,
-            lifetime=publication.expires,
+            lifetime=self.inventory.publication.expires,
         )
 
     def outlet(self, version: Version) -> Outlet:
         """Return where the version goes; raise ConfigError if nothing could be signed."""
+        return self.outlet_of(self._channel_name(version))
+
+    def outlet_of(self, channel_name: str) -> Outlet:
+        """Return the way to a channel; raise ConfigError if nothing could be signed."""
         from orchestrator.signing import load_signer  # noqa: PLC0415 -- only a release needs it
         from orchestrator.world import Outlet  # noqa: PLC0415 -- only a release needs it
 
         path = self.key_path()
         if not path.exists():
             raise self.no_key()
+        parse_channel(channel_name)
         signer = load_signer(path, _ask_passphrase if sys.stdin.isatty() else None)
+        channel = self._channel_named(channel_name, (signer.public,))
         return Outlet(
             store=self.store(),
-            channel=self.channel(version, (signer.public,)),
+            channel=channel,
             signer=signer,
             template=self.template(),
             url=self.inventory.publication.url,
             today=_today,
+            followers=tuple(replace(channel, name=name) for name in _followers(channel_name)),
         )
+
+    def derive(self, channel: Channel, index: Index) -> tuple[Pointer, ...]:
+        """Return what follows from an index of a channel, as a release would publish it."""
+        from orchestrator.publication import derived_objects  # noqa: PLC0415 -- Jinja2, see there
+
+        url = self.inventory.publication.url
+        return derived_objects(self.inventory, channel, index, template=self.template(), url=url)
+
+    def today(self) -> date:
+        """Return the day in UTC."""
+        return _today()
 
     def template(self) -> str:
         """Return the text of install.sh.j2."""
@@ -256,6 +297,11 @@ class Operator:
                 return local(node) if node.is_local else ssh.connect(node)
 
             yield connect
+
+
+def _followers(channel_name: str) -> tuple[str, ...]:
+    # Who tries prereleases gets the version that they lead to.
+    return (PRERELEASE,) if channel_name == STABLE else ()
 
 
 def _today() -> date:

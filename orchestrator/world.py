@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.core.inventory import Source
@@ -41,7 +41,10 @@ class World:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlet:
-    """Where a release goes and who signs it; `url` is None when no installer can be rendered."""
+    """Where a release goes and who signs it; `url` is None when no installer can be rendered.
+
+    Whoever follows one of the `followers` gets what is published on `channel` too.
+    """
 
     store: ReleaseStore
     channel: Channel
@@ -49,3 +52,9 @@ class Outlet:
     template: str
     url: str | None
     today: Callable[[], date]
+    followers: tuple[Channel, ...] = ()
+
+    def on(self, channel_name: str) -> Outlet:
+        """Return the way to another channel of the same store, by the same signer."""
+        channel = replace(self.channel, name=channel_name)
+        return replace(self, channel=channel, followers=())

@@ -30,6 +30,7 @@ from orchestrator.core.installer import InstallerValues, render_installer
 from orchestrator.core.signature import index_namespace
 from orchestrator.core.version import parse_version
 from orchestrator.signing import FileSigner
+from orchestrator.stores.publish import revision_folder
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -110,6 +111,7 @@ class Site:
         status: Status = Status.OK,
         floors: str = "",
         program: str | None = None,
+        revision: int = 1,
     ) -> Row:
         """Add a row, and for anything but a pending one the archive that it names."""
         row = Row(
@@ -119,14 +121,15 @@ class Site:
             floors=tuple(parse_floor(floor) for floor in floors.split(",") if floor),
         )
         if status is not Status.PENDING:
-            row = self._packed(row, program or f'#!/bin/sh\necho "{self.project} {version}"\n')
+            program = program or f'#!/bin/sh\necho "{self.project} {version}"\n'
+            row = self._packed(row, program, revision)
         self.rows.append(row)
         return row
 
-    def _packed(self, row: Row, program: str) -> Row:
+    def _packed(self, row: Row, program: str, revision: int) -> Row:
         key = row.target + (row.exact_release or "")
         folder = f"{self.project}-{row.version}-{key}"
-        path = f"releases/{row.version}/{key}/{folder}.tar.gz"
+        path = f"releases/{row.version}/{key}/{revision_folder(revision)}{folder}.tar.gz"
         archive = pack({f"{folder}/{self.project}": program.encode()})
         file = self.root / path
         file.parent.mkdir(parents=True, exist_ok=True)

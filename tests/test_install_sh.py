@@ -900,6 +900,27 @@ def test_other_bytes_of_the_same_version_are_installed(published: Site, host: Ho
     assert subprocess.check_output([host.binary], text=True) == "other\n"
 
 
+def test_a_reissue_is_installed_and_takes_the_place_of_the_build_before_it(
+    published: Site, host: Host
+) -> None:
+    assert fetched(host, published)[0]
+    [first] = published.rows
+    published.rows = []
+    second = published.add("1.0.0", program="#!/bin/sh\necho mended\n", revision=2)
+    published.serial += 1
+    published.publish()
+    assert second.revision == 2
+    assert published.archive(first).exists()
+    plan = host.run(published.script, "--plan").stdout
+    assert f"would replace: {host.binary} (1.0.0)\n" in plan
+    assert fetched(host, published) == (True, f"installed tool 1.0.0 to {host.binary}")
+    assert subprocess.check_output([host.binary], text=True) == "mended\n"
+    assert not fetched(host, published)[0]
+    elsewhere = host.home / "elsewhere"
+    assert fetched(host, published, f"--prefix={elsewhere}")[0]
+    assert subprocess.check_output([elsewhere / "bin" / "tool"], text=True) == "mended\n"
+
+
 @needs("ssh-keygen")
 @pytest.mark.thorough
 def test_what_is_installed_already_is_held_against_the_index_all_the_same(

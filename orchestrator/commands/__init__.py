@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.commands.index import fsck, history, promote, renew, unyank, yank
 from orchestrator.commands.jobs import cancel, logs, shell, status
 from orchestrator.commands.keys import keygen
 from orchestrator.commands.release import check, release
@@ -33,6 +34,12 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "logs": logs,
     "cancel": cancel,
     "shell": shell,
+    "yank": yank,
+    "unyank": unyank,
+    "promote": promote,
+    "renew": renew,
+    "history": history,
+    "fsck": fsck,
     "keygen": keygen,
     "render": render,
     "serve": serve,

@@ -26,9 +26,10 @@ def release(arguments: argparse.Namespace) -> int:
         version=parse_version(arguments.version),
         nodes=tuple(arguments.node),
         skip=tuple(arguments.skip),
-        rebuild=arguments.rebuild,
+        rebuild=arguments.rebuild or arguments.reissue,
         clean=arguments.clean,
         publish=not arguments.no_publish,
+        reissue=arguments.reissue,
     )
     operator = Operator.at(arguments.inventory)
     if arguments.dry_run:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from orchestrator.core.archive import archive_name
+from orchestrator.core.index import RowKey
 from orchestrator.core.inventory import ArchiveSource, CrateSource, GitSource, PathSource
+from orchestrator.core.merge import row_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +30,7 @@ def plan_as_data(
         "store": store,
         "channel": channel,
         "publishes": plan.request.publish,
-        "tasks": [_task(plan, task) for task in plan.tasks],
+        "tasks": [_task(plan, task, rows) for task in plan.tasks],
         "skipped": [
             {"node": skip.node, "target": skip.target.triple, "reason": skip.reason}
             for skip in plan.skipped
@@ -59,15 +61,15 @@ def describe_source(source: Source | None, version: Version) -> str:
             assert_never(source)
 
 
-def _task(plan: BuildPlan, task: BuildTask) -> Mapping[str, object]:
+def _task(plan: BuildPlan, task: BuildTask, rows: Sequence[Row]) -> Mapping[str, object]:
     return {
         "target": task.target.triple,
-        **_node_task(plan, task.first),
-        "standby": [_node_task(plan, spare) for spare in task.standby],
+        **_node_task(plan, task.first, rows),
+        "standby": [_node_task(plan, spare, rows) for spare in task.standby],
     }
 
 
-def _node_task(plan: BuildPlan, task: NodeTask) -> Mapping[str, object]:
+def _node_task(plan: BuildPlan, task: NodeTask, rows: Sequence[Row]) -> Mapping[str, object]:
     node = task.node
     project = plan.inventory.project
     return {
@@ -79,18 +81,28 @@ def _node_task(plan: BuildPlan, task: NodeTask) -> Mapping[str, object]:
         "binaries": list(task.binary_paths) or [f"$ORCHESTRATOR_OUT/{n}" for n in project.binaries],
         "gate_on": [gate.name for gate in task.gate_nodes] or [node.name],
         "gate": [project.version_command, *project.gate],
-        "publishes": _objects(plan, node) if plan.request.publish else [],
+        "publishes": _objects(plan, node, rows) if plan.request.publish else [],
     }
 
 
-def _objects(plan: BuildPlan, node: Node) -> list[str]:
+def _objects(plan: BuildPlan, node: Node, rows: Sequence[Row]) -> list[str]:
     release = (node.os_release or "<release>") if node.target.is_bound_to_os_release else ""
     version, name = str(plan.version), plan.inventory.project.name
     key = f"{node.target}{release}"
     # The release of an OpenBSD node that does not say it is known once the node has answered.
     file = f"{name}-{version}-{key}.tar.gz" if "<" in key else archive_name(name, version, key)
-    objects = [f"releases/{version}/{key}/{file}"]
+    folder = _reissue_folder(plan, node, rows)
+    objects = [f"releases/{version}/{key}/{folder}{file}"]
     if plan.inventory.publication.flat:
         flat = f"{name}-{version}-{node.target.flat_name}{node.target.exe_suffix}"
-        objects.append(f"{version}/{flat}")
+        objects.append(f"{version}/{folder}{flat}")
     return objects
+
+
+def _reissue_folder(plan: BuildPlan, node: Node, rows: Sequence[Row]) -> str:
+    """Return the folder of the next issue; a revision that a crash has left is found only later."""
+    release = node.os_release if node.target.is_bound_to_os_release else None
+    stands = row_of(rows, RowKey(node.target.triple, str(plan.version), release))
+    if not plan.request.reissue or stands is None or stands.sha256 is None:
+        return ""
+    return f"r{stands.revision + 1}/"

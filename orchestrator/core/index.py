@@ -1,9 +1,9 @@
-"""The version index: rows, merge, text (docs/index-format.md describes it for readers)."""
+"""The version index: rows and text (docs/index-format.md describes it for readers)."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -47,6 +47,22 @@ class Row:
         """The only OS release that it runs on, or None if it runs on many or is not known."""
         return next((floor.release for floor in self.floors if floor.operator == "=="), None)
 
+    @property
+    def key(self) -> RowKey:
+        """What the row is known by."""
+        return RowKey(self.target, str(self.version), self.exact_release)
+
+    @property
+    def label(self) -> str:
+        """The target as paths have it: with the OS release, where binaries run on one only."""
+        return f"{self.target}{self.exact_release or ''}"
+
+    @property
+    def revision(self) -> int:
+        """Which issue of its version and target it is: 1, or the number in a path with `/rN/`."""
+        match = _REISSUE.fullmatch(self.path or "")
+        return int(match[1]) if match else 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
@@ -58,6 +74,15 @@ class Index:
     issued: date
     expires: date
     rows: tuple[Row, ...]
+
+
+class RowKey(NamedTuple):
+    """What a row is known by: an index has one row for each."""
+
+    target: str
+    # The text: Version ignores build metadata, but 1.0.0+a and 1.0.0+b are different files.
+    version: str
+    release: str | None
 
 
 class SignedIndex(NamedTuple):
@@ -140,33 +165,8 @@ def sort_rows(rows: Iterable[Row]) -> tuple[Row, ...]:
     return tuple(sorted(newest_first, key=lambda row: row.target))
 
 
-def merge_rows(old: Sequence[Row], new: Sequence[Row]) -> tuple[Row, ...]:
-    """Return what is known from both; raise StoreError if they disagree about bytes.
-
-    A row is known by target, version and exact OS release. There, the further status wins
-    (pending, ok, yanked, revoked), so a merge never takes anything back. A pending row that names
-    no OS release goes as soon as any release of that target and version is decided; one that does
-    waits for its own release, because nodes on different ones are not alternatives.
-    """
-    merged: dict[_Key, Row] = {}
-    for row in (*old, *new):
-        key = _key(row)
-        merged[key] = _joined(merged[key], row) if key in merged else row
-    decided = {key[:2] for key, row in merged.items() if row.status is not Status.PENDING}
-    return sort_rows(
-        row
-        for key, row in merged.items()
-        if row.status is not Status.PENDING or key.release is not None or key[:2] not in decided
-    )
-
-
-def changes(previous: Index | None, rows: Sequence[Row]) -> bool:
-    """Return whether publishing these rows needs a new index; False for the same release again."""
-    return previous is None or merge_rows(previous.rows, rows) != previous.rows
-
-
 def is_aging(index: Index, today: date) -> bool:
-    """Return whether less than half of its lifetime is left: then any release renews it."""
+    """Return whether less than half of its lifetime is left: then whatever is done renews it."""
     return (index.expires - today) * 2 < index.expires - index.issued
 
 
@@ -179,7 +179,7 @@ def advance(
     today: date,
     lifetime: timedelta,
 ) -> Index:
-    """Return the index that follows `previous` (None: there is none yet), with `rows` merged in."""
+    """Return the index with these rows that follows `previous` (None: there is none yet)."""
     if previous and (previous.project, previous.channel) != (project, channel):
         raise StoreError(
             f"the store holds the index of {previous.project} {previous.channel}, "
@@ -192,8 +192,18 @@ def advance(
         serial=previous.serial + 1 if previous else 1,
         issued=today,
         expires=today + lifetime,
-        rows=merge_rows(previous.rows if previous else (), rows),
+        rows=sort_rows(rows),
     )
+
+
+def parse_channel(text: str) -> str:
+    """Return the name of a channel; raise ConfigError if no index could have it."""
+    if not re.fullmatch(_NAME, text):
+        raise ConfigError(
+            f"not a channel: {text[:80]!r}",
+            hint="a channel is letters, digits, `.`, `_` and `-`, such as stable",
+        )
+    return text
 
 
 def parse_floor(text: str) -> Floor:
@@ -213,37 +223,9 @@ def release_order(release: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-class _Key(NamedTuple):
-    target: str
-    # The text: Version ignores build metadata, but 1.0.0+a and 1.0.0+b are different files.
-    version: str
-    release: str | None
-
-
-def _key(row: Row) -> _Key:
-    return _Key(row.target, str(row.version), row.exact_release)
-
-
 def _age(row: Row) -> tuple[Version, str, tuple[int, ...], str]:
     release = row.exact_release or ""
     return (row.version, str(row.version), release_order(release) if release else (), release)
-
-
-_PROGRESS: Final = tuple(Status)
-
-
-def _joined(old: Row, new: Row) -> Row:
-    if old.status is Status.PENDING:
-        return new
-    if new.status is Status.PENDING:
-        return old
-    if old.sha256 != new.sha256:
-        raise StoreError(
-            f"{old.target} {old.version} is already published with other bytes: "
-            f"sha256 {old.sha256}, now {new.sha256}",
-            hint="what is published never changes: release the new bytes as a new version",
-        )
-    return replace(old, status=max(old.status, new.status, key=_PROGRESS.index))
 
 
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -264,6 +246,7 @@ _TARGET: Final = re.compile(_NAME)
 _SIZE: Final = re.compile(r"[1-9][0-9]{0,14}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _PATH: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+/-]{0,999}")
+_REISSUE: Final = re.compile(r"releases/[^/]+/[^/]+/r([2-9]|[1-9][0-9]{1,3})/[^/]+")
 _FIELD: Final = re.compile(r"[A-Za-z0-9._+/:=<>,-]+")
 _SIGNED: Final = re.compile(
     r"((?:(?!#end ).*\n)*#end [0-9]+\n)"
@@ -305,15 +288,15 @@ def _parse_date(number: int, text: str) -> date:
 
 def _parse_rows(lines: Sequence[str]) -> Iterator[Row]:
     first = len(_HEADER) + 1
-    seen: set[_Key] = set()
+    seen: set[RowKey] = set()
     previous: Row | None = None
     for number, line in enumerate(lines[first - 1 : -1], start=first):
         row = _parse_row(number, line)
-        if _key(row) in seen:
+        if row.key in seen:
             raise _malformed(number, f"a second row for {row.target} {row.version}")
         if previous and sort_rows((row, previous))[0] is row:
             raise _malformed(number, "the row is not in its place: by target, then newest first")
-        seen.add(_key(row))
+        seen.add(row.key)
         previous = row
         yield row
     if lines[-1] != f"#end {len(seen)}":

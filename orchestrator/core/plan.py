@@ -40,6 +40,8 @@ class ReleaseRequest:
     rebuild: bool = False
     clean: bool = False
     publish: bool = True
+    # Publish other bytes beside those of a bad build; it goes with `rebuild`.
+    reissue: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +105,12 @@ def plan_release(
 
     `begun` names the nodes that have a job of this version: they go on before another starts anew.
 
-    Raises ConfigError when `--node` or `--skip` names no node, when no node is enabled, or when a
-    required node is left out of a release that is to be published.
+    Raises ConfigError when `--node` or `--skip` names no node, when no node is enabled, when a
+    required node is left out of a release that is to be published, or when a re-issue names no node
+    or is not to be published.
     """
     _check_names(inventory, request)
+    _check_reissue(request)
     _check_required(inventory, request, rows)
     chosen = chosen_nodes(inventory, request)
     if not chosen:
@@ -154,6 +158,19 @@ def _check_names(inventory: Inventory, request: ReleaseRequest) -> None:
                 problems.append(Problem(option, f"no node is named `{name[:80]}`{suggestion}"))
     if problems:
         raise ConfigError.of(problems, hint=f"the nodes are: {', '.join(names)}")
+
+
+def _check_reissue(request: ReleaseRequest) -> None:
+    if request.reissue and not request.nodes:
+        raise ConfigError(
+            "--reissue needs the nodes whose builds are bad",
+            hint="name each of them with --node: the others stay as they are",
+        )
+    if request.reissue and not request.publish:
+        raise ConfigError(
+            "--reissue publishes, and --no-publish does not: choose one of them",
+            hint="to build again and look at it, use --rebuild --no-publish",
+        )
 
 
 def _check_required(inventory: Inventory, request: ReleaseRequest, rows: Sequence[Row]) -> None:

@@ -17,13 +17,13 @@ from orchestrator.core.index import (
     Index,
     Row,
     advance,
-    changes,
     is_aging,
     join_signed,
     parse_index,
     render_index,
     split_signed,
 )
+from orchestrator.core.merge import merge_rows
 from orchestrator.core.signature import Signatures, index_namespace
 from orchestrator.stores.store import ConflictError, ObjectKind, outrun
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from orchestrator.stores.store import Generation, ReleaseStore, StoredObject
 
     Pause = Callable[[int], Awaitable[None]]
+    Edit = Callable[[Index], Iterable[Row]]
 
 Outcome = TypeVar("Outcome")
 
@@ -81,13 +82,109 @@ async def publish_index(
     end. Whoever else publishes at the same time loses nothing: the slower one merges again.
     """
     known = tuple(rows)
-    step = partial(_publish_index, store, channel, known, signer=signer, today=today)
+    step = partial(
+        _move_index,
+        store,
+        channel,
+        lambda index: merge_rows(index.rows if index else (), known),
+        signer=signer,
+        today=today,
+    )
+    return await despite_others(step, pause)
+
+
+async def edit_index(
+    store: ReleaseStore,
+    channel: Channel,
+    edit: Edit,
+    *,
+    signer: Signer,
+    today: date,
+    pause: Pause = pause_briefly,
+) -> Index:
+    """Change the rows of the index and return the index that then stands in the store.
+
+    `edit` gets the index as it stands and returns all of its rows; it may be asked again when
+    somebody else was faster. Rows as they were use up no serial, unless the index nears its end.
+    Raise StoreError if there is no index.
+    """
+
+    def decide(index: Index | None) -> Iterable[Row]:
+        return edit(_existing(store, channel, index))
+
+    step = partial(_move_index, store, channel, decide, signer=signer, today=today)
+    return await despite_others(step, pause)
+
+
+async def renew_index(
+    store: ReleaseStore,
+    channel: Channel,
+    *,
+    signer: Signer,
+    today: date,
+    is_forced: bool = False,
+    pause: Pause = pause_briefly,
+) -> Index:
+    """Sign the index again for another lifetime, if it nears its end or `is_forced`; return it.
+
+    Whatever anybody else publishes meanwhile has renewed it. Raise StoreError if there is no index.
+    """
+    first = _existing(store, channel, await read_index(store, channel))
+    step = partial(
+        _move_index,
+        store,
+        channel,
+        lambda index: _existing(store, channel, index).rows,
+        signer=signer,
+        today=today,
+        # Once only, also when the answer to the first try was lost.
+        renewed_serial=first.serial if is_forced else None,
+    )
     return await despite_others(step, pause)
 
 
 async def read_index(store: ReleaseStore, channel: Channel) -> Index | None:
     """Return the channel's index, None before the first release; StoreError if it is forged."""
-    _, index = await _read_signed(store, channel)
+    _, index = await read_signed(store, channel)
+    return index
+
+
+async def read_signed(
+    store: ReleaseStore, channel: Channel
+) -> tuple[StoredObject, Index] | tuple[None, None]:
+    """Return the channel's index and the object that it is; see `read_index`."""
+    stored = await store.read(channel.index_name, limit_bytes=TEXT_LIMIT)
+    if stored is None:
+        return None, None
+    try:
+        return stored, genuine_index(stored.data, channel)
+    except StoreError as error:
+        raise StoreError(
+            f"{channel.index_name} in {store.describe()} cannot be trusted: {error.message}",
+            hint=f"nothing was changed; restore it from index/{channel.name}/ in the store, and "
+            "find out who wrote it",
+        ) from error
+
+
+def genuine_index(data: bytes, channel: Channel, *, serial: int | None = None) -> Index:
+    """Return the index in these bytes; raise StoreError if it is not the channel's own.
+
+    With `serial`, it must be that one.
+    """
+    if not data.isascii():
+        raise StoreError("it is not ASCII text")
+    text, sshsig, minisig = split_signed(data.decode())
+    channel.verify(
+        text.encode(),
+        Signatures(sshsig=sshsig, minisig=minisig),
+        keys=channel.keys,
+        namespace=index_namespace(channel.project),
+    )
+    index = parse_index(text)
+    if (index.project, index.channel) != (channel.project, channel.name):
+        raise StoreError(f"it is the index of {index.project} {index.channel}")
+    if serial not in {None, index.serial}:
+        raise StoreError(f"it is serial {index.serial}")
     return index
 
 
@@ -107,10 +204,17 @@ TEXT_LIMIT: Final = 4 * 1024 * 1024
 _ATTEMPTS: Final = 40
 
 
-async def _publish_index(
-    store: ReleaseStore, channel: Channel, rows: tuple[Row, ...], *, signer: Signer, today: date
+async def _move_index(
+    store: ReleaseStore,
+    channel: Channel,
+    decide: Callable[[Index | None], Iterable[Row]],
+    *,
+    signer: Signer,
+    today: date,
+    renewed_serial: int | None = None,
 ) -> Index:
-    stored, index = await _read_signed(store, channel)
+    stored, index = await read_signed(store, channel)
+    rows = tuple(decide(index))
     following = advance(
         index,
         rows,
@@ -119,50 +223,28 @@ async def _publish_index(
         today=today,
         lifetime=channel.lifetime,
     )
-    if stored and index:
-        # Before it can be replaced: its publisher may have died right after writing it.
-        await _keep_history(store, channel.history_name(index.serial), stored.data)
-        if not changes(index, rows) and not is_aging(index, today):
-            return index
-    data = _signed(following, channel, signer)
     expected = stored.generation if stored else None
     kept = channel.history_name(following.serial)
     if await store.stat(kept):
         await _refuse_rollback(store, channel, serial=following.serial, expected=expected)
+    if stored and index:
+        # Before it can be replaced: its publisher may have died right after writing it.
+        await _keep_history(store, channel.history_name(index.serial), stored.data)
+        is_old = is_aging(index, today) or index.serial == renewed_serial
+        if following.rows == index.rows and not is_old:
+            return index
+    data = _signed(following, channel, signer)
     await store.replace(channel.index_name, data, ObjectKind.INDEX, expected=expected)
     await _keep_history(store, kept, data)
     return following
 
 
-async def _read_signed(
-    store: ReleaseStore, channel: Channel
-) -> tuple[StoredObject, Index] | tuple[None, None]:
-    stored = await store.read(channel.index_name, limit_bytes=TEXT_LIMIT)
-    if stored is None:
-        return None, None
-    try:
-        return stored, _genuine(stored.data, channel)
-    except StoreError as error:
+def _existing(store: ReleaseStore, channel: Channel, index: Index | None) -> Index:
+    if index is None:
         raise StoreError(
-            f"{channel.index_name} in {store.describe()} cannot be trusted: {error.message}",
-            hint=f"nothing was changed; restore it from index/{channel.name}/ in the store, and "
-            "find out who wrote it",
-        ) from error
-
-
-def _genuine(data: bytes, channel: Channel) -> Index:
-    if not data.isascii():
-        raise StoreError("it is not ASCII text")
-    text, sshsig, minisig = split_signed(data.decode())
-    channel.verify(
-        text.encode(),
-        Signatures(sshsig=sshsig, minisig=minisig),
-        keys=channel.keys,
-        namespace=index_namespace(channel.project),
-    )
-    index = parse_index(text)
-    if (index.project, index.channel) != (channel.project, channel.name):
-        raise StoreError(f"it is the index of {index.project} {index.channel}")
+            f"there is no {channel.index_name} in {store.describe()}",
+            hint="the first release on a channel makes it",
+        )
     return index
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from orchestrator.core.archive import archive_name, sha256_line
 from orchestrator.core.errors import StoreError
@@ -19,7 +20,7 @@ from orchestrator.core.index import Row, Status
 from orchestrator.core.result import Floor
 from orchestrator.core.signature import artifact_namespace
 from orchestrator.core.version import parse_version
-from orchestrator.stores.store import ObjectKind
+from orchestrator.stores.store import ObjectKind, TakenError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,17 +34,32 @@ if TYPE_CHECKING:
 
 
 async def publish_artifact(
-    store: ReleaseStore, artifact: Artifact, *, project: str, signer: Signer, flat: bool
+    store: ReleaseStore,
+    artifact: Artifact,
+    *,
+    project: str,
+    signer: Signer,
+    flat: bool,
+    revision: int = 1,
 ) -> Row:
     """Publish an archive and what lies beside it; return its row, which `publish_index` announces.
 
     Nobody looks at these files before a row names them. Running it again, anywhere, finds the same
     bytes: no signature holds a time. `flat` also writes the first binary of the project under
     `<version>/<project>-<version>-<os>-<arch>`; two artifacts of one version may share that name
-    (two OpenBSD releases, two Windows ABIs), so the caller lets one of them have it.
+    (two OpenBSD releases, two Windows ABIs), so the caller lets one of them have it. A higher
+    revision is published in a folder of its own, beside the ones before it.
     """
-    objects = await asyncio.to_thread(_objects_of, artifact, project, signer, flat=flat)
-    await asyncio.gather(*(store.create(item.name, item.data, item.kind) for item in objects))
+    objects = await asyncio.to_thread(
+        _objects_of, artifact, project, signer, flat=flat, revision=revision
+    )
+    archive, *others = objects
+    if revision > 1:
+        # Whoever gets the name of the archive has the folder: nobody else leaves anything there.
+        await store.create(archive.name, archive.data, archive.kind)
+    else:
+        others = [archive, *others]
+    await asyncio.gather(*(store.create(item.name, item.data, item.kind) for item in others))
     await asyncio.gather(*(_read_back(store, item) for item in objects))
     return Row(
         target=artifact.target.triple,
@@ -54,6 +70,38 @@ async def publish_artifact(
         floors=artifact.floors,
         path=objects[0].name,
     )
+
+
+async def publish_reissue(
+    store: ReleaseStore,
+    artifact: Artifact,
+    *,
+    project: str,
+    signer: Signer,
+    flat: bool,
+    above: int,
+) -> Row:
+    """Publish an artifact under the first free revision above one, and return its row.
+
+    A revision that holds other bytes is not free, whether a row names it or somebody died there.
+    """
+    for revision in range(above + 1, LAST_REVISION + 1):
+        with suppress(TakenError):
+            return await publish_artifact(
+                store, artifact, project=project, signer=signer, flat=flat, revision=revision
+            )
+    raise StoreError(
+        f"{artifact.target} {artifact.version} has no free revision up to r{LAST_REVISION}",
+        hint="release the code as a new version",
+    )
+
+
+def revision_folder(revision: int) -> str:
+    """Return what a revision's path has after the target: nothing for the first one."""
+    return f"r{revision}/" if revision > 1 else ""
+
+
+LAST_REVISION: Final = 9999
 
 
 def pending_rows(
@@ -82,7 +130,7 @@ class _Object(NamedTuple):
 
 
 def _objects_of(
-    artifact: Artifact, project: str, signer: Signer, *, flat: bool
+    artifact: Artifact, project: str, signer: Signer, *, flat: bool, revision: int
 ) -> tuple[_Object, ...]:
     """Return what is published for an artifact, the archive first: bytes that are checked here.
 
@@ -92,7 +140,7 @@ def _objects_of(
     data = _staged(artifact.path, artifact.size_bytes, artifact.sha256)
     key = _target_key(artifact)
     file_name = archive_name(project, artifact.version, key)
-    archive = f"releases/{artifact.version}/{key}/{file_name}"
+    archive = f"releases/{artifact.version}/{key}/{revision_folder(revision)}{file_name}"
     signatures = signer.sign(
         data,
         namespace=artifact_namespace(project),
@@ -104,14 +152,14 @@ def _objects_of(
         _Object(f"{archive}.sha256", checksum, ObjectKind.TEXT),
         _Object(f"{archive}.minisig", signatures.minisig.encode(), ObjectKind.TEXT),
         _Object(f"{archive}.sshsig", signatures.sshsig.encode(), ObjectKind.TEXT),
-        *(_flat_objects(artifact, project) if flat else ()),
+        *(_flat_objects(artifact, project, revision) if flat else ()),
     )
 
 
-def _flat_objects(artifact: Artifact, project: str) -> tuple[_Object, ...]:
+def _flat_objects(artifact: Artifact, project: str, revision: int) -> tuple[_Object, ...]:
     binary, target = artifact.binaries[0], artifact.target
     file_name = f"{project}-{artifact.version}-{target.flat_name}{target.exe_suffix}"
-    name = f"{artifact.version}/{file_name}"
+    name = f"{artifact.version}/{revision_folder(revision)}{file_name}"
     data = _staged(binary.path, binary.size_bytes, binary.sha256)
     checksum = sha256_line(binary.sha256, file_name).encode()
     return (

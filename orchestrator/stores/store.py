@@ -24,7 +24,7 @@ class ReleaseStore(Protocol):
         """Write a name that nobody wrote before, for good.
 
         The same bytes already under it are a success, so a lost answer or a second run does no
-        harm; other bytes raise StoreError and stay as they are. Nobody ever sees half of them.
+        harm; other bytes raise TakenError and stay as they are. Nobody ever sees half of them.
         """
         ...
 
@@ -71,6 +71,10 @@ class ReleaseStore(Protocol):
 
 class ConflictError(StoreError):
     """Somebody else replaced the object first: read it again, merge, try again."""
+
+
+class TakenError(StoreError):
+    """A create-only name holds other bytes, and keeps them."""
 
 
 class Created(Enum):
@@ -149,7 +153,7 @@ _LAYOUT: Final = tuple(
         (r"keys\.txt", ObjectKind.KEYS),
         (r"keys/[0-9]+\.txt", ObjectKind.TEXT),
         (r"[0-9].*/[^/]+\.sha256", ObjectKind.TEXT),
-        (r"[0-9][^/]*/[^/]+", ObjectKind.BINARY),
+        (r"[0-9][^/]*/(?:r[0-9]+/)?[^/]+", ObjectKind.BINARY),
         (r"releases/.+\.tar\.gz", ObjectKind.ARCHIVE),
         (r"releases/.+\.json", ObjectKind.STATEMENT),
         (r"releases/.+\.(?:sha256|minisig|sshsig)", ObjectKind.TEXT),
@@ -188,11 +192,12 @@ def parse_prefix(text: str) -> str:
     return text
 
 
-def taken(store: ReleaseStore, name: str) -> StoreError:
+def taken(store: ReleaseStore, name: str) -> TakenError:
     """Return the error of a create-only name that holds other bytes."""
-    return StoreError(
+    return TakenError(
         f"{store.describe()} already holds other bytes as {name}",
-        hint="nothing was changed: what is published stays; release these bytes as a new version",
+        hint="nothing was changed: what is published stays; release these bytes as a new version, "
+        "or beside the old ones with --reissue",
     )
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from datetime import date, timedelta
 from itertools import permutations
@@ -16,9 +15,7 @@ from orchestrator.core.index import (
     SignedIndex,
     Status,
     advance,
-    changes,
     join_signed,
-    merge_rows,
     parse_floor,
     parse_index,
     release_order,
@@ -26,13 +23,11 @@ from orchestrator.core.index import (
     sort_rows,
     split_signed,
 )
+from orchestrator.core.merge import merge_rows
 from orchestrator.core.result import Floor
-from orchestrator.core.version import parse_version
+from tests.core.rows import LINUX, NETBSD, OPENBSD, ROW_SETS, row
 
 TODAY = date(2026, 11, 21)
-LINUX = "x86_64-unknown-linux-gnu"
-OPENBSD = "aarch64-unknown-openbsd"
-NETBSD = "x86_64-unknown-netbsd"
 
 SIGNED_TEXT = (
     "#orchestrator-index 1\n"
@@ -41,27 +36,13 @@ SIGNED_TEXT = (
     "#serial 42\n"
     "#issued 20261121\n"
     "#expires 20270219\n"
-    f"{OPENBSD}\t0.13.4\tok\t1834022\t{'a' * 64}\topenbsd==7.8\treleases/0.13.4/b.tar.gz\n"
+    f"{OPENBSD}\t0.13.4\tok\t1834022\t{'a' * 64}\topenbsd==7.8\t"
+    f"releases/0.13.4/{OPENBSD}/b.tar.gz\n"
     f"{NETBSD}\t0.13.5\tpending\t-\t-\t-\t-\n"
     "#end 2\n"
 )
 SSHSIG = "-----BEGIN SSH SIGNATURE-----\nU1NIU0lH\nAAAA\n-----END SSH SIGNATURE-----\n"
 MINISIG = "untrusted comment: one\nRWQ=\ntrusted comment: two\nAAAA\n"
-
-
-def row(
-    target: str, version: str, status: Status = Status.OK, *floors: str, sha256: str = "a" * 64
-) -> Row:
-    is_pending = status is Status.PENDING
-    return Row(
-        target=target,
-        version=parse_version(version),
-        status=status,
-        size_bytes=None if is_pending else 1834022,
-        sha256=None if is_pending else sha256,
-        floors=tuple(map(parse_floor, floors)),
-        path=None if is_pending else "releases/0.13.4/b.tar.gz",
-    )
 
 
 def index(*rows: Row) -> Index:
@@ -75,30 +56,6 @@ def index(*rows: Row) -> Index:
     )
 
 
-def versions(rows: tuple[Row, ...]) -> list[str]:
-    return [f"{row.version} {row.status} {row.exact_release or '-'}" for row in rows]
-
-
-# Every fact of a row follows from its key, so that no two of these rows contradict one another.
-_TARGETS = st.sampled_from([LINUX, OPENBSD, NETBSD])
-_VERSIONS = st.sampled_from(["0.9.0", "0.10.0-rc.1", "0.10.0-rc.2", "0.10.0", "0.10.0+b", "1.0.0"])
-
-
-@st.composite
-def _rows(draw: st.DrawFn) -> Row:
-    target, version, status = draw(_TARGETS), draw(_VERSIONS), draw(st.sampled_from(Status))
-    floors = {LINUX: ("glibc>=2.34",), NETBSD: ("netbsd>=10.0",)}.get(target, ())
-    if target == OPENBSD:
-        floors = draw(st.sampled_from([("openbsd==7.7",), ("openbsd==7.10",)]))
-    if status is Status.PENDING and (target != OPENBSD or draw(st.booleans())):
-        floors = ()
-    sha256 = hashlib.sha256(f"{target} {version} {floors}".encode()).hexdigest()
-    return row(target, version, status, *floors, sha256=sha256)
-
-
-_ROW_SETS = st.lists(_rows(), max_size=6).map(tuple)
-
-
 def test_the_text_is_what_the_design_shows() -> None:
     rows = (
         row(OPENBSD, "0.13.4", Status.OK, "openbsd==7.8"),
@@ -108,7 +65,7 @@ def test_the_text_is_what_the_design_shows() -> None:
     assert parse_index(SIGNED_TEXT) == index(*rows)
 
 
-@given(_ROW_SETS, st.integers(1, 999_999_999), st.dates(date(2000, 1, 1)))
+@given(ROW_SETS, st.integers(1, 999_999_999), st.dates(date(2000, 1, 1)))
 def test_what_is_written_is_read_back(rows: tuple[Row, ...], serial: int, issued: date) -> None:
     written = replace(index(*merge_rows(rows, ())), serial=serial, issued=issued, expires=date.max)
     text = render_index(written)
@@ -267,86 +224,6 @@ def test_a_broken_signature_block_is_not_joined() -> None:
         join_signed(SIGNED_TEXT, SSHSIG, MINISIG + "more\n")
 
 
-def test_ok_takes_the_place_of_pending_and_never_the_other_way() -> None:
-    pending, done = row(LINUX, "1.0.0", Status.PENDING), row(LINUX, "1.0.0")
-    assert merge_rows([pending], [done]) == (done,)
-    assert merge_rows([done], [pending]) == (done,)
-    assert merge_rows([pending], [pending]) == (pending,)
-
-
-def test_the_same_row_again_changes_nothing() -> None:
-    rows = (row(LINUX, "1.0.0", Status.OK, "glibc>=2.34"),)
-    assert merge_rows(rows, rows) == rows
-    assert merge_rows(rows, [replace(rows[0], path="elsewhere.tar.gz")]) == rows
-
-
-@pytest.mark.parametrize("status", [Status.YANKED, Status.REVOKED])
-def test_what_was_taken_back_stays_so_when_the_build_comes_again(status: Status) -> None:
-    gone = row(LINUX, "1.0.0", status)
-    assert merge_rows([gone], [row(LINUX, "1.0.0")]) == (gone,)
-    assert merge_rows([row(LINUX, "1.0.0")], [gone]) == (gone,)
-    assert merge_rows([gone], [row(LINUX, "1.0.0", Status.PENDING)]) == (gone,)
-
-
-@pytest.mark.parametrize("status", [Status.OK, Status.YANKED, Status.REVOKED])
-def test_other_bytes_for_the_same_version_are_a_conflict(status: Status) -> None:
-    published = row(LINUX, "1.0.0", status)
-    with pytest.raises(StoreError) as caught:
-        merge_rows([published], [row(LINUX, "1.0.0", sha256="b" * 64)])
-    assert f"{LINUX} 1.0.0 is already published with other bytes" in caught.value.message
-    assert "a" * 64 in caught.value.message
-    assert "b" * 64 in caught.value.message
-    assert caught.value.hint
-
-
-def test_each_openbsd_release_has_a_row_of_its_own() -> None:
-    old = row(OPENBSD, "1.0.0", Status.OK, "openbsd==7.7")
-    new = row(OPENBSD, "1.0.0", Status.OK, "openbsd==7.8", sha256="b" * 64)
-    assert merge_rows([old], [new]) == (new, old)
-
-
-def test_a_pending_openbsd_row_waits_for_its_own_release() -> None:
-    waiting = row(OPENBSD, "1.0.0", Status.PENDING, "openbsd==7.8")
-    other = row(OPENBSD, "1.0.0", Status.OK, "openbsd==7.7")
-    assert merge_rows([waiting], [other]) == (waiting, other)
-    own = row(OPENBSD, "1.0.0", Status.OK, "openbsd==7.8", sha256="b" * 64)
-    assert merge_rows([waiting, other], [own]) == (own, other)
-
-
-def test_a_pending_openbsd_row_of_no_release_goes_when_any_is_decided() -> None:
-    unknown = row(OPENBSD, "1.0.0", Status.PENDING)
-    done = row(OPENBSD, "1.0.0", Status.OK, "openbsd==7.7")
-    assert merge_rows([unknown], [done]) == (done,)
-    assert merge_rows([done], [unknown]) == (done,)
-    newer = row(OPENBSD, "1.1.0", Status.PENDING)
-    assert merge_rows([unknown, newer], [done]) == (newer, done)
-
-
-def test_versions_that_differ_in_build_metadata_are_different_files() -> None:
-    one, two = row(LINUX, "1.0.0+a"), row(LINUX, "1.0.0+b", sha256="b" * 64)
-    assert versions(merge_rows([one], [two])) == ["1.0.0+b ok -", "1.0.0+a ok -"]
-
-
-@given(_ROW_SETS)
-def test_merging_is_idempotent(rows: tuple[Row, ...]) -> None:
-    once = merge_rows((), rows)
-    assert merge_rows(once, rows) == once
-    assert merge_rows(once, once) == once
-    assert not changes(index(*once), rows)
-
-
-@given(_ROW_SETS, _ROW_SETS)
-def test_merging_does_not_depend_on_who_was_first(a: tuple[Row, ...], b: tuple[Row, ...]) -> None:
-    assert merge_rows(a, b) == merge_rows(b, a)
-
-
-@given(_ROW_SETS, _ROW_SETS, _ROW_SETS)
-def test_merging_does_not_depend_on_the_grouping(
-    a: tuple[Row, ...], b: tuple[Row, ...], c: tuple[Row, ...]
-) -> None:
-    assert merge_rows(merge_rows(a, b), c) == merge_rows(a, merge_rows(b, c))
-
-
 def test_the_first_index_has_serial_1_and_the_next_one_more() -> None:
     first = advance(
         None,
@@ -359,7 +236,7 @@ def test_the_first_index_has_serial_1_and_the_next_one_more() -> None:
     assert (first.serial, first.issued, first.expires) == (1, TODAY, date(2027, 2, 19))
     second = advance(
         first,
-        [row(NETBSD, "1.0.0")],
+        [row(NETBSD, "1.0.0"), *first.rows],
         project="ballistics",
         channel="stable",
         today=TODAY + timedelta(days=1),
@@ -379,14 +256,6 @@ def test_the_index_of_another_project_or_channel_is_not_replaced(
             index(), (), project=project, channel=channel, today=TODAY, lifetime=timedelta(days=90)
         )
     assert caught.value.hint
-
-
-def test_an_index_moves_only_for_something_new() -> None:
-    rows = (row(LINUX, "1.0.0"), row(NETBSD, "1.0.0", Status.PENDING))
-    assert changes(None, rows)
-    assert not changes(index(*sort_rows(rows)), rows)
-    assert changes(index(*sort_rows(rows)), [row(NETBSD, "1.0.0")])
-    assert not changes(index(*sort_rows(rows)), [row(LINUX, "1.0.0", Status.PENDING)])
 
 
 def test_a_floor_is_a_name_an_operator_and_a_release() -> None:
