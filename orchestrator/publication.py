@@ -6,31 +6,30 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
+from orchestrator.core.derived import VERSIONS, derive_conveniences
+from orchestrator.core.downloads import newest_builds
 from orchestrator.core.errors import StoreError
 from orchestrator.core.events import Phase, PhaseChanged, Published, Warned
 from orchestrator.core.index import Status
-from orchestrator.core.installer import (
-    InstallerValues,
-    render_download_page,
-    render_installer,
-    summarize_downloads,
-    version_words,
-)
+from orchestrator.core.installer import InstallerValues, render_installer, version_words
 from orchestrator.core.inventory import Policy
+from orchestrator.core.page import render_page
 from orchestrator.core.result import Built, Failed, FailureClass
 from orchestrator.stores.channel import Channel, publish_index, read_index
 from orchestrator.stores.pointers import INSTALL_SCRIPT, PAGE, Pointer, publish_pointers
 from orchestrator.stores.publish import pending_rows, publish_artifact
-from orchestrator.stores.store import ObjectKind
+from orchestrator.stores.store import ObjectKind, kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from orchestrator.core.events import Observer
     from orchestrator.core.index import Index, Row
     from orchestrator.core.inventory import Project
+    from orchestrator.core.inventory import Publication as PublicationKeys
     from orchestrator.core.plan import BuildPlan
     from orchestrator.core.result import Artifact, Result
+    from orchestrator.stores.store import ReleaseStore
     from orchestrator.world import Outlet
 
 
@@ -85,7 +84,8 @@ class Publication:
     def url(self) -> str | None:
         """Where people get the installer that leads to this version, None if there is none."""
         outlet = self._outlet
-        return outlet.url if outlet and _has_installer(self._plan, outlet) else None
+        is_ours = outlet and has_pointers(self._plan.inventory.publication, outlet.channel)
+        return outlet.url if outlet and is_ours else None
 
     @property
     def published(self) -> tuple[str, ...]:
@@ -161,10 +161,22 @@ class Publication:
                 today=outlet.today(),
             )
             self._index = index
-            await _publish_installer(self._plan, outlet, index)
+            await self._renew_pointers(outlet, index)
         if rows and index != before:
             targets = tuple(dict.fromkeys(row.target for row in rows))
             self._observe(Published(targets=targets, serial=index.serial))
+
+    async def _renew_pointers(self, outlet: Outlet, index: Index) -> None:
+        inventory = self._plan.inventory
+        if has_pointers(inventory.publication, outlet.channel):
+            await renew_pointers(
+                outlet.store,
+                inventory.project,
+                outlet.channel,
+                index=index,
+                url=outlet.url,
+                template=outlet.template,
+            )
 
     def _late(self, rows: Iterable[Row]) -> Iterable[Row]:
         # A version that nobody can install is not announced to anybody.
@@ -190,32 +202,70 @@ def installer_values(project: Project, url: str, channel: Channel) -> InstallerV
     )
 
 
-async def _publish_installer(plan: BuildPlan, outlet: Outlet, index: Index) -> None:
-    if outlet.url is None or not _has_installer(plan, outlet):
-        return
-    values = installer_values(plan.inventory.project, outlet.url, outlet.channel)
-    await publish_pointers(
-        outlet.store,
-        outlet.channel,
-        (
-            Pointer(
-                INSTALL_SCRIPT,
-                render_installer(outlet.template, values).encode(),
-                ObjectKind.SCRIPT,
-            ),
-            Pointer(
-                PAGE,
-                render_download_page(values, summarize_downloads(index.rows)).encode(),
-                ObjectKind.PAGE,
-            ),
-        ),
-        serial=index.serial,
+def pointers_of(
+    project: Project,
+    channel: Channel,
+    index: Index,
+    *,
+    url: str | None,
+    template: str,
+    statements: Collection[str] = (),
+) -> tuple[Pointer, ...]:
+    """Return every object that follows from the index of the inventory's own channel.
+
+    For `publish_pointers`. Without a URL there is nothing to install from, so neither install.sh
+    nor a page. `statements` are the names of the provenance and SBOM files that the store has
+    (`find_statements`): the page links to these and to no others.
+    """
+    texts = derive_conveniences(index)
+    pointers = tuple(
+        Pointer(name, text.encode(), ObjectKind.SUMMARY if name == VERSIONS else ObjectKind.LATEST)
+        for name, text in texts.items()
+    )
+    if url is None:
+        return pointers
+    values = installer_values(project, url, channel)
+    script = render_installer(template, values).encode()
+    page = render_page(values, index, statements=statements).encode()
+    return (
+        Pointer(INSTALL_SCRIPT, script, ObjectKind.SCRIPT),
+        Pointer(PAGE, page, ObjectKind.PAGE),
+        *pointers,
     )
 
 
-def _has_installer(plan: BuildPlan, outlet: Outlet) -> bool:
-    # install.sh follows the inventory's channel; a prerelease on another one is not for everybody.
-    return outlet.channel.name == plan.inventory.publication.channel
+def has_pointers(publication: PublicationKeys, channel: Channel) -> bool:
+    """Return whether this channel is the one whose index the installer and the page follow.
+
+    A prerelease on another channel is not for everybody: nothing is derived from its index.
+    """
+    return channel.name == publication.channel
+
+
+async def find_statements(store: ReleaseStore, index: Index) -> frozenset[str]:
+    """Return the names of what lies beside the newest archives and tells how they were made."""
+    folders = {str(row.version) for row in newest_builds(index.rows)}
+    found = await asyncio.gather(*(store.list(f"releases/{folder}/") for folder in folders))
+    return frozenset(
+        name for names in found for name in names if kind_of(name) is ObjectKind.STATEMENT
+    )
+
+
+async def renew_pointers(
+    store: ReleaseStore,
+    project: Project,
+    channel: Channel,
+    *,
+    index: Index,
+    url: str | None,
+    template: str,
+) -> None:
+    """Bring what follows from the index up to date, unless a higher serial is published."""
+    statements = await find_statements(store, index)
+    pointers = pointers_of(
+        project, channel, index, url=url, template=template, statements=statements
+    )
+    await publish_pointers(store, channel, pointers, serial=index.serial)
 
 
 def _required_nodes(plan: BuildPlan) -> set[str]:
