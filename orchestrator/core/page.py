@@ -9,7 +9,7 @@ from orchestrator.core.downloads import platforms_of, versions_of
 from orchestrator.core.index import Status
 from orchestrator.core.installer import check_values
 from orchestrator.core.page_style import STYLE
-from orchestrator.core.page_verification import render_verification
+from orchestrator.core.page_verification import render_commands, render_verification
 from orchestrator.core.wording import human_size, install_command
 
 if TYPE_CHECKING:
@@ -58,12 +58,16 @@ def _summary(versions: Sequence[str], platforms: Sequence[Platform]) -> str:
 def _install(base_urls: Sequence[str]) -> str:
     first, *others = (url.rstrip("/") for url in base_urls)
     commands = "\n".join(
-        f"<dt>{who}</dt>\n<dd>{_code(command)}</dd>" for who, command in _other_commands(first)
+        f"<dt>{who}</dt>\n<dd>{render_commands(command)}</dd>"
+        for who, command in _other_commands(first)
     )
     if others:
         lines = "\n".join(install_command(url) for url in others)
-        commands += f"\n<dt>If that address cannot be reached</dt>\n<dd>{_code(lines)}</dd>"
-    return f'<div class="first">{_code(install_command(first))}</div>\n<dl>\n{commands}\n</dl>'
+        commands += (
+            f"\n<dt>If that address cannot be reached</dt>\n<dd>{render_commands(lines)}</dd>"
+        )
+    line = render_commands(install_command(first))
+    return f'<div class="first">{line}</div>\n<dl>\n{commands}\n</dl>'
 
 
 def _other_commands(url: str) -> tuple[tuple[str, str], ...]:
@@ -78,10 +82,6 @@ def _other_commands(url: str) -> tuple[tuple[str, str], ...]:
             f"{download} && sh install.sh",
         ),
     )
-
-
-def _code(text: str) -> str:
-    return f"<pre><code>{escape(text)}</code></pre>"
 
 
 def _archives(platforms: Iterable[Platform]) -> Iterator[str]:
@@ -245,8 +245,8 @@ newest version that runs on your machine.</p>
 <footer>
 <p>From <a href="./{index_name}">the signed index</a> with serial {serial}, issued on
 <time datetime="{issued}">{issued}</time>, valid until
-<time datetime="{expires}">{expires}</time>. The index is what counts; this page follows from it, and
-so does <a href="./versions.json">versions.json</a>, for scripts.</p>
+<time datetime="{expires}">{expires}</time>. The index is what counts; this page follows from it,
+and so does <a href="./versions.json">versions.json</a>, for scripts.</p>
 </footer>
 </body>
 </html>

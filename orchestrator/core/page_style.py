@@ -35,17 +35,21 @@ pre {
   margin: .25rem 0; padding: .7rem .9rem; background: var(--box); border-radius: .4rem;
   white-space: pre-wrap; overflow-wrap: anywhere;
 }
+pre span, p code { white-space: nowrap; }
 .first pre { padding: 1rem 1.1rem; border: 1px solid var(--line); font-size: 1.05rem; }
 dl { margin: 1rem 0; }
 dt { margin-top: .8rem; color: var(--quiet); font-size: .9rem; }
 dd { margin: 0; }
 .glance dt { color: var(--ink); font-size: 1rem; font-weight: 600; }
 small, .legend, footer { color: var(--quiet); font-size: .875rem; }
-.scroll { margin: 1rem 0; overflow-x: auto; border: 1px solid var(--line); border-radius: .4rem; }
-table { border-collapse: collapse; width: 100%; }
+.scroll {
+  position: relative; margin: 1rem 0; overflow-x: auto;
+  border: 1px solid var(--line); border-radius: .4rem;
+}
+table { border-collapse: separate; border-spacing: 0; width: 100%; }
 th, td { padding: .5rem .8rem; text-align: left; white-space: nowrap; }
-thead th { font-size: .875rem; border-bottom: 1px solid var(--line); }
-tbody tr + tr { border-top: 1px solid var(--line); }
+thead th { font-size: .875rem; }
+tbody th, td { border-top: 1px solid var(--line); }
 tbody th { font-weight: 400; }
 tbody th code { display: block; color: var(--quiet); font-size: .75rem; }
 th:first-child { position: sticky; left: 0; background: var(--paper); }
@@ -60,6 +64,8 @@ summary { cursor: pointer; }
 .files h3 { margin: 0; }
 .files h3 b { font-weight: 400; color: var(--quiet); }
 .files p { margin: .1rem 0; max-width: none; overflow-wrap: anywhere; }
+.files p code { white-space: normal; }
+.files a { margin-right: .6rem; }
 .files:target { background: var(--box); }
 footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); }
 @media (min-width: 40rem) {

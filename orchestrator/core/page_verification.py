@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from orchestrator.core.signature import artifact_namespace, index_namespace
 
@@ -11,6 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from orchestrator.core.installer import InstallerValues
+
+
+def render_commands(text: str) -> str:
+    """Return a block of commands; a line that is too long never breaks inside of an option."""
+    return f"<pre><code>{_OPTION.sub(_UNBROKEN, escape(text))}</code></pre>"
+
+
+_OPTION: Final = re.compile(r"(?<![^ \n])(?:-\S+|\| sh)")
+_UNBROKEN: Final = r"<span>\g<0></span>"
 
 
 class _Step(NamedTuple):
@@ -30,8 +40,7 @@ def render_verification(values: InstallerValues, file_name: str | None) -> str:
 
 def _section(step: _Step) -> str:
     note = f"<p>{escape(step.note)}</p>\n" if step.note else ""
-    commands = f"<pre><code>{escape(step.commands)}</code></pre>"
-    return f"<h3>{escape(step.title)}</h3>\n{note}{commands}"
+    return f"<h3>{escape(step.title)}</h3>\n{note}{render_commands(step.commands)}"
 
 
 def _steps(values: InstallerValues, file_name: str) -> Iterator[_Step]:
