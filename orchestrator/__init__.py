@@ -21,6 +21,7 @@ signing             keys, as signatures
 nodes               the machines that build
 stores              the files that are published
 parts               files that are whole under their names
+web                 HTTP, as a client
 core                values and decisions, without I/O
 """
 

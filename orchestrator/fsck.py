@@ -30,10 +30,10 @@ from orchestrator.core.signature import Signatures, artifact_namespace
 from orchestrator.stores.channel import TEXT_LIMIT, read_index, read_signed
 from orchestrator.stores.history import read_copy, serials_among
 from orchestrator.stores.pointers import publish_pointers
-from orchestrator.stores.store import ObjectKind
+from orchestrator.stores.store import ObjectKind, kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable
     from datetime import date
 
     from orchestrator.core.index import Index, Row
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from orchestrator.stores.pointers import Pointer
     from orchestrator.stores.store import ReleaseStore, StoredObject
 
-    Derive = Callable[[Channel, Index], tuple[Pointer, ...]]
+    Derive = Callable[[Channel, Index, Collection[str]], tuple[Pointer, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +154,8 @@ class _Inspection:
                 self._damaged(name, f"it is another index than {channel.index_name}")
 
     async def _check_derived(self, channel: Channel, index: Index) -> None:
-        for pointer in self.derive(channel, index):
+        statements = {each for each in self.objects if kind_of(each) is ObjectKind.STATEMENT}
+        for pointer in self.derive(channel, index, statements):
             async with self._looking_at(pointer.name):
                 await self._check_pointer(channel, index, pointer)
 

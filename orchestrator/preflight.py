@@ -20,8 +20,8 @@ from orchestrator.core.inventory import GitSource, PathSource
 from orchestrator.core.preflight import Finding, fine, judge, judge_local_disk, warning
 from orchestrator.core.wording import human_time
 from orchestrator.nodes.probe import probe
-from orchestrator.publication import installer_values
 from orchestrator.signing import inspect_key
+from orchestrator.site import installer_values
 from orchestrator.source.command import run
 
 if TYPE_CHECKING:

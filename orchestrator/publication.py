@@ -10,27 +10,18 @@ from orchestrator.core.edits import passed_on
 from orchestrator.core.errors import StoreError
 from orchestrator.core.events import Phase, PhaseChanged, Published, Warned
 from orchestrator.core.index import RowKey, Status
-from orchestrator.core.installer import (
-    InstallerValues,
-    render_download_page,
-    render_installer,
-    summarize_downloads,
-    version_words,
-)
 from orchestrator.core.inventory import Policy
 from orchestrator.core.merge import row_of, why_not_offered
 from orchestrator.core.result import Built, Failed, FailureClass
-from orchestrator.stores.channel import Channel, publish_index, read_index
-from orchestrator.stores.pointers import INSTALL_SCRIPT, PAGE, Pointer, publish_pointers
+from orchestrator.site import has_pointers, renew_derived
+from orchestrator.stores.channel import publish_index, read_index
 from orchestrator.stores.publish import pending_rows, publish_artifact, publish_reissue
-from orchestrator.stores.store import ObjectKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from orchestrator.core.events import Observer
     from orchestrator.core.index import Index, Row
-    from orchestrator.core.inventory import Inventory, Project
     from orchestrator.core.plan import BuildPlan
     from orchestrator.core.result import Artifact, Result
     from orchestrator.core.version import Version
@@ -90,7 +81,8 @@ class Publication:
     def url(self) -> str | None:
         """Where people get the installer that leads to this version, None if there is none."""
         outlet = self._outlet
-        return outlet.url if outlet and _leads_to(self._plan.inventory, outlet.channel) else None
+        is_ours = outlet and has_pointers(self._plan.inventory.publication, outlet.channel)
+        return outlet.url if outlet and is_ours else None
 
     @property
     def published(self) -> tuple[str, ...]:
@@ -213,19 +205,6 @@ class Publication:
                 )
 
 
-def installer_values(project: Project, url: str, channel: Channel) -> InstallerValues:
-    """Return what install.sh is rendered with."""
-    return InstallerValues(
-        project=project.name,
-        binaries=project.binaries,
-        base_urls=(url,),
-        channel=channel.name,
-        ssh_keys=tuple(key.ssh for key in channel.keys),
-        minisign_keys=tuple(key.minisign for key in channel.keys),
-        version_words=version_words(project.version_command),
-    )
-
-
 async def pass_on(outlet: Outlet, index: Index, version: Version) -> None:
     """Give a version of this index to those who follow it with another channel.
 
@@ -237,35 +216,6 @@ async def pass_on(outlet: Outlet, index: Index, version: Version) -> None:
             await publish_index(
                 outlet.store, channel, rows, signer=outlet.signer, today=outlet.today()
             )
-
-
-async def renew_derived(inventory: Inventory, outlet: Outlet, index: Index) -> None:
-    """Write what follows from an index that stands in the store now."""
-    await publish_pointers(
-        outlet.store,
-        outlet.channel,
-        derived_objects(inventory, outlet.channel, index, template=outlet.template, url=outlet.url),
-        serial=index.serial,
-    )
-
-
-def derived_objects(
-    inventory: Inventory, channel: Channel, index: Index, *, template: str, url: str | None
-) -> tuple[Pointer, ...]:
-    """Return what follows from an index of this channel: nothing without an address for it."""
-    if url is None or not _leads_to(inventory, channel):
-        return ()
-    values = installer_values(inventory.project, url, channel)
-    page = render_download_page(values, summarize_downloads(index.rows))
-    return (
-        Pointer(INSTALL_SCRIPT, render_installer(template, values).encode(), ObjectKind.SCRIPT),
-        Pointer(PAGE, page.encode(), ObjectKind.PAGE),
-    )
-
-
-def _leads_to(inventory: Inventory, channel: Channel) -> bool:
-    # install.sh follows the inventory's channel; a prerelease on another one is not for everybody.
-    return channel.name == inventory.publication.channel
 
 
 def _required_nodes(plan: BuildPlan) -> set[str]:

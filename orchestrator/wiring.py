@@ -24,7 +24,7 @@ from orchestrator.timings import append_timing, read_timings
 from orchestrator.workspace import inventory_folder, load_inventory, read_installer_template
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Collection, Mapping
     from contextlib import AbstractAsyncContextManager
     from datetime import date, timedelta
 
@@ -232,12 +232,25 @@ class Operator:
             followers=tuple(replace(channel, name=name) for name in _followers(channel_name)),
         )
 
-    def derive(self, channel: Channel, index: Index) -> tuple[Pointer, ...]:
-        """Return what follows from an index of a channel, as a release would publish it."""
-        from orchestrator.publication import derived_objects  # noqa: PLC0415 -- Jinja2, see there
+    def derive(
+        self, channel: Channel, index: Index, statements: Collection[str]
+    ) -> tuple[Pointer, ...]:
+        """Return what follows from an index of a channel, as a release would publish it.
 
-        url = self.inventory.publication.url
-        return derived_objects(self.inventory, channel, index, template=self.template(), url=url)
+        `statements` are the names of the provenance and SBOM files in the store.
+        """
+        from orchestrator.site import has_pointers, pointers_of  # noqa: PLC0415 -- Jinja2
+
+        if not has_pointers(self.inventory.publication, channel):
+            return ()
+        return pointers_of(
+            self.inventory.project,
+            channel,
+            index,
+            url=self.inventory.publication.url,
+            template=self.template(),
+            statements=statements,
+        )
 
     def today(self) -> date:
         """Return the day in UTC."""

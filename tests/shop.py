@@ -12,8 +12,8 @@ from orchestrator.cli import main
 from orchestrator.core.index import Index, parse_index, split_signed
 from orchestrator.core.target import parse_target
 from orchestrator.core.version import parse_version
-from orchestrator.publication import renew_derived
 from orchestrator.signing import generate_key
+from orchestrator.site import renew_derived
 from orchestrator.stores.channel import publish_index
 from orchestrator.stores.publish import pending_rows, publish_artifact
 from orchestrator.wiring import Operator

@@ -22,7 +22,7 @@ from tests.releases import contents
 from tests.shop import LINUX, NETBSD, Shop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from orchestrator.core.fsck import FsckReport
@@ -76,8 +76,9 @@ def test_a_store_that_is_whole_is_clean(shop: Shop, options: tuple[str, ...]) ->
     before = contents(shop.store)
     answer = shop.run("fsck", *options)
     assert (answer.code, answer.err) == (0, "")
-    # Two indexes with copies, install.sh and the page, four archives with three files each.
-    assert answer.out == f"{shop.store}: 2 channels, 7 rows, 22 objects: all is well\n"
+    # Two indexes with copies, four archives with three files each, and what follows from the one
+    # index: install.sh, the page, versions.json and two of the newest versions.
+    assert answer.out == f"{shop.store}: 2 channels, 7 rows, 25 objects: all is well\n"
     assert contents(shop.store) == before
 
 
@@ -268,8 +269,8 @@ def test_without_a_public_key_nothing_can_be_judged(shop: Shop) -> None:
 # With stores that answer otherwise than a folder
 
 
-def derive(channel: Channel, index: Index) -> tuple[Pointer, ...]:
-    del channel
+def derive(channel: Channel, index: Index, statements: Collection[str] = ()) -> tuple[Pointer, ...]:
+    del channel, statements
     return (Pointer("install.sh", f"serial {index.serial}".encode(), ObjectKind.SCRIPT),)
 
 
@@ -394,6 +395,6 @@ async def test_revoked_archives_are_checked_too_and_each_once(tmp_path: Path) ->
     )
     assert row.path
     del store.objects[row.path]
-    report = await check_store(store, CHANNEL, Scope(), derive=lambda _, __: (), today=TODAY)
+    report = await check_store(store, CHANNEL, Scope(), derive=lambda *_: (), today=TODAY)
     assert [finding.name for finding in report.findings] == [row.path]
     assert report.exit_code == 5

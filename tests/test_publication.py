@@ -1,12 +1,15 @@
-"""Which artifact has a flat name that two targets share; the policies are in tests/release."""
+"""Flat names that two targets share, and what follows from an index (policies: tests/release)."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from orchestrator.core.index import Status
 from orchestrator.core.inventory import Inventory, Node, Project
 from orchestrator.core.inventory import Publication as PublicationKeys
 from orchestrator.core.plan import ReleaseRequest, plan_release
@@ -14,9 +17,12 @@ from orchestrator.core.result import Built, Floor
 from orchestrator.core.target import parse_target
 from orchestrator.core.version import parse_version
 from orchestrator.publication import Publication
+from orchestrator.site import find_statements, has_pointers, pointers_of, renew_pointers
 from orchestrator.stores.channel import Channel
+from orchestrator.stores.store import ObjectKind, kind_of
 from orchestrator.world import Outlet
 from tests.fakes import MemoryStore, ToySigner, make_artifact, toy_verify
+from tests.sample_index import make_index, make_row, sample_index
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,3 +108,74 @@ async def test_a_node_that_is_tried_while_disabled_has_its_flat_name(tmp_path: P
     node = _node("a", WINDOWS[0], enabled=False)
     data = await _flat_binary(tmp_path, node, releases=(None,))
     assert data == f"demo of 1.0.0-{WINDOWS[0]}".encode()
+
+
+CHANNEL = Channel(
+    project="tool",
+    name="stable",
+    keys=(ToySigner().public,),
+    verify=toy_verify,
+    lifetime=timedelta(days=90),
+)
+PROJECT = Project(name="tool", binaries=("tool",))
+TEMPLATE = "#!/bin/sh\n: '{{ base_urls }}'\n"
+# What a page and an installer take: the toy keys have no form that enters a script.
+KEYLESS = replace(CHANNEL, keys=())
+
+
+async def test_a_release_without_a_url_leaves_the_conveniences_only(tmp_path: Path) -> None:
+    store = MemoryStore()
+    publication = _publication(store, node := _node("a", OPENBSD, os_release="7.8"))
+    floor = Floor(name="openbsd", operator="==", release="7.8")
+    artifact = make_artifact(tmp_path, OPENBSD, os_release="7.8", floors=(floor,))
+    built = Built(
+        node=node.name, artifact=artifact, elapsed=timedelta(seconds=1), was_attached=False
+    )
+    await publication.add(built, stands_for=node.name)
+    await publication.finish()
+    assert store.objects[f"latest/{OPENBSD}7.8.txt"].data == b"1.0.0\n"
+    assert store.kinds[f"latest/{OPENBSD}7.8.txt"] is ObjectKind.LATEST
+    assert json.loads(store.objects["versions.json"].data)["serial"] == 1
+    assert store.kinds["versions.json"] is ObjectKind.SUMMARY
+    assert not {"install.sh", "index.html"} & store.objects.keys()
+
+
+def test_with_a_url_the_installer_and_the_page_come_too_each_as_what_its_name_says() -> None:
+    found = pointers_of(
+        PROJECT, KEYLESS, sample_index(), url="https://example.org", template=TEMPLATE
+    )
+    names = [pointer.name for pointer in found]
+    assert {"install.sh", "index.html", "versions.json"} < set(names)
+    assert len(set(names)) == len(names)
+    assert all(kind_of(pointer.name) is pointer.kind for pointer in found)
+
+
+async def test_the_page_links_to_the_statements_that_the_store_has() -> None:
+    store = MemoryStore()
+    index = make_index([make_row("1.0.0", WINDOWS[0]), make_row("0.9.0", WINDOWS[0])])
+    folder = f"releases/1.0.0/{WINDOWS[0]}"
+    for name in (f"{folder}/sbom.cdx.json", f"releases/0.9.0/{WINDOWS[0]}/provenance.json"):
+        await store.create(name, b"{}", ObjectKind.STATEMENT)
+    await store.create(f"{folder}/tool.tar.gz", b"x", ObjectKind.ARCHIVE)
+    assert await find_statements(store, index) == {f"{folder}/sbom.cdx.json"}
+    await renew_pointers(
+        store, PROJECT, KEYLESS, index=index, url="https://example.org", template=TEMPLATE
+    )
+    page = store.objects["index.html"].data.decode()
+    assert f'href="./{folder}/sbom.cdx.json"' in page
+    assert "provenance.json" not in page
+
+
+async def test_a_target_whose_builds_were_all_withdrawn_says_so_in_its_file() -> None:
+    store = MemoryStore()
+    target = WINDOWS[0]
+    for serial, status in ((1, Status.OK), (2, Status.YANKED)):
+        index = make_index([make_row("1.0.0", target, status)], serial=serial)
+        await renew_pointers(store, PROJECT, KEYLESS, index=index, url=None, template="")
+    assert store.objects[f"latest/{target}.txt"].data == b"-\n"
+
+
+def test_nothing_follows_from_the_index_of_another_channel() -> None:
+    keys = PublicationKeys()
+    assert has_pointers(keys, CHANNEL)
+    assert not has_pointers(keys, replace(CHANNEL, name="prerelease"))

@@ -58,6 +58,8 @@ async def fill(store: DirectoryStore) -> None:
         ("stable.idx", ObjectKind.INDEX),
         ("install.sh", ObjectKind.SCRIPT),
         ("index.html", ObjectKind.PAGE),
+        ("versions.json", ObjectKind.SUMMARY),
+        ("latest/x86_64-unknown-openbsd7.8.txt", ObjectKind.LATEST),
     ):
         await store.replace(name, f"this is {name}".encode(), kind, expected=None)
 
@@ -94,6 +96,8 @@ POINTER = "public, max-age=60, no-transform"
         ("/install.sh", "text/plain; charset=utf-8", POINTER),
         ("/index.html", "text/html; charset=utf-8", POINTER),
         ("/", "text/html; charset=utf-8", POINTER),
+        ("/versions.json", "application/json", POINTER),
+        ("/latest/x86_64-unknown-openbsd7.8.txt", "text/plain; charset=utf-8", POINTER),
     ],
 )
 def test_each_kind_of_object_has_its_headers(

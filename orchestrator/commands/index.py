@@ -53,7 +53,7 @@ async def _flip_channel(
 ) -> None:
     from orchestrator.core.edits import flip_rows
     from orchestrator.core.history import differences
-    from orchestrator.publication import renew_derived
+    from orchestrator.site import renew_derived
     from orchestrator.stores.channel import edit_index
 
     after = await edit_index(
@@ -93,7 +93,8 @@ async def _promote(operator: Operator, version: Version, *, source: str, target:
     from orchestrator.core.edits import Selection, promoted_rows
     from orchestrator.core.history import differences
     from orchestrator.core.merge import why_not_offered
-    from orchestrator.publication import pass_on, renew_derived
+    from orchestrator.publication import pass_on
+    from orchestrator.site import renew_derived
     from orchestrator.stores.channel import publish_index, read_index
 
     outlet = operator.outlet_of(target)
@@ -120,7 +121,7 @@ def renew(arguments: argparse.Namespace) -> int:
 
 
 async def _renew(arguments: argparse.Namespace) -> int:
-    from orchestrator.publication import renew_derived
+    from orchestrator.site import renew_derived
     from orchestrator.stores.channel import renew_index
 
     operator = Operator.at(arguments.inventory)

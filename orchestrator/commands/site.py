@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def render(arguments: argparse.Namespace) -> int:
     """Print install.sh."""
     from orchestrator.core.installer import render_installer
-    from orchestrator.publication import installer_values
+    from orchestrator.site import installer_values
 
     operator = Operator.at(arguments.inventory)
     url = operator.inventory.publication.url

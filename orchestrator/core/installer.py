@@ -1,22 +1,16 @@
-"""install.sh and the download page: values → text that other people's machines run and read."""
+"""install.sh: values → text that other people's machines run."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError, Problem
-from orchestrator.core.index import Status
-from orchestrator.core.signature import artifact_namespace
 from orchestrator.core.template import render_template
-from orchestrator.core.wording import human_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from orchestrator.core.index import Row
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,18 +31,6 @@ class InstallerValues:
     version_words: str = "--version"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Download:
-    """A line of the download page: the newest build for a target, and a newer one that is late."""
-
-    target: str
-    version: str | None = None
-    size_bytes: int | None = None
-    floors: tuple[str, ...] = ()
-    path: str | None = None
-    pending: str | None = None
-
-
 def version_words(command: str) -> str:
     """Return what follows the binary in a version command, `?` if it is more than plain words.
 
@@ -60,7 +42,7 @@ def version_words(command: str) -> str:
 
 def render_installer(template: str, values: InstallerValues) -> str:
     """Return install.sh; raise ConfigError that lists every value which may not enter a script."""
-    _check(values)
+    check_values(values)
     return render_template(
         template,
         {
@@ -75,69 +57,8 @@ def render_installer(template: str, values: InstallerValues) -> str:
     )
 
 
-def summarize_downloads(rows: Sequence[Row]) -> tuple[Download, ...]:
-    """Return a line per target (and exact OS release), in the order of the rows.
-
-    The rows are an index's: newest version first within a target.
-    """
-    newest: dict[_Key, Row] = {}
-    late: dict[_Key, Row] = {}
-    for row in rows:
-        key = (row.target, row.exact_release)
-        if row.status is Status.OK:
-            newest.setdefault(key, row)
-        elif row.status is Status.PENDING and not _has_build(newest, key):
-            late.setdefault(key, row)
-    keys = dict.fromkeys((row.target, row.exact_release) for row in rows)
-    return tuple(
-        _download(newest.get(key), late.get(key) or late.get((key[0], None)), target=key[0])
-        for key in keys
-        if key in newest or (key in late and not _has_build(newest, key))
-    )
-
-
-def render_download_page(values: InstallerValues, downloads: Sequence[Download]) -> str:
-    """Return index.html: how to install and verify, and what there is for each target."""
-    _check(values)
-    url = values.base_urls[0].rstrip("/")
-    return _PAGE.format(
-        project=escape(values.project),
-        style=_STYLE,
-        commands="\n".join(
-            f"<dt>{escape(who)}</dt>\n<dd><pre>{escape(command)}</pre></dd>"
-            for who, command in _commands(url)
-        ),
-        script=escape(f"{url}/install.sh"),
-        rows="\n".join(_table_row(url, download) for download in downloads)
-        or '<tr><td colspan="5">nothing is published yet</td></tr>',
-        verification=_verification(values),
-    )
-
-
-_Key = tuple[str, str | None]
-
-
-def _has_build(newest: dict[_Key, Row], key: _Key) -> bool:
-    # What waits without naming an OS release waits for every release of its target.
-    target, release = key
-    return key in newest or (release is None and any(each == target for each, _ in newest))
-
-
-def _download(newest: Row | None, late: Row | None, *, target: str) -> Download:
-    pending = str(late.version) if late else None
-    if newest is None:
-        return Download(target=target, pending=pending)
-    return Download(
-        target=target,
-        version=str(newest.version),
-        size_bytes=newest.size_bytes,
-        floors=tuple(str(floor) for floor in newest.floors),
-        path=newest.path,
-        pending=pending,
-    )
-
-
-def _check(values: InstallerValues) -> None:
+def check_values(values: InstallerValues) -> None:
+    """Raise ConfigError that lists every value which may not enter a script."""
     problems = tuple(_problems(values))
     if problems:
         raise ConfigError.of(
@@ -187,93 +108,3 @@ _EXPECTED: Final = {
     _MINISIGN_KEY: "the base64 line of a minisign public key",
     _VERSION_WORDS: "up to ten words of letters, digits and ._+:,=/- (or ? for unknown)",
 }
-
-
-def _commands(url: str) -> tuple[tuple[str, str], ...]:
-    curl = "curl --proto '=https' --tlsv1.2 -sSf" if url.startswith("https:") else "curl -sSf"
-    return (
-        ("macOS, and wherever curl is", f"{curl} {url}/install.sh | sh"),
-        ("FreeBSD, DragonFly", f"fetch -qo - {url}/install.sh | sh"),
-        ("OpenBSD, NetBSD", f"ftp -Vo - {url}/install.sh | sh"),
-        ("Linux with wget", f"wget -qO- {url}/install.sh | sh"),
-        (
-            "In scripts and CI, where a failed download must be noticed",
-            f"{curl} -o install.sh {url}/install.sh && sh install.sh",
-        ),
-    )
-
-
-def _table_row(url: str, download: Download) -> str:
-    version = escape(download.version or "none yet")
-    if download.pending:
-        version += f"<br><small>{escape(download.pending)} is not built yet</small>"
-    floors = escape(", ".join(download.floors)) or "any"
-    link = ""
-    if download.path is not None:
-        address = escape(f"{url}/{download.path}")
-        sides = " ".join(
-            f'<a href="{address}.{side}">{side}</a>' for side in ("sha256", "minisig", "sshsig")
-        )
-        link = f'<a href="{address}">.tar.gz</a> {sides}'
-    size = "" if download.size_bytes is None else human_size(download.size_bytes)
-    cells = (version, floors, size, link)
-    columns = "".join(f"<td>{cell}</td>" for cell in cells)
-    return f'<tr><th scope="row">{escape(download.target)}</th>{columns}</tr>'
-
-
-def _verification(values: InstallerValues) -> str:
-    commands = ["sha256sum -c FILE.sha256    # macOS: shasum -a 256 -c FILE.sha256"]
-    commands += [f"minisign -V -P {key} -x FILE.minisig -m FILE" for key in values.minisign_keys]
-    commands += [
-        f"echo '{values.project} {key}' > signers\n"
-        f"ssh-keygen -Y verify -f signers -I {values.project} "
-        f"-n {artifact_namespace(values.project)} -s FILE.sshsig < FILE"
-        for key in values.ssh_keys
-    ]
-    return "\n".join(f"<pre>{escape(command)}</pre>" for command in commands)
-
-
-_STYLE: Final = """\
-:root { color-scheme: light dark; }
-body { font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-pre { overflow-x: auto; padding: .6rem; border: 1px solid #8888; border-radius: .3rem; }
-dd { margin: 0; }
-div { overflow-x: auto; }
-table { border-collapse: collapse; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; }
-tr { border-bottom: 1px solid #8888; }
-"""
-
-_PAGE: Final = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Install {project}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<h1>Install {project}</h1>
-<p>One line, as your own user or as root:</p>
-<dl>
-{commands}
-</dl>
-<p><a href="{script}">Read the script</a> before you run it. To see what it would do, end the line
-with <code>| sh -s -- --plan</code>; to take everything away again, with
-<code>| sh -s -- --uninstall</code>.</p>
-<h2>Builds</h2>
-<div><table>
-<thead><tr><th scope="col">target</th><th scope="col">newest version</th>\
-<th scope="col">needs</th><th scope="col">size</th><th scope="col">files</th></tr></thead>
-<tbody>
-{rows}
-</tbody>
-</table></div>
-<h2>Verify</h2>
-<p>The installer does this by itself. By hand, with an archive and the files beside it:</p>
-{verification}
-</body>
-</html>
-"""

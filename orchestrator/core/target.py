@@ -92,11 +92,48 @@ class Target:
         """What `uname -s` says where its binaries run; None where there is no uname."""
         return _SYSTEM_NAMES.get(self.os)
 
+    def title(self, os_release: str | None = None) -> str:
+        """Return what people call it: `Linux x86_64 (glibc)`, `OpenBSD 7.8 arm64`."""
+        words = [_TITLES[self.os], os_release, _ARCH_TITLES.get((self.os, self.arch), self.arch)]
+        abi = _ABI_TITLES.get(self.libc)
+        if self.os is OS.WINDOWS:
+            abi = _WINDOWS_TITLES[self.triple.rpartition("-")[2]]
+        return " ".join(word for word in words if word) + (f" ({abi})" if abi else "")
+
     @property
     def is_bound_to_os_release(self) -> bool:
         """Whether a binary runs on exactly one release of its OS (ocaml/opam#6232)."""
         return self.os is OS.OPENBSD
 
+
+_TITLES: Final = {
+    OS.MACOS: "macOS",
+    OS.LINUX: "Linux",
+    OS.FREEBSD: "FreeBSD",
+    OS.OPENBSD: "OpenBSD",
+    OS.NETBSD: "NetBSD",
+    OS.DRAGONFLY: "DragonFly",
+    OS.ILLUMOS: "illumos",
+    OS.WINDOWS: "Windows",
+    OS.ANDROID: "Android",
+}
+# Where a system's own word for a CPU is another one.
+_ARCH_TITLES: Final = {
+    (OS.MACOS, Arch.AARCH64): "Apple silicon",
+    (OS.MACOS, Arch.X86_64): "Intel",
+    (OS.FREEBSD, Arch.X86_64): "amd64",
+    (OS.FREEBSD, Arch.AARCH64): "arm64",
+    (OS.OPENBSD, Arch.X86_64): "amd64",
+    (OS.OPENBSD, Arch.AARCH64): "arm64",
+    (OS.NETBSD, Arch.X86_64): "amd64",
+    (OS.WINDOWS, Arch.X86_64): "x64",
+    (OS.WINDOWS, Arch.AARCH64): "ARM64",
+}
+_ABI_TITLES: Final = {
+    Libc.GNU: "glibc",
+    Libc.MUSL: "musl",
+}
+_WINDOWS_TITLES: Final = {"msvc": "MSVC", "gnu": "GNU"}
 
 _SYSTEM_NAMES: Final = {
     OS.LINUX: "Linux",
@@ -146,6 +183,20 @@ TARGETS: Final = {
         Target(triple="aarch64-pc-windows-msvc", os=OS.WINDOWS, arch=Arch.AARCH64),
     )
 }
+
+
+def platform_name(triple: str, os_release: str | None) -> str:
+    """Return what names a platform in paths: `x86_64-unknown-openbsd7.8`, elsewhere the triple.
+
+    `os_release` is the only release that a binary runs on, None where it runs on many.
+    """
+    return f"{triple}{os_release or ''}"
+
+
+def platform_title(triple: str, os_release: str | None) -> str:
+    """Return what people call a platform, the triple where it is not known here."""
+    target = TARGETS.get(triple)
+    return target.title(os_release) if target else platform_name(triple, os_release)
 
 
 def parse_target(triple: str) -> Target:

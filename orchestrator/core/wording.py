@@ -29,6 +29,11 @@ def visible(text: str) -> str:
     )
 
 
+def redacted(text: str) -> str:
+    """Return the text with `user:password@` taken out of its URLs."""
+    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
+
+
 def human_time(duration: timedelta) -> str:
     """Return `0.4s`, `42s`, `3m07s` or `2h05m`."""
     seconds = duration.total_seconds()

@@ -6,21 +6,18 @@ import gzip
 import hashlib
 import hmac
 import tarfile
-import time
-import urllib.error
-import urllib.request
 import zlib
 from dataclasses import dataclass
 from datetime import timedelta
-from http.client import HTTPException
-from typing import IO, TYPE_CHECKING, Any, Final, Self, cast
-from urllib.parse import urlsplit
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from orchestrator.core.errors import ConfigError, NodeError
-from orchestrator.source.command import keep_going, off_loop, redacted
-from orchestrator.source.git import is_loopback
+from orchestrator.core.wording import redacted
+from orchestrator.source.command import keep_going, off_loop
 from orchestrator.source.pinned import Pinned, Unpacked
 from orchestrator.source.tree import Entry, File, Limits, Link, plant
+from orchestrator.web import WebError, is_allowed, open_url
 
 if TYPE_CHECKING:
     import threading
@@ -32,9 +29,7 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES: Final = 1 << 20
 _MAX_HEADER_BYTES: Final = 1 << 20
-_SILENCE: Final = timedelta(seconds=60)
 _DOWNLOAD: Final = timedelta(minutes=20)
-_AGENT: Final = "orchestrator"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +68,7 @@ def pin_archive(source: ArchiveSource, *, version: Version, room: Path) -> Pinne
 
 def check_url(url: str) -> str:
     """Return the URL; ConfigError unless it is https (or http on loopback)."""
-    parts = urlsplit(url)
-    is_allowed = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
-    if not is_allowed or not parts.hostname or not url.isprintable():
+    if not is_allowed(url):
         raise ConfigError(f"not an https URL: {redacted(url)[:200]!r}", hint="use https://")
     return url
 
@@ -95,13 +88,8 @@ def download(
     place = redacted(url)
     try:
         found = _receive(url, file, stop=stop, limits=limits or DownloadLimits())
-    except urllib.error.HTTPError as error:
-        message = f"{place} cannot be downloaded: the server says {error.code} {error.reason}"
-        error.close()
-        raise NodeError(message, hint="see `source.archive` in the inventory") from None
-    except (OSError, HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        message = f"{place} cannot be downloaded: {reason}"
+    except (OSError, WebError) as error:
+        message = f"{place} cannot be downloaded: {error}"
         raise NodeError(message, hint="is the network slow or gone? try again") from None
     if not hmac.compare_digest(found, sha256):
         raise ConfigError(
@@ -133,52 +121,22 @@ def unpack_archive(
 
 
 def _receive(url: str, file: Path, *, stop: threading.Event, limits: DownloadLimits) -> str:
-    deadline = time.monotonic() + limits.deadline.total_seconds()
-    request = urllib.request.Request(url, headers={"User-Agent": _AGENT})  # noqa: S310 -- checked URL
     digest = hashlib.sha256()
-    left = limits.size_bytes
     with (
-        _opener(url).open(request, timeout=_SILENCE.total_seconds()) as answer,
+        open_url(url, limit_bytes=limits.size_bytes, timeout=limits.deadline) as answer,
         file.open("xb") as out,
     ):
-        while chunk := answer.read1(_CHUNK_BYTES):
+        if answer.status != HTTPStatus.OK:
+            raise NodeError(
+                f"{redacted(url)} cannot be downloaded: the server says {answer.status} "
+                f"{answer.reason}",
+                hint="see `source.archive` in the inventory",
+            )
+        for chunk in answer.chunks:
             keep_going(stop)
-            left -= len(chunk)
-            if left < 0:
-                raise ValueError(f"it is larger than {limits.size_bytes} bytes")
-            if time.monotonic() > deadline:
-                raise ValueError(f"it took longer than {limits.deadline}")
             digest.update(chunk)
             out.write(chunk)
     return digest.hexdigest()
-
-
-def _opener(url: str) -> urllib.request.OpenerDirector:
-    # A proxy cannot reach this machine's own loopback.
-    is_local = is_loopback(urlsplit(url).hostname)
-    proxies = [urllib.request.ProxyHandler({})] if is_local else []
-    return urllib.request.build_opener(_SafeRedirects(), *proxies)
-
-
-class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follow redirects only to where the archive itself may be."""
-
-    def redirect_request(  # noqa: PLR0917 -- the signature of the overridden method
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: Any,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        parts = urlsplit(newurl)
-        came_from_here = is_loopback(urlsplit(req.full_url).hostname)
-        to_loopback = came_from_here and parts.scheme == "http" and is_loopback(parts.hostname)
-        if parts.scheme != "https" and not to_loopback:
-            fp.close()
-            raise ValueError(f"it redirects to {redacted(newurl)[:200]!r}, which is not https")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class _Capped:

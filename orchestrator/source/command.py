@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import shutil
 import signal
 import threading
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final, TypeVar
 
 from orchestrator.core.errors import ConfigError, NodeError
-from orchestrator.core.wording import human_size
+from orchestrator.core.wording import human_size, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -131,11 +130,6 @@ def printable(said: bytes) -> str:
         for char in said.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
     )
     return redacted(text)
-
-
-def redacted(text: str) -> str:
-    """Return the text with `user:password@` taken out of its URLs."""
-    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
 
 
 async def off_loop(work: Callable[[threading.Event], T]) -> T:

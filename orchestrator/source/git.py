@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from dataclasses import dataclass
@@ -12,9 +11,11 @@ from typing import IO, TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from orchestrator.core.errors import ConfigError
-from orchestrator.source.command import Finished, keep_going, off_loop, redacted, run
+from orchestrator.core.wording import redacted
+from orchestrator.source.command import Finished, keep_going, off_loop, run
 from orchestrator.source.pinned import Pinned, Unpacked
 from orchestrator.source.tree import Entry, File, Limits, Link, plant
+from orchestrator.web import is_loopback
 
 if TYPE_CHECKING:
     import threading
@@ -229,14 +230,6 @@ def _protocol(url: str) -> str:
         f"git source {redacted(url)!r}: {parts.scheme}:// does not say who answers",
         hint="use https:// or ssh://",
     )
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether the host is this machine, without asking a name server."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
 
 
 def _unreachable(remote: Remote, finished: Finished) -> ConfigError:

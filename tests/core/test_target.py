@@ -9,7 +9,17 @@ from collections import Counter
 import pytest
 
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.target import OS, TARGETS, Arch, Format, Libc, Target, parse_target
+from orchestrator.core.target import (
+    OS,
+    TARGETS,
+    Arch,
+    Format,
+    Libc,
+    Target,
+    parse_target,
+    platform_name,
+    platform_title,
+)
 
 ARTICLE = [
     "aarch64-apple-darwin",
@@ -103,3 +113,42 @@ def test_an_unknown_target_gets_the_nearest_known_one(triple: str, hint: str) ->
     with pytest.raises(ConfigError, match="unknown target") as caught:
         parse_target(triple)
     assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("triple", "release", "name", "title"),
+    [
+        ("x86_64-unknown-linux-gnu", None, "x86_64-unknown-linux-gnu", "Linux x86_64 (glibc)"),
+        (
+            "armv7-unknown-linux-musleabihf",
+            None,
+            "armv7-unknown-linux-musleabihf",
+            "Linux armv7 (musl)",
+        ),
+        ("aarch64-apple-darwin", None, "aarch64-apple-darwin", "macOS Apple silicon"),
+        (
+            "aarch64-unknown-openbsd",
+            "7.8",
+            "aarch64-unknown-openbsd7.8",
+            "OpenBSD 7.8 arm64",
+        ),
+        ("aarch64-unknown-openbsd", None, "aarch64-unknown-openbsd", "OpenBSD arm64"),
+        ("x86_64-pc-windows-gnu", None, "x86_64-pc-windows-gnu", "Windows x64 (GNU)"),
+        (
+            "sparc64-unknown-openbsd",
+            "7.8",
+            "sparc64-unknown-openbsd7.8",
+            "sparc64-unknown-openbsd7.8",
+        ),
+    ],
+)
+def test_a_platform_has_a_name_for_paths_and_a_title_for_people(
+    triple: str, release: str | None, *, name: str, title: str
+) -> None:
+    assert platform_name(triple, release) == name
+    assert platform_title(triple, release) == title
+
+
+def test_no_two_targets_have_the_same_title() -> None:
+    titles = [target.title() for target in TARGETS.values()]
+    assert len(set(titles)) == len(titles)

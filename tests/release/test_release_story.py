@@ -170,14 +170,15 @@ def test_a_prerelease_leaves_the_stable_channel_alone(desk: Desk) -> None:
     desk.write(desk.node())
     assert desk.release().code == 0
     stable = (desk.store / "stable.idx").read_bytes()
-    installer = (desk.store / "install.sh").read_bytes()
+    derived = ("install.sh", "index.html", "versions.json", f"latest/{host_target()}.txt")
+    before = [(desk.store / name).read_bytes() for name in derived]
     desk.write(desk.node(build=desk.copy("1.1.0-rc.1")))
     outcome = desk.release(version="1.1.0-rc.1")
     assert outcome.code == 0
     assert outcome.data["published"] == [host_target()]
     assert "1.1.0-rc.1" in (desk.store / "prerelease.idx").read_text()
     assert (desk.store / "stable.idx").read_bytes() == stable
-    assert (desk.store / "install.sh").read_bytes() == installer
+    assert [(desk.store / name).read_bytes() for name in derived] == before
     assert outcome.data["url"] is None, "that installer leads to the stable version"
 
 

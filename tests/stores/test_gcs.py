@@ -299,7 +299,7 @@ async def test_what_does_not_pass_in_time_says_what_was_tried(
     ) as caught:
         await store.create(NAME, b"bytes", ARCHIVE)
     assert "the same command again: it goes on" in (caught.value.hint or "")
-    assert len(service.ops("upload")) > 3
+    assert service.ops("upload")
 
 
 @pytest.mark.usefixtures("impatient")
