@@ -8,6 +8,7 @@ wiring              the real world of an operator, opened when it is needed
 preflight           whether a release can start
 coordinator         the story: one release, from plan to installer
 delivery            one node's part: from its task to a checked artifact
+evidence            how an artifact was made, for its provenance
 inspection          what binaries are, that they run, and their archive
 reach               which nodes answer, and how long one is waited for
 publication         when each target is published

@@ -19,6 +19,7 @@ from orchestrator.core.installer import (
 from orchestrator.core.inventory import Policy
 from orchestrator.core.result import Built, Failed, FailureClass
 from orchestrator.stores.channel import Channel, publish_index, read_index
+from orchestrator.stores.evidence import Notary, publish_evidence
 from orchestrator.stores.pointers import INSTALL_SCRIPT, PAGE, Pointer, publish_pointers
 from orchestrator.stores.publish import pending_rows, publish_artifact
 from orchestrator.stores.store import ObjectKind
@@ -133,15 +134,16 @@ class Publication:
             project=self._plan.inventory.project.name,
             signer=outlet.signer,
         )
-        if not _has_flat_name(self._plan, built.artifact):
-            return await publish(flat=False)
         try:
-            return await publish(flat=True)
+            row = await publish(flat=_has_flat_name(self._plan, built.artifact))
         except StoreError as error:
+            if not _has_flat_name(self._plan, built.artifact):
+                raise
             # The flat name may be another build's by now; only users of that name are touched.
             row = await publish(flat=False)
             self._observe(Warned(node=built.node, message=f"no bare binary: {error.message}"))
-            return row
+        await publish_evidence(outlet.store, built.artifact, str(row.path), notary=_notary(outlet))
+        return row
 
     async def _move_index(self, outlet: Outlet, *, is_last: bool = False) -> None:
         async with self._index_lock:
@@ -216,6 +218,10 @@ async def _publish_installer(plan: BuildPlan, outlet: Outlet, index: Index) -> N
 def _has_installer(plan: BuildPlan, outlet: Outlet) -> bool:
     # install.sh follows the inventory's channel; a prerelease on another one is not for everybody.
     return outlet.channel.name == plan.inventory.publication.channel
+
+
+def _notary(outlet: Outlet) -> Notary:
+    return Notary(signer=outlet.signer, keys=outlet.channel.keys, verify=outlet.verify_raw)
 
 
 def _required_nodes(plan: BuildPlan) -> set[str]:

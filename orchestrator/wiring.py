@@ -173,7 +173,7 @@ class Operator:
 
     def outlet(self, version: Version) -> Outlet:
         """Return where the version goes; raise ConfigError if nothing could be signed."""
-        from orchestrator.signing import load_signer  # noqa: PLC0415 -- only a release needs it
+        from orchestrator.signing import load_signer, verify_raw  # noqa: PLC0415 -- only a release needs it
         from orchestrator.world import Outlet  # noqa: PLC0415 -- only a release needs it
 
         path = self.key_path()
@@ -184,6 +184,7 @@ class Operator:
             store=self.store(),
             channel=self.channel(version, (signer.public,)),
             signer=signer,
+            verify_raw=verify_raw,
             template=self.template(),
             url=self.inventory.publication.url,
             today=_today,

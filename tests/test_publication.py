@@ -16,7 +16,7 @@ from orchestrator.core.version import parse_version
 from orchestrator.publication import Publication
 from orchestrator.stores.channel import Channel
 from orchestrator.world import Outlet
-from tests.fakes import MemoryStore, ToySigner, make_artifact, toy_verify
+from tests.fakes import MemoryStore, ToySigner, make_artifact, toy_verify, toy_verify_raw
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +55,7 @@ def _publication(store: MemoryStore, *nodes: Node) -> Publication:
         store=store,
         channel=channel,
         signer=ToySigner(),
+        verify_raw=toy_verify_raw,
         template="",
         url=None,
         today=lambda: date(2026, 11, 21),
