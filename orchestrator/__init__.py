@@ -7,6 +7,7 @@ console, listing    the ways out: events as a live table, data as text
 wiring              the real world of an operator, opened when it is needed
 preflight           whether a release can start
 coordinator         the story: one release, from plan to installer
+verification        whether what is published is what was signed
 delivery            one node's part: from its task to a checked artifact
 evidence            how an artifact was made, for its provenance
 inspection          what binaries are, that they run, and their archive

@@ -154,6 +154,7 @@ COMMANDS = {
     "logs": "print the build log of a node",
     "cancel": "end the jobs of a version on the nodes",
     "shell": "open a shell in the folder of a job, on its node",
+    "verify": "check an archive, an index or a version against the trusted keys",
     "keygen": "make the signing key",
     "render": "print install.sh as it would be published",
     "serve": "serve a directory store on this machine",

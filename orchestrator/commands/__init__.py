@@ -9,6 +9,7 @@ from orchestrator.commands.jobs import cancel, logs, shell, status
 from orchestrator.commands.keys import keygen
 from orchestrator.commands.release import check, release
 from orchestrator.commands.site import render, schema, serve
+from orchestrator.commands.verify import verify
 from orchestrator.core.errors import OrchestratorError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "logs": logs,
     "cancel": cancel,
     "shell": shell,
+    "verify": verify,
     "keygen": keygen,
     "render": render,
     "serve": serve,

@@ -40,16 +40,17 @@ class Notary:
     keys: Sequence[PublicKey]
     verify: RawVerifier
 
-    def read(self, data: bytes) -> Claims:
-        """Return what a genuine statement says; StoreError for any other."""
-        envelope = open_envelope(data)
-        for _, signature in envelope.signatures:
-            try:
-                self.verify(envelope.signed, signature, keys=self.keys)
-            except StoreError:
-                continue
-            return read_claims(envelope.payload)
-        raise StoreError("no trusted key has signed the statement")
+
+def read_statement(data: bytes, *, keys: Sequence[PublicKey], verify: RawVerifier) -> Claims:
+    """Return what a genuine statement says; StoreError for any other."""
+    envelope = open_envelope(data)
+    for _, signature in envelope.signatures:
+        try:
+            verify(envelope.signed, signature, keys=keys)
+        except StoreError:
+            continue
+        return read_claims(envelope.payload)
+    raise StoreError("no trusted key has signed the statement")
 
 
 async def publish_evidence(
@@ -74,7 +75,8 @@ async def publish_evidence(
     )
 
     def is_genuine(there: bytes, _: bytes) -> bool:
-        return notary.read(there).subjects.get(file_name) == artifact.sha256
+        claims = read_statement(there, keys=notary.keys, verify=notary.verify)
+        return claims.subjects.get(file_name) == artifact.sha256
 
     sealed = seal(statement, notary.signer)
     await _keep_first(store, f"{folder}/{PROVENANCE_NAME}", sealed, belongs=is_genuine)

@@ -10,13 +10,14 @@ import pytest
 
 from orchestrator.core.errors import StoreError
 from orchestrator.core.evidence import BuildRecord, Evidence, Machine
-from orchestrator.stores.evidence import Notary, publish_evidence
+from orchestrator.stores.evidence import Notary, publish_evidence, read_statement
 from orchestrator.stores.store import ObjectKind, kind_of
 from tests.fakes import MemoryStore, ToySigner, make_artifact, toy_verify_raw
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from orchestrator.core.provenance import Claims
     from orchestrator.core.result import Artifact
 
 FOLDER = "releases/1.0.0/x86_64-unknown-netbsd"
@@ -63,6 +64,11 @@ def with_evidence(artifact: Artifact, record: BuildRecord, sbom: bytes | None) -
     return replace(artifact, evidence=Evidence(record=record, sbom=sbom))
 
 
+def claims_of(store: MemoryStore) -> Claims:
+    data = store.objects[PROVENANCE].data
+    return read_statement(data, keys=notary().keys, verify=toy_verify_raw)
+
+
 async def publish(store: MemoryStore, artifact: Artifact, who: Notary | None = None) -> None:
     await publish_evidence(store, artifact, ARCHIVE, notary=who or notary())
 
@@ -73,7 +79,7 @@ async def test_the_bill_and_the_statement_lie_beside_the_archive(artifact: Artif
     assert set(store.objects) == {PROVENANCE, SBOM}
     assert set(store.kinds.values()) == {ObjectKind.STATEMENT}
     assert kind_of(PROVENANCE) is kind_of(SBOM) is ObjectKind.STATEMENT
-    claims = notary().read(store.objects[PROVENANCE].data)
+    claims = claims_of(store)
     assert claims.sbom_sha256 == hashlib.sha256(bill()).hexdigest()
     assert claims.subjects[ARCHIVE.rpartition("/")[2]] == artifact.sha256
 
@@ -100,7 +106,7 @@ async def test_a_run_that_died_between_the_two_is_completed_with_its_bill(
     store = MemoryStore()
     await store.create(SBOM, bill(note="first"), ObjectKind.STATEMENT)
     await publish(store, artifact)
-    claims = notary().read(store.objects[PROVENANCE].data)
+    claims = claims_of(store)
     assert claims.sbom_sha256 == hashlib.sha256(bill(note="first")).hexdigest()
 
 
@@ -161,7 +167,7 @@ class Racing(MemoryStore):
 async def test_who_is_outrun_keeps_what_the_other_wrote(artifact: Artifact) -> None:
     store = Racing()
     await publish(store, artifact)
-    claims = notary().read(store.objects[PROVENANCE].data)
+    claims = claims_of(store)
     assert claims.sbom_sha256 == hashlib.sha256(bill(note="theirs")).hexdigest()
 
 
