@@ -8,7 +8,9 @@ console, listing    the ways out: events as a live table, data as text
 wiring              the real world of an operator, opened when it is needed
 preflight           whether a release can start
 coordinator         the story: one release, from plan to installer
+verification        whether what is published is what was signed
 delivery            one node's part: from its task to a checked artifact
+evidence            how an artifact was made, for its provenance
 inspection          what binaries are, that they run, and their archive
 reach               which nodes answer, and how long one is waited for
 publication         when each target is published
@@ -19,6 +21,7 @@ timings             how long nodes took
 source              where the source comes from, as one bundle with a digest
 signing             keys, as signatures
 nodes               the machines that build
+site                what follows from an index: installer, page, summaries
 stores              the files that are published
 parts               files that are whole under their names
 web                 HTTP, as a client

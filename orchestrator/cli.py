@@ -160,6 +160,7 @@ COMMANDS = {
     "renew": "sign the index again, before it expires",
     "history": "tell what happened to the index, newest first",
     "fsck": "hold every row of every index against the store",
+    "verify": "check an archive, an index or a version against the trusted keys",
     "keygen": "make the signing key",
     "render": "print install.sh as it would be published",
     "serve": "serve a directory store on this machine",

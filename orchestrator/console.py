@@ -23,6 +23,7 @@ from orchestrator.core.events import (
     ReleaseStarted,
     SourceReady,
     TryingAgain,
+    Verifying,
     Warned,
 )
 from orchestrator.core.result import Built, Failed, Skipped
@@ -145,7 +146,7 @@ class Console:
                 self._add_log(event)
             case NodeFinished():
                 self._finish(event)
-            case SourceReady() | Published() | Warned():
+            case SourceReady() | Published() | Verifying() | Warned():
                 for line in _notice(event):
                     self._say(line)
             case _:
@@ -271,7 +272,7 @@ def _remaining(row: _NodeRow, elapsed: timedelta | None) -> str:
     return f"~{human_time(left)}" if left > timedelta() else "late"
 
 
-def _notice(event: SourceReady | Published | Warned) -> list[str]:
+def _notice(event: SourceReady | Published | Verifying | Warned) -> list[str]:
     match event:
         case SourceReady():
             size = human_size(event.size_bytes)
@@ -279,6 +280,9 @@ def _notice(event: SourceReady | Published | Warned) -> list[str]:
             return [first, *(f"source: {note}" for note in event.notes)]
         case Published():
             return [f"published: {', '.join(event.targets)} (index serial {event.serial})"]
+        case Verifying():
+            how = "through" if event.is_public else "in"
+            return [f"verifying: reading the release back {how} {event.where}"]
         case Warned():
             return [f"warning: {event.node + ': ' if event.node else ''}{event.message}"]
         case _:
@@ -403,11 +407,29 @@ def _closing_lines(report: Report) -> list[str]:
     archives = _unpublished_archives(report)
     if archives:
         lines += ["built, and not published:", *(f"  {path}" for path in archives)]
+    lines += _verified_lines(report)
     serial = "" if report.serial is None else f"; index serial {report.serial}"
     lines.append(f"done in {human_time(report.elapsed)}{serial}")
     if report.url and report.published:
         lines += ["install with:", f"  {install_command(report.url)}"]
     return lines
+
+
+def _verified_lines(report: Report) -> list[str]:
+    verified = report.verified
+    if verified is None:
+        return []
+    if not verified.problems:
+        if not verified.is_public:
+            return ["verified in the store"]
+        return ["verified: a stranger reads all of it through the public URL"]
+    where = "through the public URL" if verified.is_public else "in the store"
+    again = f"look again with: orchestrator verify {report.version}"
+    return [
+        f"it does not read back {where}, so it is not done:",
+        *(f"  {visible(problem)}" for problem in verified.problems),
+        f"{again} --public" if verified.is_public else again,
+    ]
 
 
 def _unpublished_archives(report: Report) -> list[str]:

@@ -7,17 +7,19 @@ from datetime import timedelta
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from orchestrator.core.errors import OrchestratorError
+from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.events import NodeFinished, ReleaseStarted, SourceReady
 from orchestrator.core.report import Report, exit_code
 from orchestrator.core.result import Built
 from orchestrator.delivery import Delivery
 from orchestrator.publication import Publication
+from orchestrator.verification.last_step import verify_release
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orchestrator.core.plan import BuildPlan, BuildTask
+    from orchestrator.core.report import Verified
     from orchestrator.core.result import Result
     from orchestrator.source import Bundle
     from orchestrator.world import World
@@ -51,6 +53,7 @@ async def make_release(
         # One error speaks for all: they stop the run for the same reason.
         raise _first(known) from None
     await publication.finish()
+    verified = await _verify(plan, world, publication)
     outcomes = [tuple(map(publication.settle, task.result())) for task in tasks]
     for result in chain.from_iterable(outcomes):
         # Not before it is published: until then the same command must choose the same nodes.
@@ -64,8 +67,22 @@ async def make_release(
         held_back=publication.held_back,
         serial=publication.serial,
         url=publication.url,
-        exit_code=exit_code(outcomes, plan.inventory.nodes),
+        exit_code=exit_code(outcomes, plan.inventory.nodes)
+        or (StoreError.exit_code if verified and verified.problems else 0),
         elapsed=timedelta(seconds=world.monotonic() - begun),
+        verified=verified,
+    )
+
+
+async def _verify(plan: BuildPlan, world: World, publication: Publication) -> Verified | None:
+    if world.outlet is None or not publication.published:
+        return None
+    return await verify_release(
+        plan.inventory,
+        str(plan.version),
+        outlet=world.outlet,
+        expected=publication.published,
+        observe=world.observe,
     )
 
 

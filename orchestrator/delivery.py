@@ -24,6 +24,7 @@ from orchestrator.core.plan import fill_command
 from orchestrator.core.preflight import GOOD_DISK_BYTES, Severity, judge, needs_of
 from orchestrator.core.result import Artifact, Built, Failed, FailureClass, Skipped
 from orchestrator.core.wording import human_size
+from orchestrator.evidence import Witness
 from orchestrator.inspection import Inspection, Place
 from orchestrator.nodes.bundle import Sending, push_bundle, source_folder
 from orchestrator.nodes.collect import Collection
@@ -181,7 +182,10 @@ class _NodeDelivery:
                 job = await self._start(line, facts, spec)
                 await self._follow(line, job)
             self._is_built = True
-            artifact, warnings = await self._take_delivery(line, facts, job)
+            witness = Witness(
+                plan=self._plan, task=self._task, line=line, facts=facts, job=job, bundle=bundle
+            )
+            artifact, warnings = await self._take_delivery(witness)
         elapsed = timedelta(seconds=self._world.monotonic() - begun)
         return Built(
             node=self._node.name,
@@ -248,23 +252,24 @@ class _NodeDelivery:
         self._record(job)
         return job
 
-    async def _take_delivery(
-        self, line: Line, facts: NodeFacts, job: Job
-    ) -> tuple[Artifact, tuple[str, ...]]:
+    async def _take_delivery(self, witness: Witness) -> tuple[Artifact, tuple[str, ...]]:
         self._enter(Phase.COLLECTING)
+        line, facts, job = witness.line, witness.facts, witness.job
         with Collection(job, names=self._binary_names, into=self._folder) as collection:
             binaries = await line.run(collection.fetch, progress=lambda: collection.received_bytes)
         inspection = Inspection(
             plan=self._plan, task=self._task, enter=self._enter, open_line=self._line
         )
-        place = Place(line=line, facts=facts, out=f"{job.directory}/out")
-        floors, os_release = await inspection.gate(place, binaries)
-        self._enter(Phase.CHECKING)
-        warnings = await asyncio.to_thread(inspection.scan, facts, binaries)
-        artifact = await asyncio.to_thread(
-            inspection.pack, binaries, floors, os_release, into=self._folder
+        gated = await inspection.gate(
+            Place(line=line, facts=facts, out=f"{job.directory}/out"), binaries
         )
-        return artifact, warnings
+        self._enter(Phase.CHECKING)
+        leaks = await asyncio.to_thread(inspection.scan, facts, binaries)
+        evidence, unknown = await witness.tell(gated)
+        artifact = await asyncio.to_thread(
+            inspection.pack, binaries, gated, evidence, into=self._folder
+        )
+        return artifact, (*leaks, *unknown)
 
     def _line(self, node: Node, *, has_spare: bool) -> AbstractAsyncContextManager[Line]:
         return self._reach.line(

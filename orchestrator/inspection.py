@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from orchestrator.core.evidence import Evidence
     from orchestrator.core.facts import NodeFacts
     from orchestrator.core.inventory import Node
     from orchestrator.core.plan import BuildPlan, NodeTask
@@ -54,6 +55,19 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gated:
+    """Where the binaries passed their gate, and what they need.
+
+    `os_release` is the OS release that they are bound to, None if they run on many.
+    """
+
+    node: Node
+    facts: NodeFacts
+    floors: tuple[Floor, ...]
+    os_release: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
     """How the binaries of one task are checked; `enter` is told of each phase and where it is."""
 
@@ -62,10 +76,8 @@ class Inspection:
     enter: Callable[[Phase, str], None]
     open_line: OpenLine
 
-    async def gate(
-        self, builder: Place, binaries: tuple[CollectedBinary, ...]
-    ) -> tuple[tuple[Floor, ...], str | None]:
-        """Return the binaries' floors, and the OS release that they are bound to.
+    async def gate(self, builder: Place, binaries: tuple[CollectedBinary, ...]) -> Gated:
+        """Return what the gate found: the binaries' floors, and where they ran.
 
         They are checked and run on the node that the task names for it, else where they were built.
         Raise BuildError for binaries that may not be published, NodeError if there is no machine
@@ -73,7 +85,7 @@ class Inspection:
         """
         if not self.task.gate_nodes:
             self.enter(Phase.GATING, "")
-            return await self._check_on(builder, binaries)
+            return await self._check_on(builder, self.task.node, binaries)
         reasons = []
         for number, gate_node in enumerate(self.task.gate_nodes, start=1):
             self.enter(Phase.GATING, f"on {gate_node.name}")
@@ -82,7 +94,7 @@ class Inspection:
                 async with self.open_line(gate_node, has_spare=has_spare) as line:
                     facts = await line.run(partial(probe, workdir=gate_node.workdir))
                     place = Place(line=line, facts=facts, out=None)
-                    return await self._check_on(place, binaries)
+                    return await self._check_on(place, gate_node, binaries)
             except NodeError as error:
                 reasons.append(f"{gate_node.name}: {error.message}")
         raise NodeError(
@@ -91,8 +103,8 @@ class Inspection:
         )
 
     async def _check_on(
-        self, place: Place, binaries: tuple[CollectedBinary, ...]
-    ) -> tuple[tuple[Floor, ...], str | None]:
+        self, place: Place, node: Node, binaries: tuple[CollectedBinary, ...]
+    ) -> Gated:
         target, project = self.task.node.target, self.plan.inventory.project
         os_release = _os_release(self.task.node, place.facts)
         floors = await asyncio.to_thread(_measure, binaries, target, os_release)
@@ -117,7 +129,7 @@ class Inspection:
         await place.line.run(
             lambda transport: run_gate(transport, place.facts, binaries=gated, gate=gate)
         )
-        return floors, os_release
+        return Gated(node=node, facts=place.facts, floors=floors, os_release=os_release)
 
     def scan(self, facts: NodeFacts, binaries: tuple[CollectedBinary, ...]) -> tuple[str, ...]:
         """Return what the binaries tell of the node that built them.
@@ -140,14 +152,14 @@ class Inspection:
     def pack(
         self,
         binaries: tuple[CollectedBinary, ...],
-        floors: tuple[Floor, ...],
-        os_release: str | None,
+        gated: Gated,
+        evidence: Evidence,
         *,
         into: Path,
     ) -> Artifact:
         """Return the archive of the binaries, in the folder `into`."""
         project, version = self.plan.inventory.project.name, str(self.plan.version)
-        key = f"{self.task.node.target}{os_release or ''}"
+        key = f"{self.task.node.target}{gated.os_release or ''}"
         data = pack_archive(
             f"{project}-{version}-{key}",
             [
@@ -160,12 +172,13 @@ class Inspection:
         return Artifact(
             version=version,
             target=self.task.node.target,
-            os_release=os_release,
+            os_release=gated.os_release,
             path=path,
             size_bytes=len(data),
             sha256=hashlib.sha256(data).hexdigest(),
-            floors=floors,
+            floors=gated.floors,
             binaries=binaries,
+            evidence=evidence,
         )
 
 

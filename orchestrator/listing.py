@@ -154,6 +154,32 @@ def show_fsck(report: Mapping[str, Any], stream: TextIO) -> None:
 
 
 _FOUND: Final = {"damage": "bold red", "warning": "yellow", "repaired": "green"}
+
+
+def show_verification(found: Mapping[str, Any], stream: TextIO) -> None:
+    """Write what was verified (`core.verification.verification_as_data`)."""
+    terminal = Terminal(stream)
+    cells = [
+        (
+            visible(check["subject"]),
+            check["part"],
+            Text(check["verdict"], style=_VERDICTS[check["verdict"]]),
+            visible(check["message"].partition("\n")[0]),
+        )
+        for check in found["checks"]
+    ]
+    print_table(terminal, ("object", "part", "verdict", ""), cells)
+    terminal.print()
+    for problem in found["problems"]:
+        terminal.print(Text.assemble(("wrong: ", "bold red"), visible(problem)))
+    is_good = found["verdict"] == "good"
+    said = "is what was signed" if is_good else "is not to be trusted as it is"
+    terminal.print(
+        Text(visible(f"{found['subject']} {said}"), style="bold" if is_good else "bold red")
+    )
+
+
+_VERDICTS: Final = {"good": "green", "not checked": "yellow", "wrong": "bold red"}
 _STATES: Final = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 

@@ -189,6 +189,38 @@ def _positive(text: str) -> int:
     return number
 
 
+def _add_verify(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Check an archive that lies here with what lies beside it, an index (FILE.idx), or "
+        "everything of a published version, against the trusted keys. Exit with 5 if a part is "
+        "wrong, or if no trusted key vouches for it; what is not there is named."
+    )
+    parser.add_argument("what", metavar="FILE|VERSION", help="what to check")
+    _add_inventory(parser)
+    parser.add_argument(
+        "--key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="trust this key (`ssh-ed25519 ...`) instead of the inventory's; may be repeated",
+    )
+    parser.add_argument(
+        "--index", metavar="FILE", help="the index to look FILE up in, instead of the store's"
+    )
+    parser.add_argument(
+        "--min-serial",
+        type=int,
+        metavar="N",
+        help="refuse an index with a lower serial: one that was seen before",
+    )
+    parser.add_argument(
+        "--public",
+        action="store_true",
+        help="read the version through `publication.url`, as a stranger would",
+    )
+    parser.add_argument("--json", action="store_true", help="print it as one JSON document")
+
+
 def _add_keygen(parser: ArgumentParser) -> None:
     parser.description = (
         "Make an ed25519 key at `publication.signing.key`, and print its public half as OpenSSH "
@@ -242,6 +274,7 @@ OPTIONS: dict[str, Callable[[ArgumentParser], None]] = {
     "renew": _add_renew,
     "history": _add_history,
     "fsck": _add_fsck,
+    "verify": _add_verify,
     "keygen": _add_keygen,
     "render": _add_inventory,
     "serve": _add_serve,

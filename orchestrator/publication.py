@@ -15,6 +15,7 @@ from orchestrator.core.merge import row_of, why_not_offered
 from orchestrator.core.result import Built, Failed, FailureClass
 from orchestrator.site import has_pointers, renew_derived
 from orchestrator.stores.channel import publish_index, read_index
+from orchestrator.stores.evidence import Notary, publish_evidence
 from orchestrator.stores.publish import pending_rows, publish_artifact, publish_reissue
 
 if TYPE_CHECKING:
@@ -123,6 +124,11 @@ class Publication:
             self._rows.append(row)
 
     async def _publish_files(self, built: Built, outlet: Outlet) -> Row:
+        row = await self._publish_archive(built, outlet)
+        await publish_evidence(outlet.store, built.artifact, str(row.path), notary=_notary(outlet))
+        return row
+
+    async def _publish_archive(self, built: Built, outlet: Outlet) -> Row:
         publish = partial(
             publish_artifact,
             outlet.store,
@@ -216,6 +222,10 @@ async def pass_on(outlet: Outlet, index: Index, version: Version) -> None:
             await publish_index(
                 outlet.store, channel, rows, signer=outlet.signer, today=outlet.today()
             )
+
+
+def _notary(outlet: Outlet) -> Notary:
+    return Notary(signer=outlet.signer, keys=outlet.channel.keys, verify=outlet.verify_raw)
 
 
 def _required_nodes(plan: BuildPlan) -> set[str]:

@@ -116,6 +116,12 @@ class FileSigner:
         verify(data, signatures, keys=(self.public,), namespace=namespace)
         return signatures
 
+    def sign_raw(self, data: bytes) -> bytes:
+        """Return the 64 bytes of a plain ed25519 signature over the data, already verified."""
+        signature = self._private.sign(data)
+        verify_raw(data, signature, keys=(self.public,))
+        return signature
+
     def _sshsig(self, data: bytes, namespace: str) -> str:
         import asyncssh  # noqa: PLC0415 -- lazy: it takes 0.2 s to import
         from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
@@ -205,6 +211,17 @@ def verify_minisig(data: bytes, minisig: str, *, keys: Sequence[PublicKey]) -> s
             public.verify(trusted, signature + comment.encode("ascii"))
             return comment
     raise _bad_signature("minisign")
+
+
+def verify_raw(data: bytes, signature: bytes, *, keys: Sequence[PublicKey]) -> PublicKey:
+    """Return the one of `keys` whose plain ed25519 signature it is; StoreError if none's."""
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 -- lazy, see above
+
+    for key in keys:
+        with suppress(InvalidSignature):
+            _ed25519(key).verify(signature, data)
+            return key
+    raise _bad_signature("ed25519")
 
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._-]*")

@@ -213,7 +213,10 @@ class Operator:
 
     def outlet_of(self, channel_name: str) -> Outlet:
         """Return the way to a channel; raise ConfigError if nothing could be signed."""
-        from orchestrator.signing import load_signer  # noqa: PLC0415 -- only a release needs it
+        from orchestrator.signing import (  # noqa: PLC0415 -- only a release needs it
+            load_signer,
+            verify_raw,
+        )
         from orchestrator.world import Outlet  # noqa: PLC0415 -- only a release needs it
 
         path = self.key_path()
@@ -226,6 +229,7 @@ class Operator:
             store=self.store(),
             channel=channel,
             signer=signer,
+            verify_raw=verify_raw,
             template=self.template(),
             url=self.inventory.publication.url,
             today=_today,

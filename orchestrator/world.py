@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.core.events import Observer
-    from orchestrator.core.signature import Signer
+    from orchestrator.core.signature import RawVerifier, Signer
     from orchestrator.nodes.transport import Connect
     from orchestrator.stores.channel import Channel
     from orchestrator.stores.store import ReleaseStore
@@ -49,6 +49,7 @@ class Outlet:
     store: ReleaseStore
     channel: Channel
     signer: Signer
+    verify_raw: RawVerifier
     template: str
     url: str | None
     today: Callable[[], date]

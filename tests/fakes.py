@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from orchestrator.core.signature import Signer, Verifier
+    from orchestrator.core.evidence import Evidence
+    from orchestrator.core.signature import RawVerifier, Signer, Verifier
     from orchestrator.stores.store import ReleaseStore
 
 
@@ -112,6 +113,17 @@ class ToySigner:
             minisig=f"untrusted comment: toy\n{mark}\ntrusted comment: {comment}\n{mark}\n",
         )
 
+    def sign_raw(self, data: bytes) -> bytes:
+        return _toy_mark(self.name, data).encode()
+
+
+def toy_verify_raw(data: bytes, signature: bytes, *, keys: Sequence[PublicKey]) -> PublicKey:
+    """Return the key whose ToySigner signed."""
+    for key in keys:
+        if ToySigner(key.ssh).sign_raw(data) == signature:
+            return key
+    raise StoreError("bad toy signature")
+
 
 def toy_verify(
     data: bytes, signatures: Signatures, *, keys: Sequence[PublicKey], namespace: str
@@ -138,6 +150,7 @@ def make_artifact(
     *,
     os_release: str | None = None,
     floors: tuple[Floor, ...] = (),
+    evidence: Evidence | None = None,
 ) -> Artifact:
     """Stage an archive and two binaries that hold nothing but their own names."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -155,6 +168,7 @@ def make_artifact(
         sha256=hashlib.sha256(data).hexdigest(),
         floors=floors,
         binaries=binaries,
+        evidence=evidence,
     )
 
 
@@ -171,3 +185,4 @@ if TYPE_CHECKING:
     _store: ReleaseStore = MemoryStore()
     _signer: Signer = ToySigner()
     _verify: Verifier = toy_verify
+    _verify_raw: RawVerifier = toy_verify_raw

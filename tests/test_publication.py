@@ -21,7 +21,7 @@ from orchestrator.site import find_statements, has_pointers, pointers_of, renew_
 from orchestrator.stores.channel import Channel
 from orchestrator.stores.store import ObjectKind, kind_of
 from orchestrator.world import Outlet
-from tests.fakes import MemoryStore, ToySigner, make_artifact, toy_verify
+from tests.fakes import MemoryStore, ToySigner, make_artifact, toy_verify, toy_verify_raw
 from tests.sample_index import make_index, make_row, sample_index
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def _publication(store: MemoryStore, *nodes: Node) -> Publication:
         store=store,
         channel=channel,
         signer=ToySigner(),
+        verify_raw=toy_verify_raw,
         template="",
         url=None,
         today=lambda: date(2026, 11, 21),

@@ -10,6 +10,7 @@ from orchestrator.commands.jobs import cancel, logs, shell, status
 from orchestrator.commands.keys import keygen
 from orchestrator.commands.release import check, release
 from orchestrator.commands.site import render, schema, serve
+from orchestrator.commands.verify import verify
 from orchestrator.core.errors import OrchestratorError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "renew": renew,
     "history": history,
     "fsck": fsck,
+    "verify": verify,
     "keygen": keygen,
     "render": render,
     "serve": serve,

@@ -91,6 +91,14 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verifying:
+    """The release is read back: as a stranger would, through its public URL, or in the store."""
+
+    where: str
+    is_public: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Warned:
     """Something that does not stop the release, but that a person should know."""
 
@@ -106,6 +114,7 @@ Event = (
     | LogAppended
     | NodeFinished
     | Published
+    | Verifying
     | Warned
 )
 

@@ -120,7 +120,20 @@ class Publication:
     channel: str = "stable"
     signing: Signing | None = None
     flat: bool = False
+    # None: wherever a release is at its public address as soon as it is in the store.
+    verify: bool | None = None
     expires: timedelta = timedelta(days=90)
+
+    @property
+    def is_read_back(self) -> bool:
+        """Whether a release ends by reading itself back through the public URL.
+
+        A folder is brought to its server by somebody else, later; a cloud's store is public at
+        once.
+        """
+        if self.verify is not None:
+            return self.verify
+        return self.url is not None and self.store.startswith("gs://")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +146,7 @@ class Node:
     build_command: str | None = None
     binary_path: str | None = None
     enabled: bool = True
+    dedicated: bool = False
     policy: Policy = Policy.EXPECTED
     host_key: str | None = None
     identity: str | None = None

@@ -135,12 +135,14 @@ def _check(draft: _Draft, host_triple: str | None) -> None:
     _check_project_name(draft)
     _check_node_names(draft.entries)
     _check_slots(draft)
+    _check_verify(draft)
     by_name = {entry.value("name"): entry for entry in draft.entries if entry.value("name")}
     for entry in draft.entries:
         for key in ("host", "target"):
             if not entry.has(key):
                 entry.place.refuse(f"`{key}` is missing")
         _check_host_target(entry, host_triple)
+        _check_dedicated(entry)
         _check_build(draft, entry)
         _check_gate_on(entry, by_name, host_triple)
 
@@ -220,6 +222,18 @@ def _check_host_target(entry: _Entry, host_triple: str | None) -> None:
     elif host_triple is not None and host_triple not in TARGETS:
         near = suggestion(host_triple, TARGETS)
         place.refuse(f"this machine's own target {shown(host_triple)} is not a known one{near}")
+
+
+def _check_verify(draft: _Draft) -> None:
+    if draft.publication.get("verify") is True and "url" not in draft.publication:
+        draft.root.key("publication").key("verify").refuse("there is no `url` to read it back from")
+
+
+def _check_dedicated(entry: _Entry) -> None:
+    if entry.value("dedicated") is True and entry.value("host") == LOCAL:
+        entry.place.key("dedicated").refuse(
+            "the signing key lives on this machine, so its builds are not apart from it"
+        )
 
 
 def _check_build(draft: _Draft, entry: _Entry) -> None:

@@ -18,8 +18,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What came of reading a release back: through its public URL, or only in its store."""
+
+    is_public: bool
+    problems: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if self.problems:
+            return "failed"
+        return "public" if self.is_public else "store"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The end of one release; `url` is where the installer is that leads to it, if there is one."""
+    """The end of one release; `url` is where the installer is that leads to it, if there is one.
+
+    `verified` is None when there was nothing to read back.
+    """
 
     version: str
     results: tuple[Result, ...]
@@ -30,6 +46,7 @@ class Report:
     url: str | None
     exit_code: int
     elapsed: timedelta
+    verified: Verified | None = None
 
 
 def exit_code(tasks: Iterable[Sequence[Result]], nodes: Iterable[Node]) -> int:
@@ -60,6 +77,8 @@ def report_as_data(report: Report) -> Mapping[str, object]:
         "held_back": list(report.held_back),
         "serial": report.serial,
         "url": report.url,
+        "verified": str(report.verified) if report.verified else None,
+        "unreadable": list(report.verified.problems) if report.verified else [],
         "elapsed_seconds": round(report.elapsed.total_seconds(), 3),
         "results": [_result_as_data(result) for result in report.results],
     }

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from pathlib import Path
 
+    from orchestrator.core.evidence import Evidence
     from orchestrator.core.target import Target
 
 
@@ -45,6 +46,8 @@ class Artifact:
     sha256: str
     floors: tuple[Floor, ...]
     binaries: tuple[CollectedBinary, ...]
+    # How it was made, to be published beside it; None: nothing is said.
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

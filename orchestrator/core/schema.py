@@ -410,6 +410,12 @@ PUBLICATION: Final = Record(
             example=True,
         ),
         Field(
+            key="verify",
+            kind=Flag(),
+            summary="Whether a release ends by reading itself back through `url`.",
+            example=True,
+        ),
+        Field(
             key="expires",
             kind=Duration(),
             summary="How long installers trust an index that nobody renews.",
@@ -472,6 +478,12 @@ _NODE_FIELDS: Final = (
         kind=Flag(),
         summary="Whether a release uses it without being told to.",
         example=False,
+    ),
+    Field(
+        key="dedicated",
+        kind=Flag(),
+        summary="Whether it does nothing but build: its provenance then claims SLSA build L2.",
+        example=True,
     ),
     Field(
         key="policy",

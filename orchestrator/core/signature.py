@@ -43,6 +43,10 @@ class Signer(Protocol):
         """Return both signatures, already verified; `comment` is signed into the minisig."""
         ...
 
+    def sign_raw(self, data: bytes) -> bytes:
+        """Return the 64 bytes of a plain ed25519 signature over the data, already verified."""
+        ...
+
 
 class Verifier(Protocol):
     """Who checks signatures before anything signed is believed."""
@@ -51,6 +55,14 @@ class Verifier(Protocol):
         self, data: bytes, signatures: Signatures, *, keys: Sequence[PublicKey], namespace: str
     ) -> None:
         """Return if both signatures are good and by one of `keys`; raise StoreError otherwise."""
+        ...
+
+
+class RawVerifier(Protocol):
+    """Who checks plain ed25519 signatures, as DSSE envelopes have them."""
+
+    def __call__(self, data: bytes, signature: bytes, *, keys: Sequence[PublicKey]) -> PublicKey:
+        """Return the one of `keys` that signed the data; raise StoreError if none did."""
         ...
 
 

@@ -261,7 +261,7 @@ def test_what_leaks_is_refused_if_the_project_says_so(desk: Desk) -> None:
     desk.write(desk.node(build=leak))
     outcome = desk.release("--no-publish")
     assert outcome.code == 0
-    (warning,) = outcome.results["here"]["warnings"]
+    warning, _ = outcome.results["here"]["warnings"]
     assert warning.startswith("tool holds the home path")
     desk.project["leaks"] = "refuse"
     desk.write(desk.node(build=leak))

@@ -1,0 +1,1 @@
+"""Check what is published as somebody would who trusts nothing but the keys."""

@@ -1,0 +1,157 @@
+"""The last step of a release: what cannot be read is not done."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.core.errors import StoreError
+from orchestrator.core.events import Verifying
+from orchestrator.core.installer import render_installer
+from orchestrator.core.report import Verified
+from orchestrator.core.verification import INDEX, IndexRules, Verification, rows_of, wrong
+from orchestrator.site import installer_values
+from orchestrator.verification.judge import Judge
+from orchestrator.verification.public import PublicReader, Site
+from orchestrator.verification.release import (
+    Version,
+    check_presence,
+    check_store_index,
+    store_reader,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from datetime import date
+
+    from orchestrator.core.events import Observer
+    from orchestrator.core.index import Index
+    from orchestrator.core.inventory import Inventory
+    from orchestrator.core.verification import Check
+    from orchestrator.stores.channel import Channel
+    from orchestrator.stores.store import ReleaseStore
+    from orchestrator.verification.release import Reader
+    from orchestrator.world import Outlet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A version in a store, and who may have signed it.
+
+    `template` is that of install.sh, None where it is not known how that would be rendered.
+    """
+
+    inventory: Inventory
+    version: str
+    store: ReleaseStore
+    channel: Channel
+    template: str | None
+    today: date
+    min_serial: int | None = None
+    expected: tuple[str, ...] = ()
+
+    async def in_store(self) -> Verification:
+        """Return what the store itself has of the version, everything read and checked."""
+        index, _, checks = await self._store_index()
+        if index:
+            checks += await self._version(store_reader(self.store)).checks(index)
+        return self._verification(checks)
+
+    async def at_a_glance(self) -> Verification:
+        """Return what the store says of the version's archives, without reading them."""
+        index, _, checks = await self._store_index()
+        if index:
+            checks += await check_presence(self.store, rows_of(index, self.version))
+        return self._verification(checks)
+
+    async def in_public(
+        self, url: str, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> Verification:
+        """Return what a stranger gets of the version through the public URL."""
+        index, data, checks = await self._store_index()
+        if index is None or data is None:
+            return self._verification(checks)
+        reader = PublicReader(url=url)
+        is_led_to = self.channel.name == self.inventory.publication.channel
+        site = Site(
+            reader=reader,
+            store=self.store,
+            judge=self._judge,
+            installer=self._installer(url) if is_led_to else None,
+            sleep=sleep,
+        )
+        index, checks = await site.index(
+            self.channel.index_name, data, self._rules(newest=index.serial)
+        )
+        if index:
+            checks += await self._version(reader).checks(index)
+        if is_led_to:
+            checks += await site.pointers()
+        return self._verification(checks)
+
+    def _installer(self, url: str) -> bytes | None:
+        if self.template is None:
+            return None
+        values = installer_values(self.inventory.project, url, self.channel)
+        return render_installer(self.template, values).encode()
+
+    @property
+    def _judge(self) -> Judge:
+        return Judge(project=self.inventory.project.name, keys=self.channel.keys)
+
+    def _rules(self, newest: int | None = None) -> IndexRules:
+        return IndexRules(
+            today=self.today,
+            project=self.inventory.project.name,
+            channel=self.channel.name,
+            newest=newest,
+            min_serial=self.min_serial,
+        )
+
+    async def _store_index(self) -> tuple[Index | None, bytes | None, list[Check]]:
+        return await check_store_index(self.store, self.channel, self._judge, rules=self._rules())
+
+    def _version(self, reader: Reader) -> Version:
+        return Version(
+            version=self.version,
+            judge=self._judge,
+            read=reader,
+            is_flat=self.inventory.publication.flat,
+            expected=self.expected,
+        )
+
+    def _verification(self, checks: list[Check]) -> Verification:
+        return Verification(subject=self.version, checks=tuple(checks))
+
+
+async def verify_release(
+    inventory: Inventory,
+    version: str,
+    *,
+    outlet: Outlet,
+    expected: tuple[str, ...],
+    observe: Observer,
+) -> Verified:
+    """Return what came of reading a release back, when these targets of it are published.
+
+    Through the public URL if the inventory says so, else only by what the store says.
+    """
+    published = Published(
+        inventory=inventory,
+        version=version,
+        store=outlet.store,
+        channel=outlet.channel,
+        template=outlet.template,
+        today=outlet.today(),
+        expected=expected,
+    )
+    url = outlet.url if inventory.publication.is_read_back else None
+    observe(Verifying(where=url or outlet.store.describe(), is_public=url is not None))
+    try:
+        found = await (published.in_public(url) if url else published.at_a_glance())
+    except StoreError as error:
+        # The release is published: that it could not be looked at is said beside the rest.
+        checks = (wrong(version, INDEX, error.message),)
+        found = Verification(subject=version, checks=checks)
+    return Verified(is_public=url is not None, problems=found.problems)

@@ -1,0 +1,150 @@
+"""A release as a stranger reads it: through the public URL, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.core.verification import (
+    INDEX,
+    good,
+    is_recent_copy,
+    judge_headers,
+    wrong,
+)
+from orchestrator.stores.channel import TEXT_LIMIT
+from orchestrator.stores.pointers import INSTALL_SCRIPT, PAGE
+from orchestrator.stores.store import kind_of
+from orchestrator.verification.release import Found
+from orchestrator.web import WebError, fetch
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from orchestrator.core.index import Index
+    from orchestrator.core.verification import Check, IndexRules
+    from orchestrator.stores.store import ReleaseStore
+    from orchestrator.verification.judge import Judge
+    from orchestrator.web import Answer
+
+OBJECT: Final = "object"
+_DERIVED: Final = (INSTALL_SCRIPT, PAGE, "versions.json", "keys.txt")
+_OK: Final = 200
+_NOT_FOUND: Final = frozenset({403, 404})
+_TIMEOUT: Final = timedelta(minutes=5)
+# A cache between may hold what was there a moment ago; half a minute in all.
+_PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 15.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicReader:
+    """Reads published objects through their public URL, and holds their headers against docs."""
+
+    url: str
+
+    async def __call__(self, name: str, *, limit_bytes: int) -> Found:
+        """Return the object; see Reader. What the server withholds is not there."""
+        answer = await self.answer(name, limit_bytes=limit_bytes)
+        if isinstance(answer, str):
+            return Found(data=None, checks=(wrong(name, OBJECT, answer),))
+        if answer.status in _NOT_FOUND:
+            return Found(data=None)
+        if answer.status != _OK:
+            said = f"the server says {answer.status}"
+            return Found(data=None, checks=(wrong(name, OBJECT, said),))
+        return Found(data=answer.body, checks=tuple(headers_of(name, answer)))
+
+    async def answer(self, name: str, *, limit_bytes: int) -> Answer | str:
+        """Return what the server answers, or why it does not."""
+        place = f"{self.url.rstrip('/')}/{name}"
+        try:
+            return await asyncio.to_thread(fetch, place, limit_bytes=limit_bytes, timeout=_TIMEOUT)
+        except WebError as error:
+            return f"it cannot be read: {error}"
+
+
+def headers_of(name: str, answer: Answer) -> list[Check]:
+    """Return each header of the answer that is not as the object's kind says."""
+    kind = kind_of(name)
+    if kind is None:
+        return []
+    return list(
+        judge_headers(
+            name,
+            answer.headers,
+            content_type=kind.content_type,
+            cache_control=kind.cache_control,
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A project's public site beside the store that it is served from.
+
+    `installer` is install.sh as it is to be, None if this version does not lead to it.
+    """
+
+    reader: PublicReader
+    store: ReleaseStore
+    judge: Judge
+    installer: bytes | None
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    async def index(
+        self, name: str, ours: bytes, rules: IndexRules
+    ) -> tuple[Index | None, list[Check]]:
+        """Return the public index, once it is the store's own, and what was found."""
+        found = await self._until(name, lambda answer: answer.body == ours)
+        if isinstance(found, str):
+            return None, [wrong(name, INDEX, found)]
+        index, checks = self.judge.index(name, found.body, rules)
+        checks = [*headers_of(name, found), *checks]
+        if index and found.body != ours:
+            message = f"another one than the store's is served: serial {index.serial}"
+            return None, [*checks, wrong(name, INDEX, message)]
+        return index, checks
+
+    async def pointers(self) -> list[Check]:
+        """Return a check of everything that follows from the index, as far as it is published."""
+        names = [*_DERIVED, *await self.store.list("latest/")]
+        found = await asyncio.gather(*(self._pointer(name) for name in names))
+        return [check for group in found for check in group]
+
+    async def _pointer(self, name: str) -> list[Check]:
+        stored = await self.store.read(name, limit_bytes=TEXT_LIMIT)
+        is_script = name == INSTALL_SCRIPT and self.installer is not None
+        expected = self.installer if is_script else stored.data if stored else None
+        if expected is None:
+            return []
+        # Who runs an older installer a minute longer must know it: it may trust other keys.
+        found = await self._until(
+            name,
+            lambda answer: (
+                answer.body == expected or (not is_script and is_recent_copy(answer.headers))
+            ),
+        )
+        if isinstance(found, str):
+            return [wrong(name, OBJECT, found)]
+        checks = headers_of(name, found)
+        if found.body == expected:
+            return [*checks, good(name, OBJECT)]
+        if is_recent_copy(found.headers) and not is_script:
+            age = found.headers["age"]
+            return [*checks, good(name, OBJECT, f"an older copy, {age} s old, from a cache")]
+        return [*checks, wrong(name, OBJECT, "it is not what the store has")]
+
+    async def _until(self, name: str, is_right: Callable[[Answer], bool]) -> Answer | str:
+        """Return the answer once it is right; after a short while, whatever it is."""
+        answer: Answer | str = ""
+        for pause in (*_PAUSES, None):
+            answer = await self.reader.answer(name, limit_bytes=TEXT_LIMIT)
+            if not isinstance(answer, str) and answer.status == _OK and is_right(answer):
+                return answer
+            if pause is not None:
+                await self.sleep(pause)
+        if isinstance(answer, str) or answer.status == _OK:
+            return answer
+        return f"the server says {answer.status}"
