@@ -11,6 +11,7 @@ delivery            one node's part: from its task to a checked artifact
 inspection          what binaries are, that they run, and their archive
 reach               which nodes answer, and how long one is waited for
 publication         when each target is published
+attachment          its archives as assets of a GitHub release
 jobs                what the jobs of earlier runs are doing
 world               what a release touches, as seams
 workspace           the operator's files, as values
@@ -19,6 +20,7 @@ source              where the source comes from, as one bundle with a digest
 signing             keys, as signatures
 nodes               the machines that build
 stores              the files that are published
+github              releases and their assets at GitHub
 parts               files that are whole under their names
 web                 HTTP, as a client
 core                values and decisions, without I/O

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from orchestrator.core.events import Observer
     from orchestrator.core.signature import Signer
+    from orchestrator.github.releases import Releases
     from orchestrator.nodes.transport import Connect
     from orchestrator.stores.channel import Channel
     from orchestrator.stores.store import ReleaseStore
@@ -41,7 +42,10 @@ class World:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlet:
-    """Where a release goes and who signs it; `url` is None when no installer can be rendered."""
+    """Where a release goes and who signs it; `url` is None when no installer can be rendered.
+
+    `releases` are those of a GitHub repository to which the archives are attached, too.
+    """
 
     store: ReleaseStore
     channel: Channel
@@ -49,3 +53,4 @@ class Outlet:
     template: str
     url: str | None
     today: Callable[[], date]
+    releases: Releases | None = None

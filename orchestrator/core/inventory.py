@@ -112,6 +112,18 @@ class Signing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GitHubReleases:
+    """The repository (`owner/name`) whose releases get the archives as assets, too.
+
+    `{version}` in `tag` is replaced; without `token_file`, the token is in `GITHUB_TOKEN`.
+    """
+
+    repository: str
+    tag: str = "v{version}"
+    token_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
     """Where the release goes, and who can check it."""
 
@@ -121,6 +133,7 @@ class Publication:
     signing: Signing | None = None
     flat: bool = False
     expires: timedelta = timedelta(days=90)
+    github: GitHubReleases | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
