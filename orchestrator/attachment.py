@@ -236,7 +236,9 @@ class _Attaching:
                 f"the GitHub release of {self.release.tag} has lost {', '.join(missing)}",
                 hint="it is still a draft; run the same command again",
             )
-        return await self.releases.publish(self.release)
+        # Whoever attaches the same at the same time may have published it by now.
+        self.release = await self.releases.read(self.release)
+        return await self.releases.publish(self.release) if self.release.is_draft else self.release
 
     async def _try(self, build: _Build, file: _File) -> None:
         if self.release.is_immutable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
@@ -390,3 +391,22 @@ async def test_nothing_is_attached_where_nothing_is_published_or_nobody_asked(de
     assert await attach_release(plan, outlet, withdrawn) is None
     assert await attach_release(plan, replace(outlet, releases=None), desk.index) is None
     assert desk.github.requests == []
+
+
+async def test_two_coordinators_at_once_make_one_release(desk: Desk) -> None:
+    await desk.publish(LINUX)
+    other = Desk(desk.github, desk.folder, store=desk.store, index=desk.index)
+    ends = await asyncio.gather(desk.attach(), other.attach())
+    assert [end.state for end in ends] == [AttachmentState.PUBLISHED] * 2
+    assert not desk.release()["draft"]
+    assert desk.github.names() == names(ARCHIVE)
+
+
+async def test_a_draft_that_somebody_published_meanwhile_is_not_touched(desk: Desk) -> None:
+    await desk.publish(LINUX)
+    assert (await desk.attach()).state is AttachmentState.PUBLISHED
+    release = desk.release()
+    desk.fail("GET", "releases/tags", status=200, data={**release, "draft": True})
+    desk.github.requests.clear()
+    assert (await desk.attach()).state is AttachmentState.PUBLISHED
+    assert desk.github.asked("PATCH") == []
