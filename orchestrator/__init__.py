@@ -14,6 +14,7 @@ evidence            how an artifact was made, for its provenance
 inspection          what binaries are, that they run, and their archive
 reach               which nodes answer, and how long one is waited for
 publication         when each target is published
+attachment          its archives as assets of a GitHub release
 jobs                what the jobs of earlier runs are doing
 world               what a release touches, as seams
 workspace           the operator's files, as values
@@ -23,6 +24,7 @@ signing             keys, as signatures
 nodes               the machines that build
 site                what follows from an index: installer, page, summaries
 stores              the files that are published
+github              releases and their assets at GitHub
 parts               files that are whole under their names
 web                 HTTP, as a client
 core                values and decisions, without I/O

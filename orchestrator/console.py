@@ -14,6 +14,7 @@ import rich.console
 from rich.live import Live
 from rich.text import Text
 
+from orchestrator.core.attachment import attachment_lines
 from orchestrator.core.events import (
     LogAppended,
     NodeFinished,
@@ -408,6 +409,8 @@ def _closing_lines(report: Report) -> list[str]:
     if archives:
         lines += ["built, and not published:", *(f"  {path}" for path in archives)]
     lines += _verified_lines(report)
+    if report.attachment:
+        lines += map(visible, attachment_lines(report.attachment))
     serial = "" if report.serial is None else f"; index serial {report.serial}"
     lines.append(f"done in {human_time(report.elapsed)}{serial}")
     if report.url and report.published:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from orchestrator.attachment import attach_release
 from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.events import NodeFinished, ReleaseStarted, SourceReady
 from orchestrator.core.report import Report, exit_code
@@ -53,6 +54,7 @@ async def make_release(
         # One error speaks for all: they stop the run for the same reason.
         raise _first(known) from None
     await publication.finish()
+    attachment = await attach_release(plan, world.outlet, publication.index)
     verified = await _verify(plan, world, publication)
     outcomes = [tuple(map(publication.settle, task.result())) for task in tasks]
     for result in chain.from_iterable(outcomes):
@@ -67,7 +69,8 @@ async def make_release(
         held_back=publication.held_back,
         serial=publication.serial,
         url=publication.url,
-        exit_code=exit_code(outcomes, plan.inventory.nodes)
+        attachment=attachment,
+        exit_code=exit_code(outcomes, plan.inventory.nodes, attachment)
         or (StoreError.exit_code if verified and verified.problems else 0),
         elapsed=timedelta(seconds=world.monotonic() - begun),
         verified=verified,

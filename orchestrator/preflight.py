@@ -104,6 +104,8 @@ async def check_operator(
         if keys:
             findings.append(await _tried("index", _index(operator, version, keys)))
         findings.append(await _tried("installer", _installer(operator, keys)))
+        if operator.inventory.publication.github:
+            findings.append(await _tried("github", _github(operator)))
     return tuple(findings)
 
 
@@ -186,6 +188,12 @@ async def _index(operator: Operator, version: Version | None, keys: tuple[Public
     if index is None:
         return f"{channel.name}: nothing is published yet"
     return f"{channel.name}: serial {index.serial}, signed by this key"
+
+
+async def _github(operator: Operator) -> str:
+    releases = operator.releases()
+    where = releases.api.repository if releases else "none"
+    return f"archives are attached to releases of {where}, with a token that is not tried here"
 
 
 async def _installer(operator: Operator, keys: tuple[PublicKey, ...]) -> str:

@@ -74,6 +74,11 @@ class Publication:
         return self._failures.get(result.node, result) if isinstance(result, Built) else result
 
     @property
+    def index(self) -> Index | None:
+        """The index that stands in the store, None if there is none."""
+        return self._index
+
+    @property
     def serial(self) -> int | None:
         """The serial of the index that stands in the store, None if there is none."""
         return self._index.serial if self._index else None

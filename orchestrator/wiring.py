@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from orchestrator.core.plan import BuildPlan, ReleaseRequest
     from orchestrator.core.signature import PublicKey
     from orchestrator.core.version import Version
+    from orchestrator.github.releases import Releases
     from orchestrator.nodes.transport import Connect, Transport
     from orchestrator.stores.pointers import Pointer
     from orchestrator.stores.store import ReleaseStore
@@ -119,13 +120,12 @@ class Operator:
             ) from error
 
     def _private_files(self) -> tuple[Path, ...]:
-        signing = self.inventory.publication.signing
+        publication = self.inventory.publication
+        signing, github = publication.signing, publication.github
         # With its public halves, as keygen leaves them: they are no change of the source either.
-        return (
-            tuple(Path(f"{signing.key}{end}") for end in ("", ".pub", ".minisign.pub"))
-            if signing
-            else ()
-        )
+        ends = ("", ".pub", ".minisign.pub")
+        key = tuple(Path(f"{signing.key}{end}") for end in ends) if signing else ()
+        return (*key, Path(github.token_file)) if github and github.token_file else key
 
     async def plan(self, request: ReleaseRequest, channel: Channel | None) -> BuildPlan:
         """Return what the release will do, given what is published already."""
@@ -234,7 +234,20 @@ class Operator:
             url=self.inventory.publication.url,
             today=_today,
             followers=tuple(replace(channel, name=name) for name in _followers(channel_name)),
+            releases=self.releases(),
         )
+
+    def releases(self) -> Releases | None:
+        """Return the GitHub releases that get the archives too; ConfigError without a token."""
+        keys = self.inventory.publication.github
+        if keys is None:
+            return None
+        from orchestrator.github.api import Api  # noqa: PLC0415 -- only a release needs it
+        from orchestrator.github.releases import Releases  # noqa: PLC0415 -- see above
+        from orchestrator.github.token import api_url, read_token  # noqa: PLC0415 -- see above
+
+        token = read_token(keys.token_file, os.environ)
+        return Releases(api=Api(repository=keys.repository, token=token, url=api_url(os.environ)))
 
     def derive(
         self, channel: Channel, index: Index, statements: Collection[str]

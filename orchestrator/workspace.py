@@ -253,11 +253,14 @@ def _located(inventory: Inventory, folder: Path) -> Inventory:
 
 
 def _located_publication(publication: Publication, folder: Path) -> Publication:
-    store, signing = publication.store, publication.signing
+    store, signing, github = publication.store, publication.signing, publication.github
+    if github and github.token_file:
+        github = dataclasses.replace(github, token_file=_absolute(github.token_file, folder))
     return dataclasses.replace(
         publication,
         store=store if store.startswith("gs://") else _absolute(store, folder),
         signing=signing and dataclasses.replace(signing, key=_absolute(signing.key, folder)),
+        github=github,
     )
 
 

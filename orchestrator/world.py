@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from orchestrator.core.events import Observer
     from orchestrator.core.signature import RawVerifier, Signer
+    from orchestrator.github.releases import Releases
     from orchestrator.nodes.transport import Connect
     from orchestrator.stores.channel import Channel
     from orchestrator.stores.store import ReleaseStore
@@ -44,6 +45,7 @@ class Outlet:
     """Where a release goes and who signs it; `url` is None when no installer can be rendered.
 
     Whoever follows one of the `followers` gets what is published on `channel` too.
+    `releases` are those of a GitHub repository to which the archives are attached, too.
     """
 
     store: ReleaseStore
@@ -54,6 +56,7 @@ class Outlet:
     url: str | None
     today: Callable[[], date]
     followers: tuple[Channel, ...] = ()
+    releases: Releases | None = None
 
     def on(self, channel_name: str) -> Outlet:
         """Return the way to another channel of the same store, by the same signer."""

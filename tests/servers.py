@@ -30,6 +30,9 @@ def serving(answer: Respond) -> Iterator[str]:
         def do_PATCH(self) -> None:
             answer(self)
 
+        def do_DELETE(self) -> None:
+            answer(self)
+
         def log_message(self, *_: object) -> None:
             pass
 

@@ -204,7 +204,10 @@ def test_yaml_is_imported_only_when_a_file_is_read() -> None:
 def test_paths_start_at_the_inventorys_folder(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = f"""\
 project: {{source: {{path: ../x}}, name: x}}
-publication: {{store: dist/store, signing: {{key: keys/k}}}}
+publication:
+  store: dist/store
+  signing: {{key: keys/k}}
+  github: {{repository: o/t, token_file: keys/token}}
 nodes:
 {NODE}  identity: id
 """
@@ -215,6 +218,8 @@ nodes:
     assert inventory.publication.store == f"{folder}/dist/store"
     assert inventory.publication.signing is not None
     assert inventory.publication.signing.key == f"{folder}/keys/k"
+    assert inventory.publication.github is not None
+    assert inventory.publication.github.token_file == f"{folder}/keys/token"
     assert inventory.project.source == PathSource(path=f"{folder.parent}/x")
     assert inventory.nodes[0].identity == f"{folder}/id"
 

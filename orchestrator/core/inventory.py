@@ -112,6 +112,18 @@ class Signing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GitHubReleases:
+    """The repository (`owner/name`) whose releases get the archives as assets, too.
+
+    `{version}` in `tag` is replaced; without `token_file`, the token is in `GITHUB_TOKEN`.
+    """
+
+    repository: str
+    tag: str = "v{version}"
+    token_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
     """Where the release goes, and who can check it."""
 
@@ -123,6 +135,7 @@ class Publication:
     # None: wherever a release is at its public address as soon as it is in the store.
     verify: bool | None = None
     expires: timedelta = timedelta(days=90)
+    github: GitHubReleases | None = None
 
     @property
     def is_read_back(self) -> bool:

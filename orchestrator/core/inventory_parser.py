@@ -10,6 +10,7 @@ from orchestrator.core.inventory import (
     ANY_VERSION,
     LOCAL,
     ArchiveSource,
+    GitHubReleases,
     Inventory,
     Node,
     Project,
@@ -289,7 +290,14 @@ def _source(read: tuple[type[Source], Mapping[str, Any]] | None) -> Source | Non
 
 def _publication(given: Mapping[str, Any]) -> Publication:
     signing = given.get("signing")
-    return Publication(**{**given, "signing": Signing(**signing) if signing else None})
+    github = given.get("github")
+    return Publication(
+        **{
+            **given,
+            "signing": Signing(**signing) if signing else None,
+            "github": GitHubReleases(**github) if github else None,
+        }
+    )
 
 
 def _node(entry: _Entry, target: Target, slots: Mapping[str, int]) -> Node:

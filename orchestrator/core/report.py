@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
+from orchestrator.core.attachment import Attachment, AttachmentState, attachment_as_data
 from orchestrator.core.inventory import Policy
-from orchestrator.core.result import Built, Failed, Skipped
+from orchestrator.core.result import Built, Failed, FailureClass, Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,13 +48,19 @@ class Report:
     exit_code: int
     elapsed: timedelta
     verified: Verified | None = None
+    attachment: Attachment | None = None
 
 
-def exit_code(tasks: Iterable[Sequence[Result]], nodes: Iterable[Node]) -> int:
+def exit_code(
+    tasks: Iterable[Sequence[Result]],
+    nodes: Iterable[Node],
+    attachment: Attachment | None = None,
+) -> int:
     """Return 0, or the lowest failure class among the targets that count and are not delivered.
 
     A task is given as the results of its nodes: whoever of them delivered, delivered its target.
-    A target counts unless every node of it is best-effort.
+    A target counts unless every node of it is best-effort. An attachment that failed is a failure
+    of a store.
     """
     best_effort = {node.name for node in nodes if node.policy is Policy.BEST_EFFORT}
     codes = [
@@ -64,6 +71,8 @@ def exit_code(tasks: Iterable[Sequence[Result]], nodes: Iterable[Node]) -> int:
         for result in results
         if isinstance(result, Failed)
     ]
+    if attachment and attachment.state is AttachmentState.FAILED:
+        codes.append(FailureClass.STORE.value)
     return min(codes, default=0)
 
 
@@ -79,6 +88,7 @@ def report_as_data(report: Report) -> Mapping[str, object]:
         "url": report.url,
         "verified": str(report.verified) if report.verified else None,
         "unreadable": list(report.verified.problems) if report.verified else [],
+        "github": attachment_as_data(report.attachment) if report.attachment else None,
         "elapsed_seconds": round(report.elapsed.total_seconds(), 3),
         "results": [_result_as_data(result) for result in report.results],
     }

@@ -13,6 +13,7 @@ from orchestrator.core.inventory import (
     LOCAL,
     ArchiveSource,
     CrateSource,
+    GitHubReleases,
     GitSource,
     Inventory,
     LeakPolicy,
@@ -100,6 +101,14 @@ def _command(*, refused: tuple[str, ...] = (), needed: str = "") -> Text:
 
 def _file(what: str) -> Text:
     return Text(words=what, pattern=rf"(?=[\s\S]*\S)(?!file:){_LINE}", max_length=1024)
+
+
+_TAG: Final = Text(
+    words="a tag's name that does not start with `-`",
+    pattern=r"(?!.*(?:\.\.|//|\.lock$))(?:\{version\}|[A-Za-z0-9])"
+    r"(?:\{version\}|[A-Za-z0-9._/+-])*",
+    needed="{version}",
+)
 
 
 def _version_complaint(text: str) -> str | None:
@@ -212,12 +221,7 @@ SOURCES: Final = (
             ),
             Field(
                 key="tag",
-                kind=Text(
-                    words="a tag's name that does not start with `-`",
-                    pattern=r"(?!.*(?:\.\.|//|\.lock$))(?:\{version\}|[A-Za-z0-9])"
-                    r"(?:\{version\}|[A-Za-z0-9._/+-])*",
-                    needed="{version}",
-                ),
+                kind=_TAG,
                 summary="The tag that holds a version; `{version}` is replaced.",
                 example="v{version}",
             ),
@@ -364,6 +368,37 @@ SIGNING: Final = Record(
     ),
 )
 
+GITHUB: Final = Record(
+    title="publication.github",
+    summary="A GitHub repository whose releases get the archives as assets, too.",
+    value=GitHubReleases,
+    fields=(
+        Field(
+            key="repository",
+            kind=Text(
+                words="`OWNER/NAME`, as in the repository's address",
+                pattern=r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}",
+            ),
+            summary="The repository.",
+            example="ajokela/ballistics-engine",
+            required=True,
+        ),
+        Field(
+            key="tag",
+            kind=_TAG,
+            summary="The tag of a version's release; `{version}` is replaced.",
+            example="v{version}",
+        ),
+        Field(
+            key="token_file",
+            kind=_file("a file"),
+            summary="The file that holds the token, and only its owner may read; without it, the "
+            "environment variable `GITHUB_TOKEN` holds it.",
+            example="~/.config/orchestrator/github-token",
+        ),
+    ),
+)
+
 PUBLICATION: Final = Record(
     title="publication",
     summary="Where a release goes, and who can check it.",
@@ -420,6 +455,12 @@ PUBLICATION: Final = Record(
             kind=Duration(),
             summary="How long installers trust an index that nobody renews.",
             example="30d",
+        ),
+        Field(
+            key="github",
+            kind=GITHUB,
+            summary="Also attach the archives to a GitHub release.",
+            example={"repository": "ajokela/ballistics-engine"},
         ),
     ),
 )
@@ -657,4 +698,4 @@ INVENTORY: Final = Record(
     ),
 )
 
-RECORDS: Final = (INVENTORY, PROJECT, *SOURCES, PUBLICATION, SIGNING, NODE)
+RECORDS: Final = (INVENTORY, PROJECT, *SOURCES, PUBLICATION, SIGNING, GITHUB, NODE)

@@ -18,6 +18,7 @@ from orchestrator.core.inventory import (
     ANY_VERSION,
     ArchiveSource,
     CrateSource,
+    GitHubReleases,
     GitSource,
     Inventory,
     LeakPolicy,
@@ -142,6 +143,10 @@ def test_the_rich_example_is_read_into_values() -> None:
     assert project.leaks is LeakPolicy.REFUSE
     assert publication.signing == Signing(key="~/.config/orchestrator/ballistics.key")
     assert publication.flat
+    assert publication.github == GitHubReleases(
+        repository="ajokela/ballistics-engine",
+        token_file="~/.config/orchestrator/github-token",
+    )
     linux, cross, guest = inventory.nodes
     assert (linux.policy, linux.port, linux.jobs) == (Policy.REQUIRED, 2222, 16)
     assert linux.connect_timeout == timedelta(seconds=20)

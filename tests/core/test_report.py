@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.core.attachment import Attachment, AttachmentState
 from orchestrator.core.index import Row, Status
 from orchestrator.core.inventory_parser import parse_inventory
 from orchestrator.core.report import Report, exit_code, report_as_data, row_as_data
@@ -77,6 +78,22 @@ def test_the_lowest_class_among_the_targets_that_count_is_the_exit_code(
     assert exit_code(tasks, parse_inventory(data, place="x").nodes) == code
 
 
+@pytest.mark.parametrize(
+    ("state", "results", "code"),
+    [
+        (AttachmentState.FAILED, (), 5),
+        (AttachmentState.FAILED, (failed("expected"),), 4),
+        (AttachmentState.SKIPPED, (), 0),
+        (AttachmentState.DRAFT, (), 0),
+        (AttachmentState.PUBLISHED, (), 0),
+    ],
+)
+def test_an_attachment_that_failed_is_a_failure_of_a_store(
+    state: AttachmentState, results: tuple[Failed, ...], code: int
+) -> None:
+    assert exit_code((results,) if results else (), (), Attachment(state=state)) == code
+
+
 def test_a_report_is_data_that_json_can_write() -> None:
     log = Path("/dist/1.2.3/c/build.log")
     bad = failed("b", STORE)
@@ -91,6 +108,7 @@ def test_a_report_is_data_that_json_can_write() -> None:
         url="https://example.org",
         exit_code=3,
         elapsed=timedelta(seconds=61.0004),
+        attachment=Attachment(state=AttachmentState.DRAFT, url="https://x", message="it waits"),
     )
     target = "x86_64-unknown-netbsd"
 
@@ -102,6 +120,12 @@ def test_a_report_is_data_that_json_can_write() -> None:
         "held_back": ["aarch64-unknown-openbsd"],
         "serial": 7,
         "url": "https://example.org",
+        "github": {
+            "state": "draft",
+            "url": "https://x",
+            "message": "it waits",
+            "hint": None,
+        },
         "elapsed_seconds": 61.0,
         "results": [
             {

@@ -1,0 +1,1 @@
+"""GitHub releases over its REST API: `api` sends requests, `releases` knows what they mean."""
