@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SH_FILES := build.sh install.sh.j2 orchestrator/nodes/job.sh
 
-.PHONY: help venv demo test check lint types imports shell format coverage test-thorough test-faults test-installer test-real lock clean
+.PHONY: help venv demo test check lint types imports shell format coverage test-thorough test-faults test-installer test-real test-bucket lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -47,6 +47,10 @@ test-installer: $(VENV)/.test ## the installer: shells x hosts x tools x states 
 test-real: $(VENV)/.test ## release the real crate on two nodes; minutes
 	@$(BIN)/python -m pytest -m real --no-header tests/real
 
+test-bucket: $(VENV)/.test ## the store and the conformance list against a real bucket: BUCKET=gs://NAME/PREFIX
+	@case "$(BUCKET)" in gs://*) ;; *) echo "error: say which: make test-bucket BUCKET=gs://NAME/PREFIX" >&2; exit 2;; esac
+	@SCRATCH_BUCKET=$(BUCKET) $(BIN)/python -m pytest -m bucket tests/stores tests/gcs
+
 check: lint test ## everything that a change must pass
 
 lint: format types imports shell ## the checkers: format, types, imports, shell
@@ -68,7 +72,7 @@ shell: $(VENV)/.dev
 
 coverage: $(VENV)/.test ## statement and branch coverage: 95 % of everything, 100 % of the core
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -q -n 4 -m 'not real'
+	@$(BIN)/coverage run -m pytest -q -n 4 -m 'not real and not bucket'
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --skip-covered --fail-under=95
 	@$(BIN)/coverage report --skip-covered --include='orchestrator/core/*' --fail-under=100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import secrets
 import socket
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,25 @@ hypothesis.settings.load_profile("untimed")
 HOME = os.path.expanduser("~")  # noqa: PTH111 -- Path.home() would read the scratch home later on
 
 
+SCRATCH_BUCKET = os.environ.get("SCRATCH_BUCKET", "")
+
+
+@pytest.fixture
+def scratch_url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A new folder of the real bucket; what can be removed of it is, at the end."""
+    # The scratch home has no credentials.
+    monkeypatch.setenv(
+        "CLOUDSDK_CONFIG", os.environ.get("CLOUDSDK_CONFIG", f"{HOME}/.config/gcloud")
+    )
+    from google.cloud.storage import Client  # noqa: PLC0415 -- only this needs it
+
+    url = f"{SCRATCH_BUCKET.rstrip('/')}/{secrets.token_hex(8)}"
+    yield url
+    bucket, _, prefix = url.removeprefix("gs://").partition("/")
+    for blob in Client(project=None).list_blobs(bucket, prefix=f"{prefix}/"):
+        blob.delete(if_generation_match=blob.generation)
+
+
 @pytest.fixture(autouse=True)
 def scratch_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of its own for each test; the toolchain of the real one stays usable."""
@@ -38,6 +58,9 @@ def scratch_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 @pytest.fixture(autouse=True, scope="session")
 def loopback_only() -> Iterator[None]:
     """No test reaches another machine, not even by mistake."""
+    if SCRATCH_BUCKET:  # make test-bucket, which runs nothing else
+        yield
+        return
     connect = socket.socket.connect
 
     def guarded(self: socket.socket, address: object) -> None:

@@ -61,14 +61,16 @@ def test_a_store_in_a_folder_costs_no_library_of_a_cloud(command: str, tmp_path:
     inventory.write_text(
         "project: { name: tool }\n"
         "publication: { store: store, signing: { key: key } }\n"
-        f"nodes: [{{ name: here, host: local, target: {TARGET}, workdir: {tmp_path}/work }}]\n"
+        f"nodes: [{{ name: here, host: local, target: {TARGET}, workdir: {tmp_path}/work,\n"
+        "  build_command: make, binary_path: /tool }]\n"
     )
     options = ["--version", "1.0.0", "--dry-run"] if command == "release" else []
+    options += ["--json", "--inventory", str(inventory)]
     program = _PROGRAM.replace("root, *words", "_, *words").replace(
         "sys.path.insert(0, root)\n", ""
     )
     answer = subprocess.run(
-        [sys.executable, "-c", program, "", command, "--inventory", str(inventory), *options],
+        [sys.executable, "-c", program, "", command, *options],
         cwd=ROOT,
         check=True,
         capture_output=True,
@@ -76,5 +78,5 @@ def test_a_store_in_a_folder_costs_no_library_of_a_cloud(command: str, tmp_path:
     )
 
     loaded = set(answer.stdout.splitlines()[-1].split()[1:])
-    assert "orchestrator.stores.directory" in loaded, answer
+    assert str(tmp_path / "store") in answer.stdout, answer
     assert not loaded & {"google.cloud.storage", "google.auth", "google_crc32c", "requests"}

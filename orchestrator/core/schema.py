@@ -413,7 +413,7 @@ PUBLICATION: Final = Record(
                 max_length=1024,
                 complaint=_store_complaint,
             ),
-            summary="The folder that is published.",
+            summary="The folder or bucket that a release is published into.",
             example="dist/store",
         ),
         Field(

@@ -86,12 +86,13 @@ class Call:
         passes = DEFAULT_RETRY._predicate  # noqa: SLF001 -- the library's own list of what passes
         failures = 0
 
-        def wait(_: Exception) -> None:
+        def wait(error: Exception) -> None:
             nonlocal failures
             pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0**failures)
             failures += 1
             # Those who were refused together must not come again together.
-            self.is_over.wait(pause * random.uniform(0.75, 1.25))  # noqa: S311 -- no secret
+            if self.is_over.wait(pause * random.uniform(0.75, 1.25)):  # noqa: S311 -- no secret
+                raise error
 
         return Retry(
             predicate=lambda error: not self.is_over.is_set() and passes(error),

@@ -101,7 +101,11 @@ class Handler(BaseHTTPRequestHandler):
             self._reset()
             return
         try:
+            if self._service.on_request:
+                self._service.on_request()
             reply = self._reply(replace(request, trouble=trouble), trouble)
+            if self._service.on_reply:
+                self._service.on_reply()
         except KilledError:
             self._service.note(request.op, request.name, 0)
             self._reset()
@@ -154,7 +158,10 @@ class Handler(BaseHTTPRequestHandler):
         self._service.require_write(bucket, request.name, request.token)
         fields, conditions = Fields.of(resource, content_type), Conditions.of(request.query)
         held = self._service.write(
-            bucket, request.name, lambda: bucket.insert(request.name, data, fields, conditions)
+            bucket,
+            request.name,
+            conditions,
+            change=lambda: bucket.insert(request.name, data, fields, conditions),
         )
         return Reply.of(held.resource(bucket.name))
 
@@ -198,13 +205,15 @@ class Handler(BaseHTTPRequestHandler):
         for said in request.headers.get("x-goog-hash", "").split(","):
             if said.startswith("crc32c=") and said != f"crc32c={crc32c(data)}":
                 raise RefusedError(400, "Provided CRC32C doesn't match calculated")
-        self._service.require_write(session.bucket, session.name, session.token or None)
+        bucket, name, fields = session.bucket, session.name, session.fields
+        self._service.require_write(bucket, name, session.token or None)
         session.held = self._service.write(
-            session.bucket,
-            session.name,
-            lambda: session.bucket.insert(session.name, data, session.fields, session.conditions),
+            bucket,
+            name,
+            session.conditions,
+            change=lambda: bucket.insert(name, data, fields, session.conditions),
         )
-        return Reply.of(session.held.resource(session.bucket.name))
+        return Reply.of(session.held.resource(bucket.name))
 
     def _status(self, request: Request) -> Reply:
         session = self._session(request)
@@ -253,7 +262,10 @@ class Handler(BaseHTTPRequestHandler):
         self._service.require("storage.objects.update", request.token, request.name)
         changes, conditions = json.loads(request.body), Conditions.of(request.query)
         held = self._service.write(
-            bucket, request.name, lambda: bucket.patch(request.name, changes, conditions)
+            bucket,
+            request.name,
+            conditions,
+            change=lambda: bucket.patch(request.name, changes, conditions),
         )
         return Reply.of(held.resource(bucket.name))
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from tests.gcs.objects import Conditions, Fields
     from tests.gcs.trouble import Allowed
 
-    Hook = Callable[[str, int], None]
-
 _LIFETIME: Final = re.compile(r"max-age=([0-9]+)")
 
 
@@ -75,8 +73,12 @@ class Service:
     is_cached: bool = False
     # Public reads give the generation before, as a cache far away may.
     is_stale: bool = False
-    before_write: Hook | None = None
-    after_write: Hook | None = None
+    # What is called before and after each change, with the name and how many there were.
+    before_write: Callable[[str, int], None] | None = None
+    after_write: Callable[[str, int], None] | None = None
+    # What is called before and after any request is handled.
+    on_request: Callable[[], None] | None = None
+    on_reply: Callable[[], None] | None = None
     writes: int = 0
     stopping: threading.Event = field(default_factory=threading.Event)
     _written: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -133,8 +135,14 @@ class Service:
         if name in bucket.live:
             self.require("storage.objects.delete", token, name)
 
-    def write(self, bucket: Bucket, name: str, change: Callable[[], Held]) -> Held:
-        """Make one change to what is published, between the two hooks."""
+    def write(
+        self, bucket: Bucket, name: str, conditions: Conditions, *, change: Callable[[], Held]
+    ) -> Held:
+        """Make one change to what is published, between the two hooks.
+
+        What cannot be done anyway is none.
+        """
+        conditions.check(bucket.live.get(name))
         with self._lock:
             self.writes += 1
             number = self.writes

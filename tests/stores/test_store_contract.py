@@ -39,9 +39,14 @@ def gcs_store(service: Service, *, is_there: bool = True) -> GcsStore:
     return GcsStore(bucket, "some/prefix", client=lambda: client_of(service))
 
 
-@pytest.fixture(params=["directory", "memory", "gcs"])
+REAL = pytest.param("bucket", marks=pytest.mark.bucket)
+
+
+@pytest.fixture(params=["directory", "memory", "gcs", REAL])
 def store(request: pytest.FixtureRequest, tmp_path: Path, service: Service) -> ReleaseStore:
     match request.param:
+        case "bucket":
+            return GcsStore.at(request.getfixturevalue("scratch_url"))
         case "directory":
             return DirectoryStore(tmp_path / "not" / "there" / "yet")
         case "gcs":
