@@ -21,7 +21,6 @@ from orchestrator.core.preflight import Finding, fine, judge, judge_local_disk, 
 from orchestrator.core.wording import human_time
 from orchestrator.nodes.probe import probe
 from orchestrator.publication import installer_values
-from orchestrator.signing import inspect_key
 from orchestrator.source.command import run
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from orchestrator.core.signature import PublicKey
     from orchestrator.core.version import Version
     from orchestrator.nodes.transport import Connect
+    from orchestrator.signing import KnownKey
     from orchestrator.wiring import Operator
 
 # A proxy of rustup may want to fetch a toolchain first; that is not worth waiting for.
@@ -151,27 +151,32 @@ def _disks(operator: Operator) -> Iterator[Finding]:
 def _key(operator: Operator) -> tuple[Finding, tuple[PublicKey, ...]]:
     """Return what is to be said of the signing key, and who may have signed the index."""
     try:
-        path = operator.key_path()
-        if not path.exists():
-            raise operator.no_key()
-        key = inspect_key(path)
+        key = operator.known_key()
+        keys = operator.trusted(key.public)
         beside = operator.public_keys()
     except ConfigError as error:
         return Finding.of("key", error), ()
-    keys = (key.public,)
+    path = operator.key_path()
     anew = f"make it anew: ssh-keygen -y -f {path} >{path}.pub"
-    if beside and beside != keys:
+    if beside and beside[0] != key.public:
         other = ConfigError(f"{path}.pub is not the public half of the key beside it", hint=anew)
         return Finding.of("key", other), keys
     if not beside:
         message = f"there is no {path}.pub, which `render` and `status` read"
         return warning("key", message, anew), keys
+    return _readiness(key), keys
+
+
+def _readiness(key: KnownKey) -> Finding:
+    fingerprint = key.public.fingerprint
+    if key.is_in_agent:
+        return fine("key", f"{fingerprint}, in the ssh-agent")
     if not key.has_passphrase:
-        return fine("key", key.public.fingerprint), keys
+        return fine("key", fingerprint)
     if sys.stdin.isatty():
-        return fine("key", f"{key.public.fingerprint}, has a passphrase: will be asked"), keys
+        return fine("key", f"{fingerprint}, has a passphrase: will be asked")
     message = "the signing key has a passphrase, and there is nobody here to ask for it"
-    return warning("key", message, "make the release in a terminal"), keys
+    return warning("key", message, "make the release in a terminal, or load the key into ssh-agent")
 
 
 async def _store(operator: Operator) -> str:

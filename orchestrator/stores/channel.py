@@ -41,13 +41,17 @@ Outcome = TypeVar("Outcome")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
-    """One index of a project: who may sign it, and for how long each serial is valid."""
+    """One index of a project: who may sign it, and for how long each serial is valid.
+
+    Where there is a `rotation` key, what it says of keys in the store counts too.
+    """
 
     project: str
     name: str
     keys: tuple[PublicKey, ...]
     verify: Verifier
     lifetime: timedelta
+    rotation: PublicKey | None = None
 
     @property
     def index_name(self) -> str:
