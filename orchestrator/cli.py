@@ -155,6 +155,7 @@ COMMANDS = {
     "cancel": "end the jobs of a version on the nodes",
     "shell": "open a shell in the folder of a job, on its node",
     "keygen": "make the signing key",
+    "keys": "show which keys sign and are trusted, or change them in the store",
     "render": "print install.sh as it would be published",
     "serve": "serve a directory store on this machine",
     "schema": "print the JSON Schema of the inventory",

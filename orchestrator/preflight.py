@@ -17,11 +17,13 @@ from orchestrator.core.check import Check, nodes_to_check
 from orchestrator.core.errors import ConfigError, OrchestratorError
 from orchestrator.core.installer import render_installer
 from orchestrator.core.inventory import GitSource, PathSource
+from orchestrator.core.keys import says_the_same
 from orchestrator.core.preflight import Finding, fine, judge, judge_local_disk, warning
 from orchestrator.core.wording import human_time
 from orchestrator.nodes.probe import probe
 from orchestrator.publication import installer_values
 from orchestrator.source.command import run
+from orchestrator.stores.keyring import read_keys, refuse_keys
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator, Sequence
@@ -102,6 +104,7 @@ async def check_operator(
         findings.append(key)
         findings.append(await _tried("store", _store(operator)))
         if keys:
+            findings += await _keys(operator, version, keys)
             findings.append(await _tried("index", _index(operator, version, keys)))
         findings.append(await _tried("installer", _installer(operator, keys)))
     return tuple(findings)
@@ -183,6 +186,30 @@ async def _store(operator: Operator) -> str:
     store = operator.store()
     await store.check_writable()
     return f"{store.describe()} can be written"
+
+
+async def _keys(
+    operator: Operator, version: Version | None, keys: tuple[PublicKey, ...]
+) -> list[Finding]:
+    """Return what the store says of the keys; nothing, where no rotation key vouches for them."""
+    channel = operator.channel(version, keys)
+    if channel.authority is None:
+        return []
+    try:
+        stored = await read_keys(operator.store(), channel.authority)
+        if stored:
+            refuse_keys(stored.statement, keys[0], keys)
+    except OrchestratorError as error:
+        return [Finding.of("keys", error)]
+    rotate = "with the rotation key: orchestrator keys rotate --rotation-key FILE"
+    if stored is None:
+        message = "the store has no keys.txt yet: who has an old installer cannot follow new keys"
+        return [warning("keys", message, rotate)]
+    serial = f"keys.txt has serial {stored.statement.serial}"
+    if not says_the_same(stored.statement, keys):
+        message = f"the store does not say what the inventory says of trusted keys; {serial}"
+        return [warning("keys", message, rotate)]
+    return [fine("keys", f"{serial}, and names the same keys")]
 
 
 async def _index(operator: Operator, version: Version | None, keys: tuple[PublicKey, ...]) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from orchestrator.core.events import Observer
     from orchestrator.core.index import Index, Row
-    from orchestrator.core.inventory import Project
+    from orchestrator.core.inventory import Inventory, Project
     from orchestrator.core.plan import BuildPlan
     from orchestrator.core.result import Artifact, Result
     from orchestrator.world import Outlet
@@ -85,7 +85,7 @@ class Publication:
     def url(self) -> str | None:
         """Where people get the installer that leads to this version, None if there is none."""
         outlet = self._outlet
-        return outlet.url if outlet and _has_installer(self._plan, outlet) else None
+        return outlet.url if outlet and _has_installer(self._plan.inventory, outlet) else None
 
     @property
     def published(self) -> tuple[str, ...]:
@@ -161,7 +161,7 @@ class Publication:
                 today=outlet.today(),
             )
             self._index = index
-            await _publish_installer(self._plan, outlet, index)
+            await publish_installer(self._plan.inventory, outlet, index)
         if rows and index != before:
             targets = tuple(dict.fromkeys(row.target for row in rows))
             self._observe(Published(targets=targets, serial=index.serial))
@@ -179,6 +179,7 @@ class Publication:
 
 def installer_values(project: Project, url: str, channel: Channel) -> InstallerValues:
     """Return what install.sh is rendered with."""
+    rotation = (channel.rotation,) if channel.rotation else ()
     return InstallerValues(
         project=project.name,
         binaries=project.binaries,
@@ -186,14 +187,17 @@ def installer_values(project: Project, url: str, channel: Channel) -> InstallerV
         channel=channel.name,
         ssh_keys=tuple(key.ssh for key in channel.keys),
         minisign_keys=tuple(key.minisign for key in channel.keys),
+        rotation_ssh_keys=tuple(key.ssh for key in rotation),
+        rotation_minisign_keys=tuple(key.minisign for key in rotation),
         version_words=version_words(project.version_command),
     )
 
 
-async def _publish_installer(plan: BuildPlan, outlet: Outlet, index: Index) -> None:
-    if outlet.url is None or not _has_installer(plan, outlet):
+async def publish_installer(inventory: Inventory, outlet: Outlet, index: Index) -> None:
+    """Renew what follows from the index, if its channel is the one that installers follow."""
+    if outlet.url is None or not _has_installer(inventory, outlet):
         return
-    values = installer_values(plan.inventory.project, outlet.url, outlet.channel)
+    values = installer_values(inventory.project, outlet.url, outlet.channel)
     await publish_pointers(
         outlet.store,
         outlet.channel,
@@ -213,9 +217,9 @@ async def _publish_installer(plan: BuildPlan, outlet: Outlet, index: Index) -> N
     )
 
 
-def _has_installer(plan: BuildPlan, outlet: Outlet) -> bool:
+def _has_installer(inventory: Inventory, outlet: Outlet) -> bool:
     # install.sh follows the inventory's channel; a prerelease on another one is not for everybody.
-    return outlet.channel.name == plan.inventory.publication.channel
+    return outlet.channel.name == inventory.publication.channel
 
 
 def _required_nodes(plan: BuildPlan) -> set[str]:

@@ -181,16 +181,19 @@ class Operator:
 
         Without a version, that is the inventory's own channel.
         """
+        return self.outlet_of(self.signer(), version)
+
+    def outlet_of(self, signer: Signer, version: Version | None) -> Outlet:
+        """Return where the version goes when this signer signs it."""
         from orchestrator.world import Outlet  # noqa: PLC0415 -- only a release needs it
 
-        signer = self.signer()
         return Outlet(
             store=self.store(),
             channel=self.channel(version, self.trusted(signer.public)),
             signer=signer,
             template=self.template(),
             url=self.inventory.publication.url,
-            today=_today,
+            today=self.today,
         )
 
     def signer(self) -> Signer:
@@ -202,6 +205,11 @@ class Operator:
         if not path.exists():
             raise self.no_key()
         return open_key(path, ask("passphrase of the signing key: "))
+
+    @staticmethod
+    def today() -> date:
+        """Return the day, in UTC."""
+        return _today()
 
     def template(self) -> str:
         """Return the text of install.sh.j2."""

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.commands.jobs import cancel, logs, shell, status
-from orchestrator.commands.keys import keygen
+from orchestrator.commands.keys import keygen, keys
 from orchestrator.commands.release import check, release
 from orchestrator.commands.site import render, schema, serve
 from orchestrator.core.errors import OrchestratorError
@@ -34,6 +34,7 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "cancel": cancel,
     "shell": shell,
     "keygen": keygen,
+    "keys": keys,
     "render": render,
     "serve": serve,
     "schema": schema,

@@ -25,6 +25,7 @@ from orchestrator.core.index import (
     split_signed,
 )
 from orchestrator.core.signature import Signatures, index_namespace
+from orchestrator.stores.keyring import Authority, accepted_keys, read_keys, refuse_keys
 from orchestrator.stores.store import ConflictError, ObjectKind, outrun
 
 if TYPE_CHECKING:
@@ -52,6 +53,13 @@ class Channel:
     verify: Verifier
     lifetime: timedelta
     rotation: PublicKey | None = None
+
+    @property
+    def authority(self) -> Authority | None:
+        """Who says which of the keys may sign; None: nobody does, and all may."""
+        if self.rotation is None:
+            return None
+        return Authority(project=self.project, rotation=self.rotation, verify=self.verify)
 
     @property
     def index_name(self) -> str:
@@ -83,10 +91,32 @@ async def publish_index(
 
     Rows that are there already change nothing, so no serial is used up, unless the index nears its
     end. Whoever else publishes at the same time loses nothing: the slower one merges again.
+    ConfigError if the store says that the signer's key may not sign.
     """
     known = tuple(rows)
-    step = partial(_publish_index, store, channel, known, signer=signer, today=today)
+    step = partial(_publish_index, store, channel, known, signer=signer, today=today, anew=False)
     return await despite_others(step, pause)
+
+
+async def sign_anew(
+    store: ReleaseStore,
+    channel: Channel,
+    *,
+    signer: Signer,
+    today: date,
+    pause: Pause = pause_briefly,
+) -> Index:
+    """Return the same index with the next serial, signed by this signer, as it then stands."""
+    step = partial(_publish_index, store, channel, (), signer=signer, today=today, anew=True)
+    return await despite_others(step, pause)
+
+
+async def refuse_signer(store: ReleaseStore, channel: Channel, signer: PublicKey) -> None:
+    """Raise ConfigError if the store says that the key may not sign, or revokes a trusted one."""
+    authority = channel.authority
+    stored = await read_keys(store, authority) if authority else None
+    if stored:
+        refuse_keys(stored.statement, signer, channel.keys)
 
 
 async def read_index(store: ReleaseStore, channel: Channel) -> Index | None:
@@ -112,8 +142,15 @@ _ATTEMPTS: Final = 40
 
 
 async def _publish_index(
-    store: ReleaseStore, channel: Channel, rows: tuple[Row, ...], *, signer: Signer, today: date
+    store: ReleaseStore,
+    channel: Channel,
+    rows: tuple[Row, ...],
+    *,
+    signer: Signer,
+    today: date,
+    anew: bool,
 ) -> Index:
+    await refuse_signer(store, channel, signer.public)
     stored, index = await _read_signed(store, channel)
     following = advance(
         index,
@@ -126,7 +163,7 @@ async def _publish_index(
     if stored and index:
         # Before it can be replaced: its publisher may have died right after writing it.
         await _keep_history(store, channel.history_name(index.serial), stored.data)
-        if not changes(index, rows) and not is_aging(index, today):
+        if not (anew or changes(index, rows) or is_aging(index, today)):
             return index
     data = _signed(following, channel, signer)
     expected = stored.generation if stored else None
@@ -141,11 +178,13 @@ async def _publish_index(
 async def _read_signed(
     store: ReleaseStore, channel: Channel
 ) -> tuple[StoredObject, Index] | tuple[None, None]:
+    # In this order: while the keys change, keys.txt is written first, and then the index.
+    keys = await accepted_keys(store, channel.keys, channel.authority)
     stored = await store.read(channel.index_name, limit_bytes=TEXT_LIMIT)
     if stored is None:
         return None, None
     try:
-        return stored, _genuine(stored.data, channel)
+        return stored, _genuine(stored.data, channel, keys)
     except StoreError as error:
         raise StoreError(
             f"{channel.index_name} in {store.describe()} cannot be trusted: {error.message}",
@@ -154,14 +193,14 @@ async def _read_signed(
         ) from error
 
 
-def _genuine(data: bytes, channel: Channel) -> Index:
+def _genuine(data: bytes, channel: Channel, keys: tuple[PublicKey, ...]) -> Index:
     if not data.isascii():
         raise StoreError("it is not ASCII text")
     text, sshsig, minisig = split_signed(data.decode())
     channel.verify(
         text.encode(),
         Signatures(sshsig=sshsig, minisig=minisig),
-        keys=channel.keys,
+        keys=keys,
         namespace=index_namespace(channel.project),
     )
     index = parse_index(text)
