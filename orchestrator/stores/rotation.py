@@ -90,6 +90,10 @@ async def carry_out(
 
     ConflictError if somebody else changed keys.txt since the plan was made.
     """
+    if rotation.stored:
+        # Its writer may have died right after writing it.
+        stored = rotation.stored
+        await _keep_history(store, stored.statement.serial, stored.data)
     if rotation.is_new:
         await _write_keys(store, rotation, signers.rotation)
     for name in rotation.stale:
@@ -167,9 +171,6 @@ def _lenient(channel: Channel, statement: KeyStatement | None) -> Channel:
 
 async def _write_keys(store: ReleaseStore, rotation: Rotation, signer: Signer) -> None:
     statement, stored = rotation.statement, rotation.stored
-    if stored:
-        # Before it is replaced: its writer may have died right after writing it.
-        await _keep_history(store, stored.statement.serial, stored.data)
     text = render_keys(statement)
     signatures = signer.sign(
         text.encode(),
