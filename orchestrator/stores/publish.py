@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from orchestrator.core.archive import archive_name, sha256_line
 from orchestrator.core.errors import StoreError
@@ -38,13 +38,14 @@ async def publish_artifact(
     """Publish an archive and what lies beside it; return its row, which `publish_index` announces.
 
     Nobody looks at these files before a row names them. Running it again, anywhere, finds the same
-    bytes: no signature holds a time. `flat` also writes the first binary of the project under
+    bytes: no signature holds a time. After a change of keys, signatures of the same archive by the
+    key before stay. `flat` also writes the first binary of the project under
     `<version>/<project>-<version>-<os>-<arch>`; two artifacts of one version may share that name
     (two OpenBSD releases, two Windows ABIs), so the caller lets one of them have it.
     """
     objects = await asyncio.to_thread(_objects_of, artifact, project, signer, flat=flat)
-    await asyncio.gather(*(store.create(item.name, item.data, item.kind) for item in objects))
-    await asyncio.gather(*(_read_back(store, item) for item in objects))
+    placed = await asyncio.gather(*(_place(store, item) for item in objects))
+    await asyncio.gather(*(_read_back(store, item) for item in placed if item))
     return Row(
         target=artifact.target.triple,
         version=parse_version(artifact.version),
@@ -155,6 +156,21 @@ def _staged(path: Path, size_bytes: int, sha256: str) -> bytes:
             hint="find out what writes there, remove the file and run the same command again",
         )
     return data
+
+
+async def _place(store: ReleaseStore, item: _Object) -> _Object | None:
+    """Write the object and return it; None for a signature by another key that is there already."""
+    try:
+        await store.create(item.name, item.data, item.kind)
+    except StoreError:
+        # The archive itself was compared: whoever signed it before, signed these bytes.
+        if item.name.endswith(_SIGNATURES) and await store.stat(item.name):
+            return None
+        raise
+    return item
+
+
+_SIGNATURES: Final = (".minisig", ".sshsig")
 
 
 async def _read_back(store: ReleaseStore, item: _Object) -> None:
