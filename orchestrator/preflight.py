@@ -217,7 +217,7 @@ async def _index(operator: Operator, version: Version | None, keys: tuple[Public
     index = await operator.index(channel)
     if index is None:
         return f"{channel.name}: nothing is published yet"
-    return f"{channel.name}: serial {index.serial}, signed by this key"
+    return f"{channel.name}: serial {index.serial}, signed by a trusted key"
 
 
 async def _installer(operator: Operator, keys: tuple[PublicKey, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import pytest
 
 from orchestrator.signing import generate_key, load_signer, parse_public_key
 from tests.agents import running_agent
-from tests.releases import VERSION, contents
+from tests.releases import ROOT, VERSION, contents
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,6 +116,27 @@ def test_the_whole_drill(desk: Desk, keys: Path) -> None:
     for refused in (desk.run("status"), desk.release()):
         assert refused.code == 5
         assert "cannot be trusted" in refused.err
+
+
+def test_the_documented_commands_verify_keys_txt(desk: Desk, keys: Path) -> None:
+    sign_with(desk, "key", rotation=True)
+    assert rotate(desk).code == 0
+    page = (ROOT / "docs/keys.md").read_text()
+    commands = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[-1]
+    public = parse_public_key((keys / "rotation.pub").read_text())
+    (desk.store / "allowed_signers").write_text(f'tool namespaces="keys@tool" {public.ssh}\n')
+
+    def is_good() -> bool:
+        script = commands.replace("ballistics", "tool")
+        ended = subprocess.run(
+            ["sh", "-ec", script], cwd=desk.store, check=False, capture_output=True
+        )
+        return ended.returncode == 0
+
+    assert is_good()
+    file = desk.store / "keys.txt"
+    file.write_text(file.read_text().replace("#serial 1", "#serial 2"))
+    assert not is_good()
 
 
 # A wrong or missing key: nothing is built, nothing is written
