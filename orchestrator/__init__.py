@@ -20,7 +20,7 @@ world               what a release touches, as seams
 workspace           the operator's files, as values
 timings             how long nodes took
 source              where the source comes from, as one bundle with a digest
-signing             keys, as signatures
+signing             keys in files or in ssh-agent, as signatures
 nodes               the machines that build
 site                what follows from an index: installer, page, summaries
 stores              the files that are published

@@ -162,6 +162,7 @@ COMMANDS = {
     "fsck": "hold every row of every index against the store",
     "verify": "check an archive, an index or a version against the trusted keys",
     "keygen": "make the signing key",
+    "keys": "show which keys sign and are trusted, or change them in the store",
     "render": "print install.sh as it would be published",
     "serve": "serve a directory store on this machine",
     "schema": "print the JSON Schema of the inventory",

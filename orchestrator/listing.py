@@ -199,6 +199,57 @@ def _show_finding(terminal: Terminal, name: str, finding: Mapping[str, Any]) -> 
     terminal.print()
 
 
+def show_keys(keys: Mapping[str, Any], stream: TextIO) -> None:
+    """Write which keys there are and what the store says of them (`core.keys.keys_as_data`)."""
+    terminal = Terminal(stream)
+    where = f" signs with {keys['key']} into {keys['store']}"
+    terminal.print(Text.assemble((keys["project"], "bold"), visible(where)))
+    cells = [
+        (
+            Text(key["fingerprint"], style="bold"),
+            key["here"] or "not in the inventory",
+            Text(key["in_store"] or "-", style=_KEY_STYLES.get(key["in_store"], "")),
+        )
+        for key in keys["keys"]
+    ]
+    if keys["rotation"]:
+        cells.append((Text(keys["rotation"]["fingerprint"], style="bold"), "rotation", Text("")))
+    print_table(terminal, ("key", "here", "keys.txt"), cells)
+    terminal.print()
+    terminal.print(Text(_agreement(keys)))
+
+
+_KEY_STYLES: Final = {"active": "green", "revoked": "bold red"}
+
+
+def _agreement(keys: Mapping[str, Any]) -> str:
+    if keys["rotation"] is None:
+        return "no rotation key vouches for these: who has an old installer trusts what is in it"
+    if keys["serial"] is None:
+        return "the store has no keys.txt yet: orchestrator keys rotate"
+    since = f"keys.txt has serial {keys['serial']}, of {keys['issued']}"
+    if keys["agrees"]:
+        return f"the store says what the inventory says: {since}"
+    return f"the store does not say what the inventory says ({since}): orchestrator keys rotate"
+
+
+def show_rotation(rotation: Mapping[str, Any], stream: TextIO) -> None:
+    """Write what changed, or would change (`stores.rotation.rotation_as_data`)."""
+    terminal = Terminal(stream)
+    terminal.print(Text(f"{rotation['project']}, keys.txt serial {rotation['serial']}", "bold"))
+    for title, names in (
+        ("active", rotation["newly_active"]),
+        ("revoked", rotation["newly_revoked"]),
+        ("signed anew", [f"{name}.idx" for name in rotation["signed_anew"]]),
+    ):
+        if names:
+            _field(terminal, title, "\n".join(names))
+    if not rotation["changes"]:
+        terminal.print("the store says what the inventory says already; nothing was written")
+    elif not rotation["done"]:
+        terminal.print("nothing was touched: leave out --dry-run to do it")
+
+
 def _show_node(terminal: Terminal, task: Mapping[str, Any]) -> None:
     _field(terminal, "   host", f"{task['host']}, {task['policy']}")
     if task["env"]:

@@ -227,11 +227,47 @@ def _add_keygen(parser: ArgumentParser) -> None:
         "and minisign read it. It never replaces a key."
     )
     _add_inventory(parser)
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
+        "--output", metavar="FILE", help="make it there: the next key, before the inventory has it"
+    )
+    place.add_argument(
+        "--rotation",
+        metavar="FILE",
+        help="make the offline key there that vouches for the others; it needs a passphrase",
+    )
     parser.add_argument(
         "--passphrase",
         action="store_true",
         help="ask for a passphrase; without one, the file's mode protects the key",
     )
+
+
+def _add_keys(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Show which keys sign and are trusted here, and what the store's keys.txt says of them; "
+        "or, with `rotate`, make the store say what the inventory says."
+    )
+    parser.add_argument(
+        "action",
+        nargs="?",
+        choices=["list", "rotate"],
+        default="list",
+        help="what to do (default: %(default)s)",
+    )
+    _add_inventory(parser)
+    parser.add_argument(
+        "--rotation-key", metavar="FILE", help="the private rotation key, to `rotate` with"
+    )
+    parser.add_argument(
+        "--passphrase-file",
+        metavar="FILE",
+        help="its first line is the rotation key's passphrase, which is asked for otherwise",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what `rotate` would do; touch nothing"
+    )
+    parser.add_argument("--json", action="store_true", help="print it as one JSON document")
 
 
 def _add_inventory(parser: ArgumentParser) -> None:
@@ -276,6 +312,7 @@ OPTIONS: dict[str, Callable[[ArgumentParser], None]] = {
     "fsck": _add_fsck,
     "verify": _add_verify,
     "keygen": _add_keygen,
+    "keys": _add_keys,
     "render": _add_inventory,
     "serve": _add_serve,
     "schema": _add_nothing,

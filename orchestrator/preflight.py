@@ -17,12 +17,13 @@ from orchestrator.core.check import Check, nodes_to_check
 from orchestrator.core.errors import ConfigError, OrchestratorError
 from orchestrator.core.installer import render_installer
 from orchestrator.core.inventory import GitSource, PathSource
+from orchestrator.core.keys import says_the_same
 from orchestrator.core.preflight import Finding, fine, judge, judge_local_disk, warning
 from orchestrator.core.wording import human_time
 from orchestrator.nodes.probe import probe
-from orchestrator.signing import inspect_key
 from orchestrator.site import installer_values
 from orchestrator.source.command import run
+from orchestrator.stores.keyring import read_keys, refuse_keys
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from orchestrator.core.signature import PublicKey
     from orchestrator.core.version import Version
     from orchestrator.nodes.transport import Connect
+    from orchestrator.signing import KnownKey
     from orchestrator.wiring import Operator
 
 # A proxy of rustup may want to fetch a toolchain first; that is not worth waiting for.
@@ -102,6 +104,7 @@ async def check_operator(
         findings.append(key)
         findings.append(await _tried("store", _store(operator)))
         if keys:
+            findings += await _keys(operator, version, keys)
             findings.append(await _tried("index", _index(operator, version, keys)))
         findings.append(await _tried("installer", _installer(operator, keys)))
         if operator.inventory.publication.github:
@@ -153,27 +156,32 @@ def _disks(operator: Operator) -> Iterator[Finding]:
 def _key(operator: Operator) -> tuple[Finding, tuple[PublicKey, ...]]:
     """Return what is to be said of the signing key, and who may have signed the index."""
     try:
-        path = operator.key_path()
-        if not path.exists():
-            raise operator.no_key()
-        key = inspect_key(path)
+        key = operator.known_key()
+        keys = operator.trusted(key.public)
         beside = operator.public_keys()
     except ConfigError as error:
         return Finding.of("key", error), ()
-    keys = (key.public,)
+    path = operator.key_path()
     anew = f"make it anew: ssh-keygen -y -f {path} >{path}.pub"
-    if beside and beside != keys:
+    if beside and beside[0] != key.public:
         other = ConfigError(f"{path}.pub is not the public half of the key beside it", hint=anew)
         return Finding.of("key", other), keys
     if not beside:
         message = f"there is no {path}.pub, which `render` and `status` read"
         return warning("key", message, anew), keys
+    return _readiness(key), keys
+
+
+def _readiness(key: KnownKey) -> Finding:
+    fingerprint = key.public.fingerprint
+    if key.is_in_agent:
+        return fine("key", f"{fingerprint}, in the ssh-agent")
     if not key.has_passphrase:
-        return fine("key", key.public.fingerprint), keys
+        return fine("key", fingerprint)
     if sys.stdin.isatty():
-        return fine("key", f"{key.public.fingerprint}, has a passphrase: will be asked"), keys
+        return fine("key", f"{fingerprint}, has a passphrase: will be asked")
     message = "the signing key has a passphrase, and there is nobody here to ask for it"
-    return warning("key", message, "make the release in a terminal"), keys
+    return warning("key", message, "make the release in a terminal, or load the key into ssh-agent")
 
 
 async def _store(operator: Operator) -> str:
@@ -182,12 +190,36 @@ async def _store(operator: Operator) -> str:
     return f"{store.describe()} can be written"
 
 
+async def _keys(
+    operator: Operator, version: Version | None, keys: tuple[PublicKey, ...]
+) -> list[Finding]:
+    """Return what the store says of the keys; nothing, where no rotation key vouches for them."""
+    channel = operator.channel(version, keys)
+    if channel.authority is None:
+        return []
+    try:
+        stored = await read_keys(operator.store(), channel.authority)
+        if stored:
+            refuse_keys(stored.statement, keys[0], keys)
+    except OrchestratorError as error:
+        return [Finding.of("keys", error)]
+    rotate = "with the rotation key: orchestrator keys rotate --rotation-key FILE"
+    if stored is None:
+        message = "the store has no keys.txt yet: who has an old installer cannot follow new keys"
+        return [warning("keys", message, rotate)]
+    serial = f"keys.txt has serial {stored.statement.serial}"
+    if not says_the_same(stored.statement, keys):
+        message = f"the store does not say what the inventory says of trusted keys; {serial}"
+        return [warning("keys", message, rotate)]
+    return [fine("keys", f"{serial}, and names the same keys")]
+
+
 async def _index(operator: Operator, version: Version | None, keys: tuple[PublicKey, ...]) -> str:
     channel = operator.channel(version, keys)
     index = await operator.index(channel)
     if index is None:
         return f"{channel.name}: nothing is published yet"
-    return f"{channel.name}: serial {index.serial}, signed by this key"
+    return f"{channel.name}: serial {index.serial}, signed by a trusted key"
 
 
 async def _github(operator: Operator) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 def installer_values(project: Project, url: str, channel: Channel) -> InstallerValues:
     """Return what install.sh is rendered with."""
+    rotation = (channel.rotation,) if channel.rotation else ()
     return InstallerValues(
         project=project.name,
         binaries=project.binaries,
@@ -31,6 +32,8 @@ def installer_values(project: Project, url: str, channel: Channel) -> InstallerV
         channel=channel.name,
         ssh_keys=tuple(key.ssh for key in channel.keys),
         minisign_keys=tuple(key.minisign for key in channel.keys),
+        rotation_ssh_keys=tuple(key.ssh for key in rotation),
+        rotation_minisign_keys=tuple(key.minisign for key in rotation),
         version_words=version_words(project.version_command),
     )
 

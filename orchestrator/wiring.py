@@ -24,17 +24,18 @@ from orchestrator.timings import append_timing, read_timings
 from orchestrator.workspace import inventory_folder, load_inventory, read_installer_template
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping
     from contextlib import AbstractAsyncContextManager
     from datetime import date, timedelta
 
     from orchestrator.core.index import Index
-    from orchestrator.core.inventory import Inventory, Node, Source
+    from orchestrator.core.inventory import Inventory, Node, Signing, Source
     from orchestrator.core.plan import BuildPlan, ReleaseRequest
-    from orchestrator.core.signature import PublicKey
+    from orchestrator.core.signature import PublicKey, Signer
     from orchestrator.core.version import Version
     from orchestrator.github.releases import Releases
     from orchestrator.nodes.transport import Connect, Transport
+    from orchestrator.signing import KnownKey
     from orchestrator.stores.pointers import Pointer
     from orchestrator.stores.store import ReleaseStore
     from orchestrator.world import Outlet
@@ -122,10 +123,14 @@ class Operator:
     def _private_files(self) -> tuple[Path, ...]:
         publication = self.inventory.publication
         signing, github = publication.signing, publication.github
-        # With its public halves, as keygen leaves them: they are no change of the source either.
-        ends = ("", ".pub", ".minisign.pub")
-        key = tuple(Path(f"{signing.key}{end}") for end in ends) if signing else ()
-        return (*key, Path(github.token_file)) if github and github.token_file else key
+        files = [github.token_file] if github and github.token_file else []
+        if signing:
+            # With its public halves, as keygen leaves them: no change of the source either.
+            key = signing.key.removesuffix(".pub")
+            files += [f"{key}{end}" for end in ("", ".pub", ".minisign.pub")]
+            named = (*signing.trusted, *filter(None, (signing.rotation,)))
+            files += [said for said in named if not said.startswith("ssh-")]
+        return tuple(map(Path, files))
 
     async def plan(self, request: ReleaseRequest, channel: Channel | None) -> BuildPlan:
         """Return what the release will do, given what is published already."""
@@ -205,26 +210,24 @@ class Operator:
             keys=keys,
             verify=verify,
             lifetime=self.inventory.publication.expires,
+            rotation=self.rotation_key(),
         )
 
-    def outlet(self, version: Version) -> Outlet:
-        """Return where the version goes; raise ConfigError if nothing could be signed."""
+    def outlet(self, version: Version | None) -> Outlet:
+        """Return where the version goes; raise ConfigError if nothing could be signed.
+
+        Without a version, that is the inventory's own channel.
+        """
         return self.outlet_of(self._channel_name(version))
 
-    def outlet_of(self, channel_name: str) -> Outlet:
+    def outlet_of(self, channel_name: str, signer: Signer | None = None) -> Outlet:
         """Return the way to a channel; raise ConfigError if nothing could be signed."""
-        from orchestrator.signing import (  # noqa: PLC0415 -- only a release needs it
-            load_signer,
-            verify_raw,
-        )
+        from orchestrator.signing import verify_raw  # noqa: PLC0415 -- only a release needs it
         from orchestrator.world import Outlet  # noqa: PLC0415 -- only a release needs it
 
-        path = self.key_path()
-        if not path.exists():
-            raise self.no_key()
         parse_channel(channel_name)
-        signer = load_signer(path, _ask_passphrase if sys.stdin.isatty() else None)
-        channel = self._channel_named(channel_name, (signer.public,))
+        signer = signer or self.signer()
+        channel = self._channel_named(channel_name, self.trusted(signer.public))
         return Outlet(
             store=self.store(),
             channel=channel,
@@ -232,7 +235,7 @@ class Operator:
             verify_raw=verify_raw,
             template=self.template(),
             url=self.inventory.publication.url,
-            today=_today,
+            today=self.today,
             followers=tuple(replace(channel, name=name) for name in _followers(channel_name)),
             releases=self.releases(),
         )
@@ -248,6 +251,16 @@ class Operator:
 
         token = read_token(keys.token_file, os.environ)
         return Releases(api=Api(repository=keys.repository, token=token, url=api_url(os.environ)))
+
+    def signer(self) -> Signer:
+        """Return who signs what is published; raise ConfigError if nobody can.
+
+        A passphrase is asked for where somebody can answer.
+        """
+        path = self.key_path()
+        if not path.exists():
+            raise self.no_key()
+        return open_key(path, ask("passphrase of the signing key: "))
 
     def derive(
         self, channel: Channel, index: Index, statements: Collection[str]
@@ -269,8 +282,9 @@ class Operator:
             statements=statements,
         )
 
-    def today(self) -> date:
-        """Return the day in UTC."""
+    @staticmethod
+    def today() -> date:
+        """Return the day, in UTC."""
         return _today()
 
     def template(self) -> str:
@@ -278,30 +292,45 @@ class Operator:
         return read_installer_template(self.folder)
 
     def key_path(self) -> Path:
-        """Return where the private key is, or raise ConfigError if the inventory does not say."""
-        signing = self.inventory.publication.signing
-        if signing is None:
-            raise ConfigError(
-                "the inventory has no `publication.signing.key`, and nothing is published unsigned",
-                hint="name a file for the key there, then run `orchestrator keygen`",
-            )
-        return Path(signing.key)
+        """Return where the key is, or raise ConfigError if the inventory does not say.
+
+        `….pub` is the public half of a key that ssh-agent holds.
+        """
+        return Path(self._signing().key)
 
     def public_keys(self) -> tuple[PublicKey, ...]:
-        """Return the public keys that are beside the private one; none before `keygen`."""
-        from orchestrator.signing import parse_public_key  # noqa: PLC0415 -- see `channel`
+        """Return the public half of the signing key and the other trusted ones.
+
+        None before `keygen`, and while its .pub file is missing.
+        """
+        from orchestrator.signing import public_half, read_public_key  # noqa: PLC0415 -- as above
 
         if self.inventory.publication.signing is None:
             return ()
+        path = public_half(self.key_path())
+        return self.trusted(read_public_key(str(path))) if path.exists() else ()
+
+    def trusted(self, own: PublicKey) -> tuple[PublicKey, ...]:
+        """Return this key and then the other ones that the inventory trusts."""
+        from orchestrator.signing import trusted_keys  # noqa: PLC0415 -- as above
+
+        return trusted_keys(self._signing(), own)
+
+    def rotation_key(self) -> PublicKey | None:
+        """Return the key that vouches for the signing keys, None if the inventory has none."""
+        from orchestrator.signing import rotation_key  # noqa: PLC0415 -- as above
+
+        signing = self.inventory.publication.signing
+        return rotation_key(signing) if signing else None
+
+    def known_key(self) -> KnownKey:
+        """Return what is known of the signing key, without its passphrase; or raise ConfigError."""
+        from orchestrator.signing import know_key  # noqa: PLC0415 -- as above
+
         path = self.key_path()
-        public = path.with_name(f"{path.name}.pub")
-        try:
-            text = public.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return ()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{public}: cannot be read: {error}") from error
-        return (parse_public_key(text),)
+        if not path.exists():
+            raise self.no_key()
+        return know_key(path, agent=_agent())
 
     def no_key(self) -> ConfigError:
         """Return the error of a missing key."""
@@ -309,6 +338,15 @@ class Operator:
             f"there is no signing key at {self.key_path()}",
             hint="make one, once: orchestrator keygen (or build only, with --no-publish)",
         )
+
+    def _signing(self) -> Signing:
+        signing = self.inventory.publication.signing
+        if signing is None:
+            raise ConfigError(
+                "the inventory has no `publication.signing.key`, and nothing is published unsigned",
+                hint="name a file for the key there, then run `orchestrator keygen`",
+            )
+        return signing
 
     @asynccontextmanager
     async def connections(self) -> AsyncIterator[Connect]:
@@ -338,7 +376,24 @@ def _today() -> date:
     return datetime.now(tz=UTC).date()
 
 
-def _ask_passphrase() -> bytes:
+def open_key(path: Path, passphrase: Callable[[], bytes] | None) -> Signer:
+    """Return who signs with the key in that file, or with the one of that public key file.
+
+    Raise ConfigError if nobody can; `passphrase` is called only if the key has one.
+    """
+    from orchestrator.signing import open_signer  # noqa: PLC0415 -- only who signs needs it
+
+    return open_signer(path, passphrase, agent=_agent())
+
+
+def ask(prompt: str) -> Callable[[], bytes] | None:
+    """Return what asks for a passphrase, None where there is nobody to ask."""
+    if not sys.stdin.isatty():
+        return None
     from getpass import getpass  # noqa: PLC0415 -- only a key with a passphrase needs it
 
-    return getpass("passphrase of the signing key: ").encode()
+    return lambda: getpass(prompt).encode()
+
+
+def _agent() -> str | None:
+    return os.environ.get("SSH_AUTH_SOCK")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.inventory import Inventory, Node, PathSource, Publication
+from orchestrator.core.inventory import Inventory, Node, PathSource, Publication, Signing
 from orchestrator.core.inventory_parser import parse_inventory
 from orchestrator.core.schema import HOST_TARGET
 from orchestrator.core.wording import human_size
@@ -259,8 +259,19 @@ def _located_publication(publication: Publication, folder: Path) -> Publication:
     return dataclasses.replace(
         publication,
         store=store if store.startswith("gs://") else _absolute(store, folder),
-        signing=signing and dataclasses.replace(signing, key=_absolute(signing.key, folder)),
+        signing=signing and _located_signing(signing, folder),
         github=github,
+    )
+
+
+def _located_signing(signing: Signing, folder: Path) -> Signing:
+    def located(said: str) -> str:
+        return said if said.startswith("ssh-") else _absolute(said, folder)
+
+    return Signing(
+        key=_absolute(signing.key, folder),
+        trusted=tuple(map(located, signing.trusted)),
+        rotation=signing.rotation and located(signing.rotation),
     )
 
 

@@ -18,6 +18,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -27,19 +28,22 @@ from cryptography.x509.oid import NameOID
 
 from orchestrator.core.index import Index, Row, Status, join_signed, parse_floor, render_index
 from orchestrator.core.installer import InstallerValues, render_installer
-from orchestrator.core.signature import index_namespace
+from orchestrator.core.keys import KeyStatement, join_keys, render_keys
+from orchestrator.core.signature import index_namespace, keys_namespace
 from orchestrator.core.version import parse_version
 from orchestrator.signing import FileSigner
 from orchestrator.stores.publish import revision_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
 ROOT: Final = Path(__file__).parent.parent
 TEMPLATE: Final = (ROOT / "install.sh.j2").read_text()
 PROJECT: Final = "tool"
 GNU: Final = "x86_64-unknown-linux-gnu"
 MUSL: Final = "x86_64-unknown-linux-musl"
+
+VERIFIERS: Final = ("ssh-keygen", "minisign", "signify-openbsd", "openssl")
 
 # What every system has; downloaders, hash tools and verifiers are added by the test that is about
 # them.
@@ -80,12 +84,14 @@ class Site:
     url: str
     signer: FileSigner
     redirects: dict[str, str]
+    rotation: FileSigner | None = None
     project: str = PROJECT
     serial: int = 7
     rows: list[Row] = field(default_factory=list)
 
     @property
     def values(self) -> InstallerValues:
+        rotation = (self.rotation.public,) if self.rotation else ()
         return InstallerValues(
             project=self.project,
             binaries=(self.project,),
@@ -93,6 +99,8 @@ class Site:
             channel="stable",
             ssh_keys=(self.signer.public.ssh,),
             minisign_keys=(self.signer.public.minisign,),
+            rotation_ssh_keys=tuple(key.ssh for key in rotation),
+            rotation_minisign_keys=tuple(key.minisign for key in rotation),
         )
 
     @cached_property
@@ -163,6 +171,39 @@ class Site:
         namespace = index_namespace(PROJECT)
         signatures = self.signer.sign(text.encode(), namespace=namespace, comment="index")
         self.index.write_text(join_signed(text, signatures.sshsig, signatures.minisig))
+
+    def publish_keys(
+        self,
+        active: Sequence[FileSigner],
+        revoked: Sequence[FileSigner] = (),
+        *,
+        serial: int = 1,
+        by: FileSigner | None = None,
+    ) -> None:
+        """Write keys.txt, signed by the rotation key unless somebody else does it."""
+        statement = KeyStatement(
+            project=self.project,
+            serial=serial,
+            issued=datetime.now(UTC).date(),
+            active=tuple(signer.public for signer in active),
+            revoked=tuple(signer.public for signer in revoked),
+        )
+        self.publish_keys_text(render_keys(statement), by=by)
+
+    def publish_keys_text(
+        self, text: str, *, by: FileSigner | None = None, namespace: str | None = None
+    ) -> None:
+        """Write any text as keys.txt, signed."""
+        signer = by or self.rotation
+        assert signer is not None
+        pair = signer.sign(
+            text.encode(), namespace=namespace or keys_namespace(self.project), comment="keys"
+        )
+        self.keys.write_text(join_keys(text, pair.sshsig, pair.minisig))
+
+    @property
+    def keys(self) -> Path:
+        return self.root / "keys.txt"
 
 
 def pack(files: Mapping[str, bytes], *, link: str | None = None) -> bytes:
@@ -382,3 +423,36 @@ def said(result: subprocess.CompletedProcess[str]) -> str:
 def verdicts(plan: str) -> Sequence[str]:
     """Return the candidate lines of a `--plan`."""
     return [line.strip() for line in plan.splitlines() if line.startswith("  ")]
+
+
+def assert_untouched(host: Host, action: Callable[[], subprocess.CompletedProcess[str]]) -> str:
+    """Run what must be refused; return what was printed."""
+    before = host.tree()
+    result = action()
+    assert result.returncode == 1, said(result)
+    assert host.tree() == before
+    assert result.stderr.count("\nerror: ") + result.stderr.startswith("error: ") == 1
+    return said(result)
+
+
+def needs(tool: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(shutil.which(tool) is None, reason=f"needs {tool}")
+
+
+def _knows_rawin() -> bool:
+    """Whether there is an openssl that can check an Ed25519 signature: not LibreSSL's."""
+    if shutil.which("openssl") is None:
+        return False
+    command = ["openssl", "pkeyutl", "-help"]
+    return b"-rawin" in subprocess.run(command, capture_output=True, check=False).stderr
+
+
+needs_openssl_3: Final = pytest.mark.skipif(not _knows_rawin(), reason="needs openssl 3")
+
+
+def verifier_params() -> list[object]:
+    """Return the verifiers of an installer as parameters of a test."""
+    return [
+        *(pytest.param(name, marks=needs(name)) for name in VERIFIERS[:-1]),
+        pytest.param("openssl", marks=needs_openssl_3),
+    ]

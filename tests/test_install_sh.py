@@ -31,23 +31,26 @@ from tests.installer_site import (
     PROJECT,
     ROOT,
     TEMPLATE,
+    VERIFIERS,
     Host,
     Server,
     Site,
     as_shell,
+    assert_untouched,
     certificate,
+    needs,
+    needs_openssl_3,
     pack,
     said,
     serve,
     uname,
     verdicts,
+    verifier_params,
 )
 from tests.shells import shell_params
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-VERIFIERS: Final = ("ssh-keygen", "minisign", "signify-openbsd", "openssl")
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("curl") or shutil.which("wget")), reason="needs curl or wget"
@@ -56,21 +59,6 @@ pytestmark = pytest.mark.skipif(
 
 # Where `make` puts shellcheck and shfmt.
 os.environ["PATH"] += f":{Path(sys.executable).parent}"
-
-
-def needs(tool: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(shutil.which(tool) is None, reason=f"needs {tool}")
-
-
-def knows_rawin() -> bool:
-    """Whether there is an openssl that can check an Ed25519 signature: not LibreSSL's."""
-    if shutil.which("openssl") is None:
-        return False
-    command = ["openssl", "pkeyutl", "-help"]
-    return b"-rawin" in subprocess.run(command, capture_output=True, check=False).stderr
-
-
-needs_openssl_3 = pytest.mark.skipif(not knows_rawin(), reason="needs openssl 3")
 
 
 @pytest.fixture(scope="session")
@@ -86,16 +74,6 @@ def site(server: Server) -> Site:
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
     return Host(root=tmp_path / "host")
-
-
-def assert_untouched(host: Host, action: Callable[[], subprocess.CompletedProcess[str]]) -> str:
-    """Run what must be refused; return what was printed."""
-    before = host.tree()
-    result = action()
-    assert result.returncode == 1, said(result)
-    assert host.tree() == before
-    assert result.stderr.count("\nerror: ") + result.stderr.startswith("error: ") == 1
-    return said(result)
 
 
 # Every shell
@@ -600,10 +578,7 @@ def test_an_expired_index_is_refused_unless_it_is_allowed(site: Site, host: Host
 
 @pytest.mark.parametrize(
     "verifier",
-    [
-        *(pytest.param(name, marks=needs(name)) for name in VERIFIERS[:-1]),
-        pytest.param("openssl", marks=needs_openssl_3),
-    ],
+    verifier_params(),
 )
 def test_each_verifier_alone_accepts_the_good_and_refuses_the_bad(
     published: Site, host: Host, verifier: str

@@ -30,6 +30,7 @@ from orchestrator.signing import (
     verify_minisig,
     verify_sshsig,
 )
+from orchestrator.signing.forms import render_minisig, split_minisig
 
 if TYPE_CHECKING:
     from orchestrator.core.signature import PublicKey, Signer, Verifier
@@ -235,12 +236,14 @@ def test_a_minisig_under_a_borrowed_key_number_is_refused(
 ) -> None:
     generate_key(tmp_path / "thief", passphrase=None)
     thief = load_signer(tmp_path / "thief", None)
-    thief.public = replace(signer.public)  # type: ignore[misc]  # that is the attack
-    forged = thief._minisig(DATA, COMMENT)
+    own = split_minisig(thief.sign(DATA, namespace=NAMESPACE, comment=COMMENT).minisig)
+    assert own is not None
+    forged = render_minisig(signer.public, own)
     assert signer.public.key_id in forged
     with pytest.raises(StoreError, match="minisign"):
         verify_minisig(DATA, forged, keys=[signer.public])
     # Nor does a signer let out what its own public key does not verify.
+    thief.public = replace(signer.public)  # type: ignore[misc]  # that is the attack
     with pytest.raises(StoreError, match="bad signature"):
         thief.sign(DATA, namespace=NAMESPACE, comment=COMMENT)
 

@@ -14,21 +14,24 @@ from orchestrator.core.version import parse_version
 from orchestrator.nodes.local import LocalTransport
 from orchestrator.signing import generate_key
 from orchestrator.wiring import Operator
+from tests.agents import running_agent
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 INVENTORY = """\
 project: { name: tool, source: { path: . } }
-publication: { store: %(store)s, channel: %(channel)s, signing: { key: key } }
+publication: { store: %(store)s, channel: %(channel)s, signing: { key: key%(signing)s } }
 nodes:
   - { name: here, host: local, target: x86_64-unknown-netbsd, workdir: %(folder)s/node }
   - { name: there, host: there.invalid, target: x86_64-unknown-netbsd }
 """
 
 
-def operator_in(folder: Path, *, store: str = "store", channel: str = "stable") -> Operator:
-    values = {"store": store, "channel": channel, "folder": folder}
+def operator_in(
+    folder: Path, *, store: str = "store", channel: str = "stable", signing: str = ""
+) -> Operator:
+    values = {"store": store, "channel": channel, "folder": folder, "signing": signing}
     (folder / "nodes.yaml").write_text(INVENTORY % values)
     return Operator.at(str(folder / "nodes.yaml"))
 
@@ -114,7 +117,7 @@ def test_there_are_no_public_keys_before_keygen_and_one_after(tmp_path: Path) ->
 
 def test_without_a_key_in_the_inventory_nothing_can_be_published(tmp_path: Path) -> None:
     path = tmp_path / "nodes.yaml"
-    text = INVENTORY % {"store": "s", "channel": "stable", "folder": tmp_path}
+    text = INVENTORY % {"store": "s", "channel": "stable", "folder": tmp_path, "signing": ""}
     path.write_text(text.replace(", signing: { key: key }", ""))
     operator = Operator.at(str(path))
 
@@ -139,3 +142,69 @@ def test_a_passphrase_is_asked_for_only_where_somebody_can_answer(
         operator.outlet(parse_version("1.0.0"))
     monkeypatch.setattr("sys.stdin", Terminal())
     assert operator.outlet(parse_version("1.0.0")).signer.public == public
+
+
+def test_the_signing_key_comes_first_and_the_other_trusted_ones_follow(tmp_path: Path) -> None:
+    second, third, rotation = (
+        generate_key(tmp_path / name, passphrase=None) for name in ("second", "third", "rotation")
+    )
+    signing = f", trusted: [second.pub, {third.ssh} of a person], rotation: rotation.pub"
+    operator = operator_in(tmp_path, signing=signing)
+    assert operator.public_keys() == ()
+
+    own = generate_key(operator.key_path(), passphrase=None)
+
+    assert operator.public_keys() == (own, second, third)
+    assert operator.rotation_key() == rotation
+    channel = operator.outlet(parse_version("1.0.0")).channel
+    assert channel.keys == (own, second, third)
+    assert channel.rotation == rotation
+    private = {path.name for path in operator._private_files()}
+    assert private == {"key", "key.pub", "key.minisign.pub", "second.pub", "rotation.pub"}
+
+
+@pytest.mark.parametrize(
+    ("signing", "problem"),
+    [
+        (", trusted: [second.pub, key.pub]", "trusted` names the signing key itself"),
+        (", trusted: [second.pub, ./second.pub]", "trusted` names a key twice"),
+        (", trusted: [none.pub]", r"none\.pub: there is no public key"),
+        (", rotation: none.pub", r"none\.pub: there is no public key"),
+        (", rotation: key.pub", "rotation` names a key that signs releases too"),
+        (", trusted: [second.pub], rotation: second.pub", "rotation` names a key that signs"),
+    ],
+)
+def test_keys_that_do_not_fit_together_are_refused(
+    signing: str, problem: str, tmp_path: Path
+) -> None:
+    generate_key(tmp_path / "second", passphrase=None)
+    operator = operator_in(tmp_path, signing=signing)
+    generate_key(operator.key_path(), passphrase=None)
+
+    for opened in (operator.public_keys, lambda: operator.outlet(None)):
+        with pytest.raises(ConfigError, match=problem) as caught:
+            opened()
+        assert caught.value.hint
+
+
+def test_a_public_key_in_the_inventory_means_the_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nodes.yaml").write_text(
+        INVENTORY.replace("key: key", "key: key.pub")
+        % {"store": "s", "channel": "stable", "folder": tmp_path, "signing": ""}
+    )
+    operator = Operator.at(str(tmp_path / "nodes.yaml"))
+    own = generate_key(tmp_path / "key", passphrase=None)
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    assert operator.public_keys() == (own,)
+    with pytest.raises(ConfigError, match="no ssh-agent runs here"):
+        operator.outlet(None)
+
+    with running_agent() as agent:
+        monkeypatch.setenv("SSH_AUTH_SOCK", agent.socket)
+        with pytest.raises(ConfigError, match="does not hold the signing key"):
+            operator.outlet(None)
+        agent.add(tmp_path / "key")
+        assert operator.outlet(None).signer.public == own
+        assert operator.known_key().is_in_agent

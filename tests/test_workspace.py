@@ -201,12 +201,15 @@ def test_yaml_is_imported_only_when_a_file_is_read() -> None:
 # Paths
 
 
+LINE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFL+TwT11+/fOGunJG0SAJIc4tvcazw5xgG1lB/KTW4c"
+
+
 def test_paths_start_at_the_inventorys_folder(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = f"""\
 project: {{source: {{path: ../x}}, name: x}}
 publication:
   store: dist/store
-  signing: {{key: keys/k}}
+  signing: {{key: keys/k, trusted: [b.pub, {LINE}], rotation: off/r.pub}}
   github: {{repository: o/t, token_file: keys/token}}
 nodes:
 {NODE}  identity: id
@@ -220,6 +223,8 @@ nodes:
     assert inventory.publication.signing.key == f"{folder}/keys/k"
     assert inventory.publication.github is not None
     assert inventory.publication.github.token_file == f"{folder}/keys/token"
+    assert inventory.publication.signing.trusted == (f"{folder}/b.pub", LINE)
+    assert inventory.publication.signing.rotation == f"{folder}/off/r.pub"
     assert inventory.project.source == PathSource(path=f"{folder.parent}/x")
     assert inventory.nodes[0].identity == f"{folder}/id"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.commands.index import fsck, history, promote, renew, unyank, yank
 from orchestrator.commands.jobs import cancel, logs, shell, status
-from orchestrator.commands.keys import keygen
+from orchestrator.commands.keys import keygen, keys
 from orchestrator.commands.release import check, release
 from orchestrator.commands.site import render, schema, serve
 from orchestrator.commands.verify import verify
@@ -43,6 +43,7 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "fsck": fsck,
     "verify": verify,
     "keygen": keygen,
+    "keys": keys,
     "render": render,
     "serve": serve,
     "schema": schema,

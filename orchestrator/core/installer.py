@@ -19,6 +19,7 @@ class InstallerValues:
 
     `base_urls` are tried in order; `ssh_keys` are lines `ssh-ed25519 AAAA…` without a comment,
     `minisign_keys` the base64 line of a minisign public key. Any one key of each kind is enough.
+    The `rotation` keys sign no index; they say which other keys do, when none of those has.
     `version_words` are what `version_words` makes of a project's version command.
     """
 
@@ -28,6 +29,8 @@ class InstallerValues:
     channel: str
     ssh_keys: tuple[str, ...] = ()
     minisign_keys: tuple[str, ...] = ()
+    rotation_ssh_keys: tuple[str, ...] = ()
+    rotation_minisign_keys: tuple[str, ...] = ()
     version_words: str = "--version"
 
 
@@ -52,6 +55,8 @@ def render_installer(template: str, values: InstallerValues) -> str:
             "channel": values.channel,
             "ssh_keys": "\n".join(values.ssh_keys),
             "minisign_keys": "\n".join(values.minisign_keys),
+            "rotation_ssh_keys": "\n".join(values.rotation_ssh_keys),
+            "rotation_minisign_keys": "\n".join(values.rotation_minisign_keys),
             "version_words": values.version_words,
         },
     )
@@ -74,6 +79,8 @@ def _problems(values: InstallerValues) -> Iterator[Problem]:
         ("base_urls", _URL, values.base_urls),
         ("ssh_keys", _SSH_KEY, values.ssh_keys),
         ("minisign_keys", _MINISIGN_KEY, values.minisign_keys),
+        ("rotation_ssh_keys", _SSH_KEY, values.rotation_ssh_keys),
+        ("rotation_minisign_keys", _MINISIGN_KEY, values.rotation_minisign_keys),
         ("version_words", _VERSION_WORDS, (values.version_words,)),
     )
     for place, pattern, words in checks:

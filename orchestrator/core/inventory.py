@@ -106,9 +106,15 @@ class Project:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signing:
-    """Where the key is: a private key file on the coordinator."""
+    """The key that signs, the other ones that are trusted, and the one that vouches for them.
+
+    `key` is a private key file on the coordinator or, when it ends in `.pub`, the public half of a
+    key in ssh-agent. The others are public: a file, or the line in it.
+    """
 
     key: str
+    trusted: tuple[str, ...] = ()
+    rotation: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -353,6 +353,16 @@ PROJECT: Final = Record(
     ),
 )
 
+_EXAMPLE_KEY: Final = (
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+)
+_PUBLIC_KEY: Final = Text(
+    words="a `.pub` file, or the line `ssh-ed25519 AAAA...` in it",
+    pattern=rf"ssh-ed25519 AAAA[A-Za-z0-9+/]{{64}}(?: {_LINE})?"
+    rf"|(?=[\s\S]*\S)(?!file:)(?!ssh-){_LINE}",
+    max_length=1024,
+)
+
 SIGNING: Final = Record(
     title="publication.signing",
     summary="How the index and the artifacts are signed.",
@@ -361,9 +371,22 @@ SIGNING: Final = Record(
         Field(
             key="key",
             kind=_file("a file"),
-            summary="The private key file that `orchestrator keygen` makes; `~/` is the home.",
+            summary="The private key file that `orchestrator keygen` makes, or the `.pub` file of "
+            "a key in ssh-agent; `~/` is the home.",
             example="~/.config/orchestrator/ballistics.key",
             required=True,
+        ),
+        Field(
+            key="trusted",
+            kind=ListOf(item=_PUBLIC_KEY, unique=True),
+            summary="Other keys whose signatures are accepted, and which installers pin too.",
+            example=[_EXAMPLE_KEY],
+        ),
+        Field(
+            key="rotation",
+            kind=_PUBLIC_KEY,
+            summary="The public half of an offline key that vouches for the ones above.",
+            example="~/.config/orchestrator/rotation.pub",
         ),
     ),
 )
@@ -542,7 +565,7 @@ _NODE_FIELDS: Final = (
             complaint=_host_key_complaint,
         ),
         summary="The only host key that is accepted from it.",
-        example="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl",
+        example=_EXAMPLE_KEY,
     ),
     Field(
         key="identity",

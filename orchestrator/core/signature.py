@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+from orchestrator.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +79,57 @@ def index_namespace(project: str) -> str:
 def artifact_namespace(project: str) -> str:
     """Return the SSHSIG namespace of a project's archives."""
     return f"artifact@{project}"
+
+
+def keys_namespace(project: str) -> str:
+    """Return the SSHSIG namespace of the statement that says which keys may sign."""
+    return f"keys@{project}"
+
+
+KEY_BYTES: Final = 32
+# What minisign and signify write before a key: the algorithm, then the number of the key.
+ALGORITHM: Final = b"Ed"
+PREFIX_BYTES: Final = len(ALGORITHM) + 8
+
+
+def public_key(raw: bytes) -> PublicKey:
+    """Return the key of these 32 bytes in every form that it is written in."""
+    # RFC 8709, section 4: the name of the algorithm, then the key, each with its length before it.
+    blob = _BLOB_PREFIX + raw
+    # minisign and signify draw the number at random; from the key itself it never needs a file.
+    number = hashlib.sha256(raw).digest()[: PREFIX_BYTES - len(ALGORITHM)]
+    return PublicKey(
+        ssh=f"ssh-ed25519 {_base64(blob)}",
+        minisign=_base64(ALGORITHM + number + raw),
+        key_id=number[::-1].hex().upper(),
+        fingerprint="SHA256:" + _base64(hashlib.sha256(blob).digest()).rstrip("="),
+    )
+
+
+def parse_public_key(text: str) -> PublicKey:
+    """Return the key of a line such as `ssh-ed25519 AAAA… comment`; raise ConfigError otherwise."""
+    match = _SSH_LINE.fullmatch(text.strip())
+    blob = base64.b64decode(match[1]) if match else b""
+    if not blob.startswith(_BLOB_PREFIX):
+        raise ConfigError(
+            f"not an ed25519 public key: {text[:80]!r}",
+            hint="give the one line of the .pub file that `orchestrator keygen` wrote",
+        )
+    return public_key(blob.removeprefix(_BLOB_PREFIX))
+
+
+def raw_key(key: PublicKey) -> bytes:
+    """Return the 32 bytes of the key."""
+    return base64.b64decode(key.minisign)[PREFIX_BYTES:]
+
+
+_BLOB_PREFIX: Final = b"\0\0\0\x0bssh-ed25519\0\0\0\x20"
+# 51 bytes, which fill their 68 characters.
+_SSH_LINE: Final = re.compile(r"ssh-ed25519[ \t]+(AAAA[A-Za-z0-9+/]{64})(?:[ \t].*)?")
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
 
 
 def render_allowed_signers(project: str, keys: Sequence[PublicKey]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -25,6 +25,7 @@ from orchestrator.core.index import (
 )
 from orchestrator.core.merge import merge_rows
 from orchestrator.core.signature import Signatures, index_namespace
+from orchestrator.stores.keyring import Authority, accepted_keys, read_keys, refuse_keys
 from orchestrator.stores.store import ConflictError, ObjectKind, outrun
 
 if TYPE_CHECKING:
@@ -42,13 +43,24 @@ Outcome = TypeVar("Outcome")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
-    """One index of a project: who may sign it, and for how long each serial is valid."""
+    """One index of a project: who may sign it, and for how long each serial is valid.
+
+    Where there is a `rotation` key, what it says of keys in the store counts too.
+    """
 
     project: str
     name: str
     keys: tuple[PublicKey, ...]
     verify: Verifier
     lifetime: timedelta
+    rotation: PublicKey | None = None
+
+    @property
+    def authority(self) -> Authority | None:
+        """Who says which of the keys may sign; None: nobody does, and all may."""
+        if self.rotation is None:
+            return None
+        return Authority(project=self.project, rotation=self.rotation, verify=self.verify)
 
     @property
     def index_name(self) -> str:
@@ -80,6 +92,7 @@ async def publish_index(
 
     Rows that are there already change nothing, so no serial is used up, unless the index nears its
     end. Whoever else publishes at the same time loses nothing: the slower one merges again.
+    ConfigError if the store says that the signer's key may not sign.
     """
     known = tuple(rows)
     step = partial(
@@ -143,6 +156,14 @@ async def renew_index(
     return await despite_others(step, pause)
 
 
+async def refuse_signer(store: ReleaseStore, channel: Channel, signer: PublicKey) -> None:
+    """Raise ConfigError if the store says that the key may not sign, or revokes a trusted one."""
+    authority = channel.authority
+    stored = await read_keys(store, authority) if authority else None
+    if stored:
+        refuse_keys(stored.statement, signer, channel.keys)
+
+
 async def read_index(store: ReleaseStore, channel: Channel) -> Index | None:
     """Return the channel's index, None before the first release; StoreError if it is forged."""
     _, index = await read_signed(store, channel)
@@ -153,11 +174,13 @@ async def read_signed(
     store: ReleaseStore, channel: Channel
 ) -> tuple[StoredObject, Index] | tuple[None, None]:
     """Return the channel's index and the object that it is; see `read_index`."""
+    # In this order: while the keys change, keys.txt is written first, and then the index.
+    keys = await accepted_keys(store, channel.keys, channel.authority)
     stored = await store.read(channel.index_name, limit_bytes=TEXT_LIMIT)
     if stored is None:
         return None, None
     try:
-        return stored, genuine_index(stored.data, channel)
+        return stored, genuine_index(stored.data, replace(channel, keys=keys))
     except StoreError as error:
         raise StoreError(
             f"{channel.index_name} in {store.describe()} cannot be trusted: {error.message}",
@@ -213,6 +236,7 @@ async def _move_index(
     today: date,
     renewed_serial: int | None = None,
 ) -> Index:
+    await refuse_signer(store, channel, signer.public)
     stored, index = await read_signed(store, channel)
     rows = tuple(decide(index))
     following = advance(

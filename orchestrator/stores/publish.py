@@ -45,7 +45,8 @@ async def publish_artifact(
     """Publish an archive and what lies beside it; return its row, which `publish_index` announces.
 
     Nobody looks at these files before a row names them. Running it again, anywhere, finds the same
-    bytes: no signature holds a time. `flat` also writes the first binary of the project under
+    bytes: no signature holds a time. After a change of keys, signatures of the same archive by the
+    key before stay. `flat` also writes the first binary of the project under
     `<version>/<project>-<version>-<os>-<arch>`; two artifacts of one version may share that name
     (two OpenBSD releases, two Windows ABIs), so the caller lets one of them have it. A higher
     revision is published in a folder of its own, beside the ones before it.
@@ -59,8 +60,8 @@ async def publish_artifact(
         await store.create(archive.name, archive.data, archive.kind)
     else:
         others = [archive, *others]
-    await asyncio.gather(*(store.create(item.name, item.data, item.kind) for item in others))
-    await asyncio.gather(*(_read_back(store, item) for item in objects))
+    placed = await asyncio.gather(*(_place(store, item) for item in others))
+    await asyncio.gather(*(_read_back(store, item) for item in (archive, *filter(None, placed))))
     return Row(
         target=artifact.target.triple,
         version=parse_version(artifact.version),
@@ -203,6 +204,21 @@ def _staged(path: Path, size_bytes: int, sha256: str) -> bytes:
             hint="find out what writes there, remove the file and run the same command again",
         )
     return data
+
+
+async def _place(store: ReleaseStore, item: _Object) -> _Object | None:
+    """Write the object and return it; None for a signature by another key that is there already."""
+    try:
+        await store.create(item.name, item.data, item.kind)
+    except TakenError:
+        # The archive itself was compared: whoever signed it before, signed these bytes.
+        if item.name.endswith(_SIGNATURES) and await store.stat(item.name):
+            return None
+        raise
+    return item
+
+
+_SIGNATURES: Final = (".minisig", ".sshsig")
 
 
 async def _read_back(store: ReleaseStore, item: _Object) -> None:

@@ -141,7 +141,13 @@ def test_the_rich_example_is_read_into_values() -> None:
     assert project.binaries == ("ballistics", "ballistics-server")
     assert len(project.gate) == 2
     assert project.leaks is LeakPolicy.REFUSE
-    assert publication.signing == Signing(key="~/.config/orchestrator/ballistics.key")
+    assert publication.signing == Signing(
+        key="~/.config/orchestrator/ballistics.key",
+        trusted=(
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFL+TwT11+/fOGunJG0SAJIc4tvcazw5xgG1lB/KTW4c",
+        ),
+        rotation="~/.config/orchestrator/rotation.pub",
+    )
     assert publication.flat
     assert publication.github == GitHubReleases(
         repository="ajokela/ballistics-engine",

@@ -365,7 +365,7 @@ def test_an_index_that_somebody_else_wrote_is_found(desk: Desk) -> None:
     desk.write(desk.node())
     assert desk.release().code == 0
     outcome = desk.run("check", "--json")
-    assert here(outcome)["index"]["message"] == "stable: serial 1, signed by this key"
+    assert here(outcome)["index"]["message"] == "stable: serial 1, signed by a trusted key"
 
     index = desk.store / "stable.idx"
     index.write_bytes(index.read_bytes().replace(b"#serial 1", b"#serial 2"))

@@ -338,9 +338,12 @@ async def test_who_is_cancelled_tries_no_more(
     monkeypatch.setattr(gcs_calls, "_LONGEST_PAUSE_SECONDS", 3600)
     service.plan(Kind.REFUSE, times=10**6)
     is_pausing = threading.Event()
-    monkeypatch.setattr(
-        gcs_calls, "random", SimpleNamespace(uniform=lambda *_: is_pausing.set() or 1)
-    )
+
+    def announce_pause(*_: float) -> float:
+        is_pausing.set()
+        return 1
+
+    monkeypatch.setattr(gcs_calls, "random", SimpleNamespace(uniform=announce_pause))
     task = asyncio.create_task(store.create(NAME, b"bytes", ARCHIVE))
     await asyncio.to_thread(is_pausing.wait)
     task.cancel()

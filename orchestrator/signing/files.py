@@ -1,31 +1,29 @@
-"""Outside world: keys in files → signatures that ssh-keygen, minisign and signify verify.
-
-The two forms: SSHSIG (OpenSSH's PROTOCOL.sshsig) and the minisign signature of the legacy kind
-(jedisct1.github.io/minisign, "Signature format"), of which signify reads the first two lines.
-"""
+"""Keys in files of OpenSSH's form: made, inspected, and used to sign."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
-import re
 import stat
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.core.errors import ConfigError, StoreError
-from orchestrator.core.signature import PublicKey, Signatures
+from orchestrator.core.errors import ConfigError
+from orchestrator.core.signature import parse_public_key, public_key
+from orchestrator.signing.forms import COUNT_BYTES, split_string, to_base64
+from orchestrator.signing.pair import sign_pair
+from orchestrator.signing.verification import verify_raw
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
         Ed25519PrivateKey,
         Ed25519PublicKey,
     )
+
+    from orchestrator.core.signature import PublicKey, Signatures
 
 
 def generate_key(path: Path, *, passphrase: bytes | None) -> PublicKey:
@@ -109,138 +107,28 @@ class FileSigner:
 
     def sign(self, data: bytes, *, namespace: str, comment: str) -> Signatures:
         """Return both signatures, already verified; `comment` is signed into the minisig."""
-        signatures = Signatures(
-            sshsig=self._sshsig(data, namespace), minisig=self._minisig(data, comment)
+        return sign_pair(
+            data,
+            self.public,
+            self.sign_bytes,
+            namespace=namespace,
+            comment=comment,
+            is_prehashed=False,
         )
-        # A fault in memory can make a signature that gives the key away: none leaves unverified.
-        verify(data, signatures, keys=(self.public,), namespace=namespace)
-        return signatures
 
     def sign_raw(self, data: bytes) -> bytes:
         """Return the 64 bytes of a plain ed25519 signature over the data, already verified."""
-        signature = self._private.sign(data)
+        signature = self.sign_bytes(data)
         verify_raw(data, signature, keys=(self.public,))
         return signature
 
-    def _sshsig(self, data: bytes, namespace: str) -> str:
-        import asyncssh  # noqa: PLC0415 -- lazy: it takes 0.2 s to import
-        from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
-            Encoding,
-            NoEncryption,
-            PrivateFormat,
-        )
-
-        key = asyncssh.import_private_key(
-            self._private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-        )
-        return asyncssh.create_sshsig(key, data, namespace=namespace).decode("ascii")
-
-    def _minisig(self, data: bytes, comment: str) -> str:
-        if not _COMMENT.fullmatch(comment):
-            raise ValueError(f"not one line of ASCII: {comment!r}")
-        signature = self._private.sign(data)
-        trusted = self._private.sign(signature + comment.encode("ascii"))
-        return _render_minisig(self.public, signature, comment=comment, trusted=trusted)
+    def sign_bytes(self, data: bytes) -> bytes:
+        """Return the bare 64 bytes of an ed25519 signature."""
+        return self._private.sign(data)
 
 
-def parse_public_key(text: str) -> PublicKey:
-    """Return the key of a line such as `ssh-ed25519 AAAA… comment`; raise ConfigError otherwise."""
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 -- lazy, see above
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
-        Ed25519PublicKey,
-    )
-    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
-        load_ssh_public_key,
-    )
-
-    try:
-        key = load_ssh_public_key(text.strip().encode())
-    except (ValueError, UnsupportedAlgorithm):
-        key = None
-    if not isinstance(key, Ed25519PublicKey):
-        raise ConfigError(
-            f"not an ed25519 public key: {text[:80]!r}",
-            hint="give the one line of the .pub file that `orchestrator keygen` wrote",
-        )
-    return _public_key(key)
-
-
-def verify(
-    data: bytes, signatures: Signatures, *, keys: Sequence[PublicKey], namespace: str
-) -> None:
-    """Return if both signatures are good and by one of `keys`; raise StoreError otherwise."""
-    verify_sshsig(data, signatures.sshsig, keys=keys, namespace=namespace)
-    verify_minisig(data, signatures.minisig, keys=keys)
-
-
-def verify_sshsig(data: bytes, sshsig: str, *, keys: Sequence[PublicKey], namespace: str) -> None:
-    """Return if the SSHSIG is over `data`, for `namespace`, by one of `keys`; else StoreError."""
-    import asyncssh  # noqa: PLC0415 -- lazy: it takes 0.2 s to import
-
-    if not _NAMESPACE.fullmatch(namespace):
-        # It becomes a pattern below, where `*` or `,` would let other namespaces pass.
-        raise ValueError(f"not a namespace: {namespace!r}")
-    signers = "".join(f'signer namespaces="{namespace}" {key.ssh}\n' for key in keys)
-    try:
-        is_good = _is_canonical(sshsig) and asyncssh.validate_sshsig(
-            data, sshsig.encode("ascii"), "signer", signers.encode("ascii")
-        )
-    except ValueError:  # an unknown hash, or an empty namespace, named inside the signature
-        is_good = False
-    if not is_good:
-        raise _bad_signature(f"SSHSIG for {namespace}")
-
-
-def verify_minisig(data: bytes, minisig: str, *, keys: Sequence[PublicKey]) -> str:
-    """Return the trusted comment of a good minisig by one of `keys`; else raise StoreError."""
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 -- lazy, see above
-
-    match = _MINISIG.fullmatch(minisig)
-    if match is None:
-        raise _bad_signature("minisign")
-    signature = base64.b64decode(match["signature"])[_PREFIX_BYTES:]
-    trusted = base64.b64decode(match["trusted"])
-    comment = match["comment"]
-    for key in keys:
-        # The whole text again: no byte of it may be other than this program writes it.
-        if _render_minisig(key, signature, comment=comment, trusted=trusted) != minisig:
-            continue
-        with suppress(InvalidSignature):
-            public = _ed25519(key)
-            public.verify(signature, data)
-            public.verify(trusted, signature + comment.encode("ascii"))
-            return comment
-    raise _bad_signature("minisign")
-
-
-def verify_raw(data: bytes, signature: bytes, *, keys: Sequence[PublicKey]) -> PublicKey:
-    """Return the one of `keys` whose plain ed25519 signature it is; StoreError if none's."""
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 -- lazy, see above
-
-    for key in keys:
-        with suppress(InvalidSignature):
-            _ed25519(key).verify(signature, data)
-            return key
-    raise _bad_signature("ed25519")
-
-
-_NAMESPACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._-]*")
-_ALGORITHM: Final = b"Ed"
-_KEY_NUMBER_BYTES: Final = 8
-_PREFIX_BYTES: Final = len(_ALGORITHM) + _KEY_NUMBER_BYTES
-_COMMENT: Final = re.compile(r"[ -~]{1,900}")
-_MINISIG: Final = re.compile(
-    r"untrusted comment: [ -~]+\n"
-    r"(?P<signature>[A-Za-z0-9+/]{99}=)\n"
-    rf"trusted comment: (?P<comment>{_COMMENT.pattern})\n"
-    r"(?P<trusted>[A-Za-z0-9+/]{86}==)\n"
-)
-_ARMOR_BEGIN: Final = "-----BEGIN SSH SIGNATURE-----\n"
-_ARMOR_END: Final = "-----END SSH SIGNATURE-----\n"
-_ARMOR_COLUMNS: Final = 70
 _KEY_FILE_BYTES: Final = 64 * 1024
 _KEY_MAGIC: Final = b"openssh-key-v1\0"
-_COUNT_BYTES: Final = 4
 
 
 def _make_private_folder(folder: Path) -> None:
@@ -332,17 +220,12 @@ def _public_half(path: Path, text: bytes) -> PublicKey:
     body = text.decode("ascii").split("-----")[2]
     rest = base64.b64decode(body).removeprefix(_KEY_MAGIC)
     for _ in ("cipher", "kdf", "kdf options"):
-        _, rest = _split_string(rest)
-    blob, _ = _split_string(rest[_COUNT_BYTES:])
+        _, rest = split_string(rest)
+    blob, _ = split_string(rest[COUNT_BYTES:])
     try:
-        return parse_public_key(f"ssh-ed25519 {_base64(blob)}")
+        return parse_public_key(f"ssh-ed25519 {to_base64(blob)}")
     except ConfigError:
         raise _wrong_kind(path) from None
-
-
-def _split_string(data: bytes) -> tuple[bytes, bytes]:
-    end = _COUNT_BYTES + int.from_bytes(data[:_COUNT_BYTES])
-    return data[_COUNT_BYTES:end], data[end:]
 
 
 def _wrong_kind(path: Path) -> ConfigError:
@@ -385,54 +268,4 @@ def _public_key(key: Ed25519PublicKey) -> PublicKey:
         PublicFormat,
     )
 
-    raw = key.public_bytes(Encoding.Raw, PublicFormat.Raw)
-    ssh = key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode("ascii")
-    digest = hashlib.sha256(base64.b64decode(ssh.split()[1])).digest()
-    # minisign and signify draw the number at random; from the key itself it never needs a file.
-    number = hashlib.sha256(raw).digest()[:_KEY_NUMBER_BYTES]
-    return PublicKey(
-        ssh=ssh,
-        minisign=_base64(_ALGORITHM + number + raw),
-        key_id=number[::-1].hex().upper(),
-        fingerprint="SHA256:" + _base64(digest).rstrip("="),
-    )
-
-
-def _ed25519(key: PublicKey) -> Ed25519PublicKey:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 -- lazy
-        Ed25519PublicKey,
-    )
-
-    return Ed25519PublicKey.from_public_bytes(base64.b64decode(key.minisign)[_PREFIX_BYTES:])
-
-
-def _render_minisig(key: PublicKey, signature: bytes, *, comment: str, trusted: bytes) -> str:
-    prefix = base64.b64decode(key.minisign)[:_PREFIX_BYTES]
-    return (
-        f"untrusted comment: signature by minisign key {key.key_id}\n"
-        f"{_base64(prefix + signature)}\n"
-        f"trusted comment: {comment}\n"
-        f"{_base64(trusted)}\n"
-    )
-
-
-def _is_canonical(sshsig: str) -> bool:
-    # asyncssh skips what it cannot decode; a text that differs from the one that was made is bad.
-    encoded = sshsig.removeprefix(_ARMOR_BEGIN).removesuffix(_ARMOR_END).replace("\n", "")
-    try:
-        text = _base64(base64.b64decode(encoded, validate=True))
-    except ValueError:
-        return False
-    lines = [text[i : i + _ARMOR_COLUMNS] for i in range(0, len(text), _ARMOR_COLUMNS)]
-    return sshsig == _ARMOR_BEGIN + "".join(f"{line}\n" for line in lines) + _ARMOR_END
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
-
-
-def _bad_signature(form: str) -> StoreError:
-    return StoreError(
-        f"bad signature ({form}): the content, the key or the signature is not the one expected",
-        hint="if the signing key was not changed on purpose, somebody else wrote to the store",
-    )
+    return public_key(key.public_bytes(Encoding.Raw, PublicFormat.Raw))
