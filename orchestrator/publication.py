@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     from orchestrator.core.events import Observer
     from orchestrator.core.index import Index, Row
-    from orchestrator.core.inventory import Project
-    from orchestrator.core.inventory import Publication as PublicationKeys
+    from orchestrator.core.inventory import Inventory, Project
     from orchestrator.core.plan import BuildPlan
     from orchestrator.core.result import Artifact, Result
     from orchestrator.stores.store import ReleaseStore
@@ -89,8 +88,7 @@ class Publication:
     def url(self) -> str | None:
         """Where people get the installer that leads to this version, None if there is none."""
         outlet = self._outlet
-        is_ours = outlet and has_pointers(self._plan.inventory.publication, outlet.channel)
-        return outlet.url if outlet and is_ours else None
+        return outlet.url if outlet and _leads_to(self._plan.inventory, outlet.channel) else None
 
     @property
     def published(self) -> tuple[str, ...]:
@@ -166,22 +164,10 @@ class Publication:
                 today=outlet.today(),
             )
             self._index = index
-            await self._renew_pointers(outlet, index)
+            await renew_derived(self._plan.inventory, outlet, index)
         if rows and index != before:
             targets = tuple(dict.fromkeys(row.target for row in rows))
             self._observe(Published(targets=targets, serial=index.serial))
-
-    async def _renew_pointers(self, outlet: Outlet, index: Index) -> None:
-        inventory = self._plan.inventory
-        if has_pointers(inventory.publication, outlet.channel):
-            await renew_pointers(
-                outlet.store,
-                inventory.project,
-                outlet.channel,
-                index=index,
-                url=outlet.url,
-                template=outlet.template,
-            )
 
     def _late(self, rows: Iterable[Row]) -> Iterable[Row]:
         # A version that nobody can install is not announced to anybody.
@@ -207,44 +193,50 @@ def installer_values(project: Project, url: str, channel: Channel) -> InstallerV
     )
 
 
-def pointers_of(
-    project: Project,
+async def renew_derived(inventory: Inventory, outlet: Outlet, index: Index) -> None:
+    """Write what follows from an index that stands in the store now."""
+    statements = await find_statements(outlet.store, index)
+    objects = derived_objects(
+        inventory,
+        outlet.channel,
+        index,
+        template=outlet.template,
+        url=outlet.url,
+        statements=statements,
+    )
+    await publish_pointers(outlet.store, outlet.channel, objects, serial=index.serial)
+
+
+def derived_objects(
+    inventory: Inventory,
     channel: Channel,
     index: Index,
     *,
-    url: str | None,
     template: str,
+    url: str | None,
     statements: Collection[str] = (),
 ) -> tuple[Pointer, ...]:
-    """Return every object that follows from the index of the inventory's own channel.
+    """Return what follows from an index of this channel; nothing unless it is the inventory's own.
 
-    For `publish_pointers`. Without a URL there is nothing to install from, so neither install.sh
-    nor a page. `statements` are the names of the provenance and SBOM files that the store has
+    Without an address there is nothing to install from: neither install.sh nor a page.
+    `statements` are the names of the provenance and SBOM files that the store has
     (`find_statements`): the page links to these and to no others.
     """
-    texts = derive_conveniences(index)
-    pointers = tuple(
+    if not _leads_to(inventory, channel):
+        return ()
+    conveniences = tuple(
         Pointer(name, text.encode(), ObjectKind.SUMMARY if name == VERSIONS else ObjectKind.LATEST)
-        for name, text in texts.items()
+        for name, text in derive_conveniences(index).items()
     )
     if url is None:
-        return pointers
-    values = installer_values(project, url, channel)
-    script = render_installer(template, values).encode()
-    page = render_page(values, index, statements=statements).encode()
+        return conveniences
+    values = installer_values(inventory.project, url, channel)
+    page = render_page(values, index, statements=statements)
     return (
-        Pointer(INSTALL_SCRIPT, script, ObjectKind.SCRIPT),
-        Pointer(PAGE, page, ObjectKind.PAGE),
-        *pointers,
+        Pointer(INSTALL_SCRIPT, render_installer(template, values).encode(), ObjectKind.SCRIPT),
+        Pointer(PAGE, page.encode(), ObjectKind.PAGE),
+        *conveniences,
     )
-
-
-def has_pointers(publication: PublicationKeys, channel: Channel) -> bool:
-    """Return whether this channel is the one whose index the installer and the page follow.
-
-    A prerelease on another channel is not for everybody: nothing is derived from its index.
-    """
-    return channel.name == publication.channel
 
 
 async def find_statements(store: ReleaseStore, index: Index) -> frozenset[str]:
@@ -256,21 +248,9 @@ async def find_statements(store: ReleaseStore, index: Index) -> frozenset[str]:
     )
 
 
-async def renew_pointers(
-    store: ReleaseStore,
-    project: Project,
-    channel: Channel,
-    *,
-    index: Index,
-    url: str | None,
-    template: str,
-) -> None:
-    """Bring what follows from the index up to date, unless a higher serial is published."""
-    statements = await find_statements(store, index)
-    pointers = pointers_of(
-        project, channel, index, url=url, template=template, statements=statements
-    )
-    await publish_pointers(store, channel, pointers, serial=index.serial)
+def _leads_to(inventory: Inventory, channel: Channel) -> bool:
+    # install.sh follows the inventory's channel; a prerelease on another one is not for everybody.
+    return channel.name == inventory.publication.channel
 
 
 def _required_nodes(plan: BuildPlan) -> set[str]:
