@@ -13,7 +13,7 @@ from orchestrator.core.index import RowKey, Status
 from orchestrator.core.inventory import Policy
 from orchestrator.core.merge import row_of, why_not_offered
 from orchestrator.core.result import Built, Failed, FailureClass
-from orchestrator.site import has_pointers, renew_derived
+from orchestrator.site import leads_to, renew_derived
 from orchestrator.stores.channel import publish_index, read_index
 from orchestrator.stores.evidence import Notary, publish_evidence
 from orchestrator.stores.publish import pending_rows, publish_artifact, publish_reissue
@@ -87,8 +87,7 @@ class Publication:
     def url(self) -> str | None:
         """Where people get the installer that leads to this version, None if there is none."""
         outlet = self._outlet
-        is_ours = outlet and has_pointers(self._plan.inventory.publication, outlet.channel)
-        return outlet.url if outlet and is_ours else None
+        return outlet.url if outlet and leads_to(self._plan.inventory, outlet.channel) else None
 
     @property
     def published(self) -> tuple[str, ...]:

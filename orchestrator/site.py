@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from orchestrator.core.index import Index
-    from orchestrator.core.inventory import Inventory, Project, Publication
+    from orchestrator.core.inventory import Inventory, Project
     from orchestrator.stores.channel import Channel
     from orchestrator.stores.store import ReleaseStore
     from orchestrator.world import Outlet
@@ -38,44 +38,50 @@ def installer_values(project: Project, url: str, channel: Channel) -> InstallerV
     )
 
 
-def pointers_of(
-    project: Project,
+def derived_objects(
+    inventory: Inventory,
     channel: Channel,
     index: Index,
     *,
-    url: str | None,
     template: str,
+    url: str | None,
     statements: Collection[str] = (),
 ) -> tuple[Pointer, ...]:
-    """Return every object that follows from the index of the inventory's own channel.
+    """Return what follows from an index of this channel; nothing unless it is the inventory's own.
 
-    For `publish_pointers`. Without a URL there is nothing to install from, so neither install.sh
-    nor a page. `statements` are the names of the provenance and SBOM files that the store has
+    Without an address there is nothing to install from: neither install.sh nor a page.
+    `statements` are the names of the provenance and SBOM files that the store has
     (`find_statements`): the page links to these and to no others.
     """
-    texts = derive_conveniences(index)
-    pointers = tuple(
+    if not leads_to(inventory, channel):
+        return ()
+    conveniences = tuple(
         Pointer(name, text.encode(), ObjectKind.SUMMARY if name == VERSIONS else ObjectKind.LATEST)
-        for name, text in texts.items()
+        for name, text in derive_conveniences(index).items()
     )
     if url is None:
-        return pointers
-    values = installer_values(project, url, channel)
-    script = render_installer(template, values).encode()
-    page = render_page(values, index, statements=statements).encode()
+        return conveniences
+    values = installer_values(inventory.project, url, channel)
+    page = render_page(values, index, statements=statements)
     return (
-        Pointer(INSTALL_SCRIPT, script, ObjectKind.SCRIPT),
-        Pointer(PAGE, page, ObjectKind.PAGE),
-        *pointers,
+        Pointer(INSTALL_SCRIPT, render_installer(template, values).encode(), ObjectKind.SCRIPT),
+        Pointer(PAGE, page.encode(), ObjectKind.PAGE),
+        *conveniences,
     )
 
 
-def has_pointers(publication: Publication, channel: Channel) -> bool:
-    """Return whether this channel is the one whose index the installer and the page follow.
-
-    A prerelease on another channel is not for everybody: nothing is derived from its index.
-    """
-    return channel.name == publication.channel
+async def renew_derived(inventory: Inventory, outlet: Outlet, index: Index) -> None:
+    """Write what follows from an index that stands in the store now."""
+    statements = await find_statements(outlet.store, index)
+    objects = derived_objects(
+        inventory,
+        outlet.channel,
+        index,
+        template=outlet.template,
+        url=outlet.url,
+        statements=statements,
+    )
+    await publish_pointers(outlet.store, outlet.channel, objects, serial=index.serial)
 
 
 async def find_statements(store: ReleaseStore, index: Index) -> frozenset[str]:
@@ -87,31 +93,9 @@ async def find_statements(store: ReleaseStore, index: Index) -> frozenset[str]:
     )
 
 
-async def renew_pointers(
-    store: ReleaseStore,
-    project: Project,
-    channel: Channel,
-    *,
-    index: Index,
-    url: str | None,
-    template: str,
-) -> None:
-    """Bring what follows from the index up to date, unless a higher serial is published."""
-    statements = await find_statements(store, index)
-    pointers = pointers_of(
-        project, channel, index, url=url, template=template, statements=statements
-    )
-    await publish_pointers(store, channel, pointers, serial=index.serial)
+def leads_to(inventory: Inventory, channel: Channel) -> bool:
+    """Return whether installers follow this channel: nothing is derived from the index of another.
 
-
-async def renew_derived(inventory: Inventory, outlet: Outlet, index: Index) -> None:
-    """Bring up to date what follows from an index that stands in the store now."""
-    if has_pointers(inventory.publication, outlet.channel):
-        await renew_pointers(
-            outlet.store,
-            inventory.project,
-            outlet.channel,
-            index=index,
-            url=outlet.url,
-            template=outlet.template,
-        )
+    A prerelease on a channel of its own is not for everybody.
+    """
+    return channel.name == inventory.publication.channel

@@ -269,16 +269,14 @@ class Operator:
 
         `statements` are the names of the provenance and SBOM files in the store.
         """
-        from orchestrator.site import has_pointers, pointers_of  # noqa: PLC0415 -- Jinja2
+        from orchestrator.site import derived_objects  # noqa: PLC0415 -- Jinja2
 
-        if not has_pointers(self.inventory.publication, channel):
-            return ()
-        return pointers_of(
-            self.inventory.project,
+        return derived_objects(
+            self.inventory,
             channel,
             index,
-            url=self.inventory.publication.url,
             template=self.template(),
+            url=self.inventory.publication.url,
             statements=statements,
         )
 

@@ -17,7 +17,7 @@ from orchestrator.core.result import Built, Floor
 from orchestrator.core.target import parse_target
 from orchestrator.core.version import parse_version
 from orchestrator.publication import Publication
-from orchestrator.site import find_statements, has_pointers, pointers_of, renew_pointers
+from orchestrator.site import derived_objects, find_statements, renew_derived
 from orchestrator.stores.channel import Channel
 from orchestrator.stores.store import ObjectKind, kind_of
 from orchestrator.world import Outlet
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 WINDOWS = ("x86_64-pc-windows-gnu", "x86_64-pc-windows-msvc")
 OPENBSD = "x86_64-unknown-openbsd"
+URL = "https://example.org"
 
 
 def _node(name: str, triple: str, **more: Any) -> Node:
@@ -118,10 +119,23 @@ CHANNEL = Channel(
     verify=toy_verify,
     lifetime=timedelta(days=90),
 )
-PROJECT = Project(name="tool", binaries=("tool",))
+INVENTORY = Inventory(
+    project=Project(name="tool", binaries=("tool",)), publication=PublicationKeys(), nodes=()
+)
 TEMPLATE = "#!/bin/sh\n: '{{ base_urls }}'\n"
 # What a page and an installer take: the toy keys have no form that enters a script.
 KEYLESS = replace(CHANNEL, keys=())
+
+
+def _outlet(store: MemoryStore, *, url: str | None = URL) -> Outlet:
+    return Outlet(
+        store=store,
+        channel=KEYLESS,
+        signer=ToySigner(),
+        template=TEMPLATE,
+        url=url,
+        today=lambda: date(2026, 11, 21),
+    )
 
 
 async def test_a_release_without_a_url_leaves_the_conveniences_only(tmp_path: Path) -> None:
@@ -142,9 +156,7 @@ async def test_a_release_without_a_url_leaves_the_conveniences_only(tmp_path: Pa
 
 
 def test_with_a_url_the_installer_and_the_page_come_too_each_as_what_its_name_says() -> None:
-    found = pointers_of(
-        PROJECT, KEYLESS, sample_index(), url="https://example.org", template=TEMPLATE
-    )
+    found = derived_objects(INVENTORY, KEYLESS, sample_index(), url=URL, template=TEMPLATE)
     names = [pointer.name for pointer in found]
     assert {"install.sh", "index.html", "versions.json"} < set(names)
     assert len(set(names)) == len(names)
@@ -159,9 +171,7 @@ async def test_the_page_links_to_the_statements_that_the_store_has() -> None:
         await store.create(name, b"{}", ObjectKind.STATEMENT)
     await store.create(f"{folder}/tool.tar.gz", b"x", ObjectKind.ARCHIVE)
     assert await find_statements(store, index) == {f"{folder}/sbom.cdx.json"}
-    await renew_pointers(
-        store, PROJECT, KEYLESS, index=index, url="https://example.org", template=TEMPLATE
-    )
+    await renew_derived(INVENTORY, _outlet(store), index)
     page = store.objects["index.html"].data.decode()
     assert f'href="./{folder}/sbom.cdx.json"' in page
     assert "provenance.json" not in page
@@ -172,11 +182,10 @@ async def test_a_target_whose_builds_were_all_withdrawn_says_so_in_its_file() ->
     target = WINDOWS[0]
     for serial, status in ((1, Status.OK), (2, Status.YANKED)):
         index = make_index([make_row("1.0.0", target, status)], serial=serial)
-        await renew_pointers(store, PROJECT, KEYLESS, index=index, url=None, template="")
+        await renew_derived(INVENTORY, _outlet(store, url=None), index)
     assert store.objects[f"latest/{target}.txt"].data == b"-\n"
 
 
 def test_nothing_follows_from_the_index_of_another_channel() -> None:
-    keys = PublicationKeys()
-    assert has_pointers(keys, CHANNEL)
-    assert not has_pointers(keys, replace(CHANNEL, name="prerelease"))
+    other = replace(KEYLESS, name="prerelease")
+    assert derived_objects(INVENTORY, other, sample_index(), url=URL, template=TEMPLATE) == ()

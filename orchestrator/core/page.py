@@ -133,7 +133,11 @@ def _glance_line(version: str, platforms: Iterable[Platform]) -> str:
 
 def _late_note(platform: Platform) -> str:
     late = platform.late
-    return f" <small>({escape(str(late.version))} is not built yet)</small>" if late else ""
+    return f" <small>({_lateness(late)})</small>" if late else ""
+
+
+def _lateness(late: Row) -> str:
+    return f"{escape(str(late.version))} is not built yet"
 
 
 def _table(versions: Sequence[str], platforms: Sequence[Platform], *, label: str) -> str:
@@ -179,7 +183,7 @@ def _files(platform: Platform, row: Row, statements: Collection[str]) -> str:
         if f"{folder}/{name}" in statements
     ]
     facts = (human_size(row.size_bytes or 0), *map(_floor_in_words, row.floors))
-    late = f"<p>{_late_note(platform).strip()}</p>\n" if platform.late else ""
+    late = f"<p><small>{_lateness(platform.late)}</small></p>\n" if platform.late else ""
     return (
         f'<section class="files" id="{escape(platform.name)}">\n'
         f"<h3>{escape(platform.title)} <b>{escape(str(row.version))}</b></h3>\n"

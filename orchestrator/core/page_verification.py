@@ -52,10 +52,12 @@ def _steps(values: InstallerValues, file_name: str) -> Iterator[_Step]:
     )
     yield _Step(
         title="With a checksum",
-        note="It finds damage. Only a signature tells who made the file.",
-        commands='sha256sum -c "$file.sha256"        # Linux, FreeBSD 14\n'
-        'shasum -a 256 -c "$file.sha256"    # macOS\n'
-        'sha256 -c "$file.sha256"           # OpenBSD',
+        note="It finds damage; only a signature tells who made the file. One of these is on your "
+        "system: the first on Linux and FreeBSD 14, the second on macOS, the third on OpenBSD.",
+        # No comments: zsh, which macOS has, takes none at its prompt.
+        commands='sha256sum -c "$file.sha256"\n'
+        'shasum -a 256 -c "$file.sha256"\n'
+        'sha256 -c "$file.sha256"',
     )
     if values.ssh_keys:
         note = _trust(values.ssh_keys)

@@ -114,6 +114,7 @@ def test_json_is_the_whole_report_and_nothing_else(desk: Desk) -> None:
         "held_back": [],
         "serial": 1,
         "url": URL,
+        "github": None,
     }
     assert result == {
         "node": "here",
