@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache, partial
@@ -29,7 +30,7 @@ from orchestrator.stores.store import (
 from tests.fakes import MemoryStore, ToySigner
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Hashable
+    from collections.abc import AsyncIterator, Awaitable, Hashable
     from random import Random
 
     from orchestrator.core.index import Index, Row
@@ -270,11 +271,14 @@ class Run:
         await store.arrived.wait()
         require_progress(before, self.shared.objects)
 
-    async def end(self) -> None:
+    async def stop(self) -> list[BaseException | None]:
         for task in self.tasks:
             task.cancel()
-        outcomes = await asyncio.gather(*self.tasks, return_exceptions=True)
-        for outcome in outcomes:
+        return await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    async def end(self) -> None:
+        """Stop all publishers; raise what one of them failed with."""
+        for outcome in await self.stop():
             if isinstance(outcome, Exception):
                 raise outcome
 
@@ -302,9 +306,7 @@ class Walk:
         unexplored: list[tuple[Choice, ...]] = [()]
         while unexplored:
             schedule = unexplored.pop()
-            run = self._start()
-            try:
-                await run.settle()
+            async with self._running() as run:
                 previous: Key | None = None
                 for choice in schedule:
                     previous = run.key()
@@ -328,8 +330,6 @@ class Walk:
                     schedule = (*schedule, choices[0])
                     previous = key
                     await run.take(choices[0])
-            finally:
-                await run.end()
         assert start is not None
         return self.paths(start, {})
 
@@ -337,9 +337,7 @@ class Walk:
         """Take so many schedules at random, with re-runs on the way; return the steps taken."""
         steps = 0
         for _ in range(schedules):
-            run = self._start()
-            try:
-                await run.settle()
+            async with self._running() as run:
                 while choices := run.choices():
                     await run.take(random.choice(choices))
                     require_whole(run.shared.objects)
@@ -347,13 +345,20 @@ class Walk:
                     if random.random() < RERUN_RATE:
                         await self.run_again(run.shared)
                 await self.run_again(run.shared)
-            finally:
-                await run.end()
         return steps
 
-    def _start(self) -> Run:
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[Run]:
         shared = self.make_store(dict(self.initial))
-        return Run(shared, self.publishers, in_one_go=self.in_one_go)
+        run = Run(shared, self.publishers, in_one_go=self.in_one_go)
+        try:
+            await run.settle()
+            yield run
+        except BaseException:
+            # A violation says more than what a publisher then met with because of it.
+            await run.stop()
+            raise
+        await run.end()
 
     async def run_again(self, shared: MemoryStore) -> None:
         store = self.make_store(dict(shared.objects))
