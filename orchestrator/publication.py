@@ -14,7 +14,7 @@ from orchestrator.core.inventory import Policy
 from orchestrator.core.merge import row_of, why_not_offered
 from orchestrator.core.result import Built, Failed, FailureClass
 from orchestrator.site import leads_to, renew_derived
-from orchestrator.stores.channel import publish_index, read_index
+from orchestrator.stores.channel import pause_briefly, publish_index, read_index
 from orchestrator.stores.evidence import Notary, publish_evidence
 from orchestrator.stores.publish import pending_rows, publish_artifact, publish_reissue
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from orchestrator.core.plan import BuildPlan
     from orchestrator.core.result import Artifact, Result
     from orchestrator.core.version import Version
+    from orchestrator.stores.channel import Pause
     from orchestrator.world import Outlet
 
 
@@ -215,7 +216,9 @@ class Publication:
                 )
 
 
-async def pass_on(outlet: Outlet, index: Index, version: Version) -> None:
+async def pass_on(
+    outlet: Outlet, index: Index, version: Version, *, pause: Pause = pause_briefly
+) -> None:
     """Give a version of this index to those who follow it with another channel.
 
     A channel that has no index yet stays without one.
@@ -224,7 +227,12 @@ async def pass_on(outlet: Outlet, index: Index, version: Version) -> None:
     for channel in outlet.followers:
         if rows and await read_index(outlet.store, channel) is not None:
             await publish_index(
-                outlet.store, channel, rows, signer=outlet.signer, today=outlet.today()
+                outlet.store,
+                channel,
+                rows,
+                signer=outlet.signer,
+                today=outlet.today(),
+                pause=pause,
             )
 
 

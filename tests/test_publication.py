@@ -132,6 +132,7 @@ def _outlet(store: MemoryStore, *, url: str | None = URL) -> Outlet:
         store=store,
         channel=KEYLESS,
         signer=ToySigner(),
+        verify_raw=toy_verify_raw,
         template=TEMPLATE,
         url=url,
         today=lambda: date(2026, 11, 21),
