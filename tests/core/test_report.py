@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.core.index import Row, Status
 from orchestrator.core.inventory_parser import parse_inventory
-from orchestrator.core.report import Report, exit_code, report_as_data, row_as_data
+from orchestrator.core.report import Report, Verified, exit_code, report_as_data, row_as_data
 from orchestrator.core.result import Artifact, Built, Failed, FailureClass, Floor, Skipped
 from orchestrator.core.target import parse_target
 from orchestrator.core.version import parse_version
@@ -77,6 +77,21 @@ def test_the_lowest_class_among_the_targets_that_count_is_the_exit_code(
     assert exit_code(tasks, parse_inventory(data, place="x").nodes) == code
 
 
+@pytest.mark.parametrize(
+    ("is_public", "problems", "word"),
+    [
+        (True, (), "public"),
+        (False, (), "store"),
+        (True, ("x",), "failed"),
+        (False, ("x",), "failed"),
+    ],
+)
+def test_a_word_says_what_came_of_reading_it_back(
+    *, is_public: bool, problems: tuple[str, ...], word: str
+) -> None:
+    assert str(Verified(is_public=is_public, problems=problems)) == word
+
+
 def test_a_report_is_data_that_json_can_write() -> None:
     log = Path("/dist/1.2.3/c/build.log")
     bad = failed("b", STORE)
@@ -91,6 +106,7 @@ def test_a_report_is_data_that_json_can_write() -> None:
         url="https://example.org",
         exit_code=3,
         elapsed=timedelta(seconds=61.0004),
+        verified=Verified(is_public=True, problems=("stable.idx: gone",)),
     )
     target = "x86_64-unknown-netbsd"
 
@@ -102,6 +118,8 @@ def test_a_report_is_data_that_json_can_write() -> None:
         "held_back": ["aarch64-unknown-openbsd"],
         "serial": 7,
         "url": "https://example.org",
+        "verified": "failed",
+        "unreadable": ["stable.idx: gone"],
         "elapsed_seconds": 61.0,
         "results": [
             {
