@@ -137,6 +137,7 @@ project:
 publication:
   store: store
   url: {url}
+  verify: true
   signing: {{ key: signing-key }}
 nodes:
   - name: this-machine

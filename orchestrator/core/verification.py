@@ -13,7 +13,7 @@ from orchestrator.core.index import Status
 from orchestrator.core.target import TARGETS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import date
 
     from orchestrator.core.index import Index, Row
@@ -231,8 +231,3 @@ def is_recent_copy(headers: Mapping[str, str]) -> bool:
 
 def _parts(header: str) -> frozenset[str]:
     return frozenset(part.strip().lower() for part in re.split("[,;]", header) if part.strip())
-
-
-def first_wrong(checks: Iterable[Check]) -> Check | None:
-    """Return the first check of what is wrong."""
-    return next((check for check in checks if check.verdict is Verdict.WRONG), None)

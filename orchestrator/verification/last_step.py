@@ -72,11 +72,10 @@ class Published:
         index, data, checks = await self._store_index()
         if index is None or data is None:
             return self._verification(checks)
-        reader = PublicReader(url=url)
+        reader = PublicReader(url=url, store=self.store)
         is_led_to = self.channel.name == self.inventory.publication.channel
         site = Site(
             reader=reader,
-            store=self.store,
             judge=self._judge,
             installer=self._installer(url) if is_led_to else None,
             sleep=sleep,

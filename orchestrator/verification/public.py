@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 OBJECT: Final = "object"
 _DERIVED: Final = (INSTALL_SCRIPT, PAGE, "versions.json", "keys.txt")
 _OK: Final = 200
-_NOT_FOUND: Final = frozenset({403, 404})
+_NOT_FOUND: Final = 404
+_ERROR_LIMIT: Final = 64 * 1024
 _TIMEOUT: Final = timedelta(minutes=5)
 # A cache between may hold what was there a moment ago; half a minute in all.
 _PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 15.0)
@@ -40,29 +41,38 @@ _PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 15.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicReader:
-    """Reads published objects through their public URL, and holds their headers against docs."""
+    """Reads published objects through their public URL, and compares them with the store's own."""
 
     url: str
+    store: ReleaseStore
 
     async def __call__(self, name: str, *, limit_bytes: int) -> Found:
-        """Return the object; see Reader. What the server withholds is not there."""
+        """Return the object; see Reader. Only what the store does not have is not there."""
         answer = await self.answer(name, limit_bytes=limit_bytes)
         if isinstance(answer, str):
             return Found(data=None, checks=(wrong(name, OBJECT, answer),))
-        if answer.status in _NOT_FOUND:
+        if answer.status == _NOT_FOUND and await self.store.stat(name) is None:
             return Found(data=None)
         if answer.status != _OK:
             said = f"the server says {answer.status}"
             return Found(data=None, checks=(wrong(name, OBJECT, said),))
-        return Found(data=answer.body, checks=tuple(headers_of(name, answer)))
+        checks = headers_of(name, answer)
+        if not await self.store.holds(name, answer.body):
+            checks.append(wrong(name, OBJECT, "it has other bytes than in the store"))
+        return Found(data=answer.body, checks=tuple(checks))
 
     async def answer(self, name: str, *, limit_bytes: int) -> Answer | str:
         """Return what the server answers, or why it does not."""
         place = f"{self.url.rstrip('/')}/{name}"
+        # What a server says of an error may be longer than a small object.
+        limit = max(limit_bytes, _ERROR_LIMIT)
         try:
-            return await asyncio.to_thread(fetch, place, limit_bytes=limit_bytes, timeout=_TIMEOUT)
+            answer = await asyncio.to_thread(fetch, place, limit_bytes=limit, timeout=_TIMEOUT)
         except WebError as error:
             return f"it cannot be read: {error}"
+        if answer.status == _OK and len(answer.body) > limit_bytes:
+            return f"it is larger than {limit_bytes} bytes"
+        return answer
 
 
 def headers_of(name: str, answer: Answer) -> list[Check]:
@@ -88,7 +98,6 @@ class Site:
     """
 
     reader: PublicReader
-    store: ReleaseStore
     judge: Judge
     installer: bytes | None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -109,12 +118,12 @@ class Site:
 
     async def pointers(self) -> list[Check]:
         """Return a check of everything that follows from the index, as far as it is published."""
-        names = [*_DERIVED, *await self.store.list("latest/")]
+        names = [*_DERIVED, *await self.reader.store.list("latest/")]
         found = await asyncio.gather(*(self._pointer(name) for name in names))
         return [check for group in found for check in group]
 
     async def _pointer(self, name: str) -> list[Check]:
-        stored = await self.store.read(name, limit_bytes=TEXT_LIMIT)
+        stored = await self.reader.store.read(name, limit_bytes=TEXT_LIMIT)
         is_script = name == INSTALL_SCRIPT and self.installer is not None
         expected = self.installer if is_script else stored.data if stored else None
         if expected is None:

@@ -25,6 +25,7 @@ from orchestrator.core.inventory import (
     Lockfile,
     PathSource,
     Policy,
+    Publication,
     Signing,
 )
 from orchestrator.core.inventory_parser import parse_inventory
@@ -552,3 +553,20 @@ def test_patterns_stay_in_what_python_and_ecmascript_share() -> None:
 def test_the_file_is_a_record_like_any_other() -> None:
     assert INVENTORY.words == "a mapping, see `the file`"
     assert Text(words="x", pattern="x").matches("x")
+
+
+@pytest.mark.parametrize(
+    ("store", "url", "verify", "is_read_back"),
+    [
+        ("gs://bucket", "https://example.org", None, True),
+        ("gs://bucket", None, None, False),
+        ("dist/store", "https://example.org", None, False),
+        ("dist/store", "https://example.org", True, True),
+        ("gs://bucket", "https://example.org", False, False),
+    ],
+)
+def test_a_release_is_read_back_where_it_is_public_at_once(
+    *, store: str, url: str | None, verify: bool | None, is_read_back: bool
+) -> None:
+    publication = Publication(store=store, url=url, verify=verify)
+    assert publication.is_read_back is is_read_back

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.core.attachment import Attachment, AttachmentState
 from orchestrator.core.index import Row, Status
 from orchestrator.core.inventory_parser import parse_inventory
-from orchestrator.core.report import Report, exit_code, report_as_data, row_as_data
+from orchestrator.core.report import Report, Verified, exit_code, report_as_data, row_as_data
 from orchestrator.core.result import Artifact, Built, Failed, FailureClass, Floor, Skipped
 from orchestrator.core.target import parse_target
 from orchestrator.core.version import parse_version
@@ -94,6 +94,21 @@ def test_an_attachment_that_failed_is_a_failure_of_a_store(
     assert exit_code((results,) if results else (), (), Attachment(state=state)) == code
 
 
+@pytest.mark.parametrize(
+    ("is_public", "problems", "word"),
+    [
+        (True, (), "public"),
+        (False, (), "store"),
+        (True, ("x",), "failed"),
+        (False, ("x",), "failed"),
+    ],
+)
+def test_a_word_says_what_came_of_reading_it_back(
+    *, is_public: bool, problems: tuple[str, ...], word: str
+) -> None:
+    assert str(Verified(is_public=is_public, problems=problems)) == word
+
+
 def test_a_report_is_data_that_json_can_write() -> None:
     log = Path("/dist/1.2.3/c/build.log")
     bad = failed("b", STORE)
@@ -109,6 +124,7 @@ def test_a_report_is_data_that_json_can_write() -> None:
         exit_code=3,
         elapsed=timedelta(seconds=61.0004),
         attachment=Attachment(state=AttachmentState.DRAFT, url="https://x", message="it waits"),
+        verified=Verified(is_public=True, problems=("stable.idx: gone",)),
     )
     target = "x86_64-unknown-netbsd"
 
@@ -126,6 +142,8 @@ def test_a_report_is_data_that_json_can_write() -> None:
             "message": "it waits",
             "hint": None,
         },
+        "verified": "failed",
+        "unreadable": ["stable.idx: gone"],
         "elapsed_seconds": 61.0,
         "results": [
             {
