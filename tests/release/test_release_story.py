@@ -114,6 +114,8 @@ def test_json_is_the_whole_report_and_nothing_else(desk: Desk) -> None:
         "held_back": [],
         "serial": 1,
         "url": URL,
+        "verified": "store",
+        "unreadable": [],
     }
     assert result == {
         "node": "here",
