@@ -115,6 +115,8 @@ def test_json_is_the_whole_report_and_nothing_else(desk: Desk) -> None:
         "serial": 1,
         "url": URL,
         "github": None,
+        "verified": "store",
+        "unreadable": [],
     }
     assert result == {
         "node": "here",
