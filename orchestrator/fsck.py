@@ -27,8 +27,9 @@ from orchestrator.core.fsck import (
 )
 from orchestrator.core.index import parse_channel
 from orchestrator.core.signature import Signatures, artifact_namespace
-from orchestrator.stores.channel import TEXT_LIMIT, read_index, read_signed
+from orchestrator.stores.channel import TEXT_LIMIT, keys_ever, read_index, read_signed
 from orchestrator.stores.history import read_copy, serials_among
+from orchestrator.stores.keyring import KEYS_NAME
 from orchestrator.stores.pointers import publish_pointers
 from orchestrator.stores.store import ObjectKind, kind_of
 
@@ -84,9 +85,10 @@ async def check_store(
     )
     channels = [replace(channel, name=name) for name in (names or there)]
     summaries = [await inspection.check_channel(each) for each in channels]
-    await inspection.check_rows(channel)
+    past = await inspection.as_it_was(channel)
+    await inspection.check_rows(past)
     if not names:
-        await inspection.find_orphans(channels)
+        await inspection.find_orphans([replace(past, name=each.name) for each in channels])
     return FsckReport(
         store=store.describe(),
         channels=tuple(summaries),
@@ -140,6 +142,15 @@ class _Inspection:
             await self._check_copy(channel, index, stored)
             await self._check_derived(channel, index)
         return ChannelSummary(name=channel.name, serial=index.serial, rows=len(index.rows))
+
+    async def as_it_was(self, channel: Channel) -> Channel:
+        """Return the channel with the keys of all times: what they signed stays where it is."""
+        if channel.authority is None:
+            return channel
+        keys = channel.keys
+        async with self._looking_at(KEYS_NAME):
+            keys = await keys_ever(self.store, channel)
+        return replace(channel, keys=keys)
 
     async def _check_copy(self, channel: Channel, index: Index, stored: StoredObject) -> None:
         name = channel.history_name(index.serial)

@@ -46,9 +46,11 @@ def _verify_file(path: Path, arguments: argparse.Namespace) -> Verification:
     # A stranger has the key and no inventory.
     is_known = Path(arguments.inventory).exists() or not arguments.key
     operator = Operator.at(arguments.inventory) if is_known else None
+    keys = _trusted_keys(arguments, operator)
     trust = Trust(
-        keys=_trusted_keys(arguments, operator),
+        keys=keys,
         project=operator.inventory.project.name if operator else None,
+        past=_past_keys(operator, keys) if operator and not arguments.key else (),
     )
     rules = IndexRules(today=_today(), project=trust.project, min_serial=arguments.min_serial)
     if path.suffix == ".idx":
@@ -122,6 +124,19 @@ def _trusted_keys(
             hint="name one with --key 'ssh-ed25519 ...', or run `orchestrator keygen`",
         )
     return keys
+
+
+def _past_keys(operator: Operator, keys: tuple[PublicKey, ...]) -> tuple[PublicKey, ...]:
+    from orchestrator.stores.channel import keys_ever
+
+    channel = operator.channel(None, keys)
+    if channel.rotation is None:
+        return ()
+    try:
+        return asyncio.run(keys_ever(operator.store(), channel))
+    except (ConfigError, StoreError):
+        # A store that cannot be asked knows of no other keys; the file is judged all the same.
+        return ()
 
 
 def _today() -> date:

@@ -164,6 +164,19 @@ async def refuse_signer(store: ReleaseStore, channel: Channel, signer: PublicKey
         refuse_keys(stored.statement, signer, channel.keys)
 
 
+async def keys_ever(store: ReleaseStore, channel: Channel) -> tuple[PublicKey, ...]:
+    """Return the channel's keys, and those that the store says were active before.
+
+    For what was signed long ago, lies where nobody writes twice, and is vouched for by more than
+    its signature: a copy of an index, or what lies beside an archive that an index names.
+    StoreError if keys.txt cannot be trusted.
+    """
+    authority = channel.authority
+    stored = await read_keys(store, authority) if authority else None
+    known = (*stored.statement.active, *stored.statement.revoked) if stored else ()
+    return tuple(dict.fromkeys((*channel.keys, *known)))
+
+
 async def read_index(store: ReleaseStore, channel: Channel) -> Index | None:
     """Return the channel's index, None before the first release; StoreError if it is forged."""
     _, index = await read_signed(store, channel)

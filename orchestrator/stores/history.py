@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import StoreError
-from orchestrator.stores.channel import TEXT_LIMIT, genuine_index, read_index
+from orchestrator.stores.channel import TEXT_LIMIT, genuine_index, keys_ever, read_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,7 +26,10 @@ def serials_among(names: Iterable[str], channel: Channel) -> tuple[int, ...]:
 
 
 async def read_copy(store: ReleaseStore, channel: Channel, serial: int) -> Index | None:
-    """Return the kept index of a serial, None if there is none; StoreError if it is forged."""
+    """Return the kept index of a serial, None if there is none; StoreError if it is forged.
+
+    The channel's keys are those of then (`keys_ever`): whoever signed it may be revoked by now.
+    """
     name = channel.history_name(serial)
     stored = await store.read(name, limit_bytes=TEXT_LIMIT)
     if stored is None:
@@ -51,12 +55,13 @@ async def read_history(
         await store.list(channel.history_name(0).removesuffix("0.idx")), channel
     )
     standing = await read_index(store, channel)
+    past = replace(channel, keys=await keys_ever(store, channel))
     limit = asyncio.Semaphore(_AT_ONCE)
 
     async def read(serial: int) -> Index | str | None:
         async with limit:
             try:
-                return await read_copy(store, channel, serial)
+                return await read_copy(store, past, serial)
             except StoreError as error:
                 return error.message
 

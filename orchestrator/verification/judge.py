@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.core.errors import StoreError
@@ -16,6 +16,7 @@ from orchestrator.core.verification import (
     PROVENANCE,
     SBOM,
     SSH_SIGNATURE,
+    Verdict,
     good,
     judge_checksum,
     judge_comment,
@@ -51,24 +52,36 @@ class ArchiveFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
-    """Believes what these keys have signed for this project, and nothing else."""
+    """Believes what these keys have signed for this project, and nothing else.
+
+    `past` are keys that may not sign any more: what they signed is believed of an archive that a
+    genuine index names, and of nothing else.
+    """
 
     project: str
     keys: tuple[PublicKey, ...]
+    past: tuple[PublicKey, ...] = ()
 
     def archive(self, files: ArchiveFiles, index: Index | None) -> Iterator[Check]:
         """Yield a check of each part that vouches for an archive."""
         digest = hashlib.sha256(files.data).hexdigest()
+        row = unknown(files.name, INDEX)
+        if index is not None:
+            row = judge_row(files.name, index, sha256=digest, size_bytes=len(files.data))
         yield judge_checksum(files.name, digest, files.sha256)
+        judge = self
+        if row.verdict is Verdict.GOOD:
+            judge = replace(self, keys=(*self.keys, *self.past), past=())
+        yield from judge.side_files(files, digest)
+        yield row
+
+    def side_files(self, files: ArchiveFiles, digest: str) -> Iterator[Check]:
+        """Yield a check of each signed thing that lies beside an archive."""
         yield self._sshsig(files)
         yield self._minisig(files)
         provenance, claims = self._provenance(files, digest)
         yield provenance
         yield _sbom(files, claims)
-        if index is None:
-            yield unknown(files.name, INDEX)
-        else:
-            yield judge_row(files.name, index, sha256=digest, size_bytes=len(files.data))
 
     def claims(self, provenance: bytes) -> Claims:
         """Return what a genuine statement says; StoreError for any other."""

@@ -12,6 +12,8 @@ from orchestrator.core.installer import render_installer
 from orchestrator.core.report import Verified
 from orchestrator.core.verification import INDEX, IndexRules, Verification, rows_of, wrong
 from orchestrator.site import installer_values
+from orchestrator.stores.channel import keys_ever
+from orchestrator.stores.keyring import accepted_keys
 from orchestrator.verification.judge import Judge
 from orchestrator.verification.public import PublicReader, Site
 from orchestrator.verification.release import (
@@ -53,14 +55,15 @@ class Published:
 
     async def in_store(self) -> Verification:
         """Return what the store itself has of the version, everything read and checked."""
-        index, _, checks = await self._store_index()
+        judge = await self._judge()
+        index, _, checks = await self._store_index(judge)
         if index:
-            checks += await self._version(store_reader(self.store)).checks(index)
+            checks += await self._version(store_reader(self.store), judge).checks(index)
         return self._verification(checks)
 
     async def at_a_glance(self) -> Verification:
         """Return what the store says of the version's archives, without reading them."""
-        index, _, checks = await self._store_index()
+        index, _, checks = await self._store_index(await self._judge())
         if index:
             checks += await check_presence(self.store, rows_of(index, self.version))
         return self._verification(checks)
@@ -69,14 +72,15 @@ class Published:
         self, url: str, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     ) -> Verification:
         """Return what a stranger gets of the version through the public URL."""
-        index, data, checks = await self._store_index()
+        judge = await self._judge()
+        index, data, checks = await self._store_index(judge)
         if index is None or data is None:
             return self._verification(checks)
         reader = PublicReader(url=url, store=self.store)
         is_led_to = self.channel.name == self.inventory.publication.channel
         site = Site(
             reader=reader,
-            judge=self._judge,
+            judge=judge,
             installer=self._installer(url) if is_led_to else None,
             sleep=sleep,
         )
@@ -84,7 +88,7 @@ class Published:
             self.channel.index_name, data, self._rules(newest=index.serial)
         )
         if index:
-            checks += await self._version(reader).checks(index)
+            checks += await self._version(reader, judge).checks(index)
         if is_led_to:
             checks += await site.pointers()
         return self._verification(checks)
@@ -95,9 +99,10 @@ class Published:
         values = installer_values(self.inventory.project, url, self.channel)
         return render_installer(self.template, values).encode()
 
-    @property
-    def _judge(self) -> Judge:
-        return Judge(project=self.inventory.project.name, keys=self.channel.keys)
+    async def _judge(self) -> Judge:
+        keys = await accepted_keys(self.store, self.channel.keys, self.channel.authority)
+        past = await keys_ever(self.store, self.channel)
+        return Judge(project=self.inventory.project.name, keys=keys, past=past)
 
     def _rules(self, newest: int | None = None) -> IndexRules:
         return IndexRules(
@@ -108,13 +113,13 @@ class Published:
             min_serial=self.min_serial,
         )
 
-    async def _store_index(self) -> tuple[Index | None, bytes | None, list[Check]]:
-        return await check_store_index(self.store, self.channel, self._judge, rules=self._rules())
+    async def _store_index(self, judge: Judge) -> tuple[Index | None, bytes | None, list[Check]]:
+        return await check_store_index(self.store, self.channel, judge, rules=self._rules())
 
-    def _version(self, reader: Reader) -> Version:
+    def _version(self, reader: Reader, judge: Judge) -> Version:
         return Version(
             version=self.version,
-            judge=self._judge,
+            judge=judge,
             read=reader,
             is_flat=self.inventory.publication.flat,
             expected=self.expected,

@@ -27,10 +27,14 @@ _SIDE_LIMIT: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
-    """Whose word counts; `project` is None where the file itself has to say what it is of."""
+    """Whose word counts; `project` is None where the file itself has to say what it is of.
+
+    `past` are keys whose word counted once (`Judge`).
+    """
 
     keys: tuple[PublicKey, ...]
     project: str | None
+    past: tuple[PublicKey, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +58,7 @@ def verify_archive(
             hint="it is checked under the name that it was published with: "
             "PROJECT-VERSION-TARGET.tar.gz",
         )
-    judge = Judge(project=said.project, keys=trust.keys)
+    judge = Judge(project=said.project, keys=trust.keys, past=trust.past)
     files = ArchiveFiles(
         name=path.name,
         version=said.version,

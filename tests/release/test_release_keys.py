@@ -118,6 +118,32 @@ def test_the_whole_drill(desk: Desk, keys: Path) -> None:
         assert "cannot be trusted" in refused.err
 
 
+def test_what_a_key_signed_before_it_was_revoked_is_still_known(desk: Desk, keys: Path) -> None:
+    del keys
+    sign_with(desk, "key", rotation=True)
+    assert desk.release().code == 0
+    assert rotate(desk).code == 0
+    sign_with(desk, "second", rotation=True)
+    assert rotate(desk).code == 0
+
+    history = desk.run("history", "--json").data["entries"]
+    assert [entry["problem"] for entry in history] == [None, None]
+    checked = desk.run("fsck", "--deep")
+    assert checked.code == 0, checked.out
+    assert checked.out.endswith("all is well\n")
+    verified = desk.run("verify", VERSION)
+    assert verified.code == 0, verified.out
+    (archive,) = desk.store.rglob("*.tar.gz")
+    assert desk.run("verify", str(archive)).code == 0
+
+    # What no index names is judged by the keys of now.
+    index = desk.store / "stable.idx"
+    index.rename(desk.folder / "kept.idx")
+    refused = desk.run("verify", str(archive))
+    assert refused.code == 5
+    assert "bad signature" in refused.out
+
+
 def test_the_documented_commands_verify_keys_txt(desk: Desk, keys: Path) -> None:
     sign_with(desk, "key", rotation=True)
     assert rotate(desk).code == 0
