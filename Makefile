@@ -32,7 +32,7 @@ demo: $(VENV)/.runtime ## release the example twice and install it, in seconds
 	@$(BIN)/python examples/demo.py
 
 # More workers than cores: these tests wait for other processes as much as they compute.
-test: $(VENV)/.test ## the default tests, in about a minute
+test: $(VENV)/.test ## the default tests, in a minute or two
 	@$(BIN)/python -m pytest -n 4
 
 test-thorough: $(VENV)/.test ## what takes longer: crashes, races, seven more shells

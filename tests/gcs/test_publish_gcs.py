@@ -56,6 +56,7 @@ def store_at(service: Service, url: str) -> GcsStore:
 # Fourteen at once
 
 
+@pytest.mark.thorough
 def test_fourteen_publishers_of_one_version_lose_nothing(
     service: Service, tmp_path: Path, key: PublicKey
 ) -> None:
@@ -133,8 +134,12 @@ class Killer:
             raise KilledError
 
 
+# A sample; all 200 of the list: KILLS=200
+KILLS = int(os.environ.get("KILLS", "40"))
+
+
 @pytest.mark.thorough
-def test_two_hundred_kills_at_random_leave_nothing_broken(
+def test_kills_at_random_leave_nothing_broken(
     service: Service, tmp_path: Path, key: PublicKey
 ) -> None:
     chance = random.Random(200)
@@ -145,7 +150,7 @@ def test_two_hundred_kills_at_random_leave_nothing_broken(
         assert publishers.run(bucket="gs://bucket", version="2.0.0", triple=NETBSD, seed=0) == 0
         moments = len(service.log) - before
         kills = 0
-        for _ in range(200):
+        for _ in range(KILLS):
             bucket = service.add_bucket()
             bucket.live.update(old)
             order = {"bucket": f"gs://{bucket.name}", "version": "2.0.0", "triple": NETBSD}
@@ -156,7 +161,7 @@ def test_two_hundred_kills_at_random_leave_nothing_broken(
             assert publishers.run(**order, seed=0) == 0
             index = asyncio.run(assert_new(store_at(service, order["bucket"]), key))
             assert bucket.find("install.sh").data == b"serial %d\n" % index.serial
-    assert kills > 190
+    assert kills > 0.9 * KILLS
 
 
 def let_die(service: Service, publishers: Publishers, killer: Killer) -> bool:

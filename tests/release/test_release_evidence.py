@@ -107,11 +107,12 @@ def test_an_attached_job_tells_the_same_as_the_one_that_was_followed(desk: Desk)
     assert desk.release("--no-publish", version=VERSION).code == 0
     outcome = desk.release(version=VERSION)
     assert outcome.results["here"]["was_attached"]
-    first = {path.name: path.read_bytes() for path in desk.store.rglob("*.json")}
+    releases = desk.store / "releases"
+    first = {path.name: path.read_bytes() for path in releases.rglob("*.json")}
     assert set(first) == {"provenance.json", "sbom.cdx.json"}
     shutil.rmtree(desk.store)
     assert desk.release(version=VERSION).code == 0
-    assert {path.name: path.read_bytes() for path in desk.store.rglob("*.json")} == first
+    assert {path.name: path.read_bytes() for path in releases.rglob("*.json")} == first
 
 
 def test_a_node_that_cannot_say_what_it_built_is_warned_of(desk: Desk) -> None:

@@ -89,6 +89,7 @@ def test_a_bad_build_is_issued_again_beside_itself(desk: Desk) -> None:
     assert desk.builds("here") == [VERSION] * 3
 
 
+@pytest.mark.thorough
 def test_the_same_bytes_are_not_issued_again(desk: Desk) -> None:
     desk.write(changing(desk))
     assert desk.release().code == 0
@@ -103,6 +104,7 @@ def test_the_same_bytes_are_not_issued_again(desk: Desk) -> None:
     assert "is yanked: publishing it again does not change that" in yanked.err
 
 
+@pytest.mark.thorough
 def test_a_revision_that_somebody_died_in_is_passed_over(desk: Desk) -> None:
     desk.write(changing(desk))
     assert desk.release().code == 0
@@ -181,6 +183,7 @@ def test_who_follows_prereleases_gets_the_version_that_they_lead_to(desk: Desk) 
     assert index_of(desk, "prerelease").serial == 2
 
 
+@pytest.mark.thorough
 def test_what_was_yanked_is_not_passed_on_and_no_channel_is_made(desk: Desk) -> None:
     desk.write(desk.node())
     assert desk.release().code == 0
