@@ -17,8 +17,6 @@ from orchestrator.core.fsck import (
     channels_among,
     damage,
     judge_archive,
-    judge_checksum,
-    judge_comment,
     judge_expiry,
     judge_serial,
     repaired,
@@ -26,12 +24,16 @@ from orchestrator.core.fsck import (
     warning,
 )
 from orchestrator.core.index import parse_channel
-from orchestrator.core.signature import Signatures, artifact_namespace
+from orchestrator.core.provenance import PROVENANCE_NAME
+from orchestrator.core.sbom import SBOM_NAME
+from orchestrator.core.verification import Verdict, judge_checksum
 from orchestrator.stores.channel import TEXT_LIMIT, keys_ever, read_index, read_signed
+from orchestrator.stores.evidence import EVIDENCE_LIMIT
 from orchestrator.stores.history import read_copy, serials_among
 from orchestrator.stores.keyring import KEYS_NAME
 from orchestrator.stores.pointers import publish_pointers
 from orchestrator.stores.store import ObjectKind, kind_of
+from orchestrator.verification.judge import ArchiveFiles, Judge
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable
@@ -100,7 +102,6 @@ async def check_store(
 _AT_ONCE: Final = 16
 # Whole archives are held in memory meanwhile.
 _READ_AT_ONCE: Final = 4
-_SIGNATURE_LIMIT: Final = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +199,7 @@ class _Inspection:
             async with self._looking_at(f"{path}{ending}"):
                 await self._require(f"{path}{ending}")
         if self.scope.is_deep and data is not None:
-            await self._check_signatures(channel, row, data)
+            await self._check_side_files(channel, row, data)
 
     async def _check_archive(self, row: Row, path: str) -> bytes | None:
         """Look at an archive, and return its bytes if they had to be read and are right."""
@@ -230,33 +231,32 @@ class _Inspection:
             if await self.store.stat(name) is None:
                 self._damaged(name, "it is missing")
 
-    async def _check_signatures(self, channel: Channel, row: Row, data: bytes) -> None:
-        texts = {}
-        for ending in SIDE_FILES:
-            async with self._looking_at(f"{row.path}{ending}"), self.turns:
-                found = await self.store.read(f"{row.path}{ending}", limit_bytes=_SIGNATURE_LIMIT)
-                if found is not None:
-                    texts[ending] = found.data
-        checksum = texts.get(".sha256")
-        if checksum is not None and (problem := judge_checksum(row, checksum)):
-            self._damaged(f"{row.path}.sha256", problem)
-        if not {".minisig", ".sshsig"} <= texts.keys():
-            return
-        try:
-            channel.verify(
-                data,
-                Signatures(
-                    sshsig=texts[".sshsig"].decode("ascii", "replace"),
-                    minisig=texts[".minisig"].decode("ascii", "replace"),
-                ),
-                keys=channel.keys,
-                namespace=artifact_namespace(channel.project),
-            )
-        except StoreError as error:
-            self._damaged(f"{row.path}", error.message)
-            return
-        if problem := judge_comment(row, texts[".minisig"]):
-            self._damaged(f"{row.path}.minisig", problem)
+    async def _check_side_files(self, channel: Channel, row: Row, data: bytes) -> None:
+        path, digest = row.path or "", hashlib.sha256(data).hexdigest()
+        folder, _, name = path.rpartition("/")
+        files = ArchiveFiles(
+            name=name,
+            version=str(row.version),
+            data=data,
+            sha256=await self._side_file(f"{path}.sha256"),
+            sshsig=await self._side_file(f"{path}.sshsig"),
+            minisig=await self._side_file(f"{path}.minisig"),
+            provenance=await self._side_file(f"{folder}/{PROVENANCE_NAME}"),
+            sbom=await self._side_file(f"{folder}/{SBOM_NAME}"),
+        )
+        judge = Judge(project=channel.project, keys=channel.keys)
+        checksum = judge_checksum(name, digest, files.sha256)
+        for check in (checksum, *judge.side_files(files, digest)):
+            if check.verdict is Verdict.WRONG:
+                self._damaged(path, f"{check.part}: {check.message}")
+
+    async def _side_file(self, name: str) -> bytes | None:
+        if name not in self.objects:
+            return None
+        found = None
+        async with self._looking_at(name), self.turns:
+            found = await self.store.read(name, limit_bytes=EVIDENCE_LIMIT)
+        return found.data if found else None
 
     async def find_orphans(self, channels: Iterable[Channel]) -> None:
         """Look for releases that no row explains, nor a row of any index that ever was."""

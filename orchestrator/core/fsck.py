@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.core.archive import sha256_line
 from orchestrator.core.errors import StoreError
 from orchestrator.core.index import is_aging
 
@@ -151,19 +150,6 @@ def judge_archive(row: Row, size_bytes: int, sha256: str) -> str | None:
     if sha256 != row.sha256:
         return f"its sha256 is {sha256}, and its row says {row.sha256}"
     return None
-
-
-def judge_checksum(row: Row, data: bytes) -> str | None:
-    """Return what is wrong with a .sha256 file, None if it is the archive's."""
-    name = (row.path or "").rpartition("/")[2]
-    return None if data == sha256_line(row.sha256 or "", name).encode() else "it is of other bytes"
-
-
-def judge_comment(row: Row, minisig: bytes) -> str | None:
-    """Return what is wrong with the signed comment of a good minisig: it names file and version."""
-    name = (row.path or "").rpartition("/")[2]
-    wanted = f"trusted comment: file:{name} version:{row.version}".encode()
-    return None if wanted in minisig.splitlines() else "it was made for another file or version"
 
 
 def unexplained(names: Iterable[str], rows: Sequence[Row]) -> tuple[str, ...]:

@@ -13,8 +13,6 @@ from orchestrator.core.fsck import (
     channels_among,
     damage,
     judge_archive,
-    judge_checksum,
-    judge_comment,
     judge_expiry,
     judge_serial,
     repaired,
@@ -61,15 +59,6 @@ def test_an_archive_is_its_size_and_hash() -> None:
     assert judge_archive(ROW, 1834022, "a" * 64) is None
     assert "its row says 1834022" in str(judge_archive(ROW, 1, "a" * 64))
     assert "its sha256 is bbb" in str(judge_archive(ROW, 1834022, "b" * 64))
-
-
-def test_side_files_are_about_the_archive_beside_them() -> None:
-    good = f"{'a' * 64}  b.tar.gz\n".encode()
-    assert judge_checksum(ROW, good) is None
-    assert judge_checksum(ROW, good.replace(b"b.tar", b"c.tar"))
-    minisig = b"untrusted comment: x\nAA\ntrusted comment: file:b.tar.gz version:1.0.0\nAA\n"
-    assert judge_comment(ROW, minisig) is None
-    assert judge_comment(ROW, minisig.replace(b"1.0.0", b"1.0.01"))
 
 
 def test_only_what_belongs_to_an_archive_is_explained() -> None:
