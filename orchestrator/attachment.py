@@ -24,6 +24,7 @@ from orchestrator.core.signature import Signatures, artifact_namespace
 from orchestrator.core.wording import install_command
 from orchestrator.github.api import UncertainError
 from orchestrator.github.releases import ImmutableError, NewRelease
+from orchestrator.stores.channel import keys_ever
 from orchestrator.stores.store import ObjectKind
 
 if TYPE_CHECKING:
@@ -164,6 +165,8 @@ class _Build:
                 hint="nothing of it was attached: find out who wrote it",
             )
         channel = self._outlet.channel
+        # The index names it, so a key that is revoked by now may have signed it.
+        keys = await keys_ever(self._outlet.store, channel)
         signatures = Signatures(
             sshsig=_text(self._sides["sshsig"]), minisig=_text(self._sides["minisig"])
         )
@@ -171,7 +174,7 @@ class _Build:
             channel.verify,
             data,
             signatures,
-            keys=channel.keys,
+            keys=keys,
             namespace=artifact_namespace(channel.project),
         )
         return data

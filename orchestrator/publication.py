@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,10 @@ from orchestrator.core.inventory import Policy
 from orchestrator.core.merge import row_of, why_not_offered
 from orchestrator.core.result import Built, Failed, FailureClass
 from orchestrator.site import leads_to, renew_derived
-from orchestrator.stores.channel import pause_briefly, publish_index, read_index
+from orchestrator.stores.channel import keys_ever, pause_briefly, publish_index, read_index
 from orchestrator.stores.evidence import Notary, publish_evidence
 from orchestrator.stores.publish import pending_rows, publish_artifact, publish_reissue
+from orchestrator.stores.store import TakenError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from orchestrator.core.plan import BuildPlan
     from orchestrator.core.result import Artifact, Result
     from orchestrator.core.version import Version
-    from orchestrator.stores.channel import Pause
+    from orchestrator.stores.channel import Channel, Pause
     from orchestrator.world import Outlet
 
 
@@ -129,16 +131,18 @@ class Publication:
             self._rows.append(row)
 
     async def _publish_files(self, built: Built, outlet: Outlet) -> Row:
-        row = await self._publish_archive(built, outlet)
-        await publish_evidence(outlet.store, built.artifact, str(row.path), notary=_notary(outlet))
+        believed = await _believed(built.artifact, outlet)
+        row = await self._publish_archive(built, outlet, believed)
+        notary = Notary(signer=outlet.signer, keys=believed.keys, verify=outlet.verify_raw)
+        await publish_evidence(outlet.store, built.artifact, str(row.path), notary=notary)
         return row
 
-    async def _publish_archive(self, built: Built, outlet: Outlet) -> Row:
+    async def _publish_archive(self, built: Built, outlet: Outlet, believed: Channel) -> Row:
         publish = partial(
             publish_artifact,
             outlet.store,
             built.artifact,
-            project=self._plan.inventory.project.name,
+            channel=believed,
             signer=outlet.signer,
         )
         flat = _has_flat_name(self._plan, built.artifact)
@@ -153,7 +157,7 @@ class Publication:
                 return await publish_reissue(
                     outlet.store,
                     built.artifact,
-                    project=self._plan.inventory.project.name,
+                    channel=believed,
                     signer=outlet.signer,
                     flat=flat,
                     above=stands.revision if stands else 0,
@@ -162,7 +166,7 @@ class Publication:
             return await publish(flat=False)
         try:
             return await publish(flat=True)
-        except StoreError as error:
+        except TakenError as error:
             # The flat name may be another build's by now; only users of that name are touched.
             row = await publish(flat=False)
             self._observe(Warned(node=built.node, message=f"no bare binary: {error.message}"))
@@ -236,8 +240,17 @@ async def pass_on(
             )
 
 
-def _notary(outlet: Outlet) -> Notary:
-    return Notary(signer=outlet.signer, keys=outlet.channel.keys, verify=outlet.verify_raw)
+async def _believed(artifact: Artifact, outlet: Outlet) -> Channel:
+    """Return the channel with the keys whose signatures may lie beside this archive already.
+
+    An archive that the index names may be signed by a key that is revoked by now.
+    """
+    channel = outlet.channel
+    if channel.rotation is None:
+        return channel
+    index = await read_index(outlet.store, channel)
+    is_named = index and any(row.sha256 == artifact.sha256 for row in index.rows)
+    return replace(channel, keys=await keys_ever(outlet.store, channel)) if is_named else channel
 
 
 def _required_nodes(plan: BuildPlan) -> set[str]:

@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 def installer_values(project: Project, url: str, channel: Channel) -> InstallerValues:
     """Return what install.sh is rendered with."""
     rotation = (channel.rotation,) if channel.rotation else ()
+    # In one order for all coordinators, each of whom names its own first.
+    keys = sorted(channel.keys, key=lambda key: key.ssh)
     return InstallerValues(
         project=project.name,
         binaries=project.binaries,
         base_urls=(url,),
         channel=channel.name,
-        ssh_keys=tuple(key.ssh for key in channel.keys),
-        minisign_keys=tuple(key.minisign for key in channel.keys),
+        ssh_keys=tuple(key.ssh for key in keys),
+        minisign_keys=tuple(key.minisign for key in keys),
         rotation_ssh_keys=tuple(key.ssh for key in rotation),
         rotation_minisign_keys=tuple(key.minisign for key in rotation),
         version_words=version_words(project.version_command),

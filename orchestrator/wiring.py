@@ -125,11 +125,10 @@ class Operator:
         signing, github = publication.signing, publication.github
         files = [github.token_file] if github and github.token_file else []
         if signing:
-            # With its public halves, as keygen leaves them: no change of the source either.
-            key = signing.key.removesuffix(".pub")
-            files += [f"{key}{end}" for end in ("", ".pub", ".minisign.pub")]
-            named = (*signing.trusted, *filter(None, (signing.rotation,)))
-            files += [said for said in named if not said.startswith("ssh-")]
+            # With their other halves, as keygen leaves them: no change of the source either.
+            named = (signing.key, *signing.trusted, *filter(None, (signing.rotation,)))
+            keys = (said.removesuffix(".pub") for said in named if not said.startswith("ssh-"))
+            files += [f"{key}{end}" for key in keys for end in ("", ".pub", ".minisign.pub")]
         return tuple(map(Path, files))
 
     async def plan(self, request: ReleaseRequest, channel: Channel | None) -> BuildPlan:

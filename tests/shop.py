@@ -102,7 +102,7 @@ class Shop:
                 await publish_artifact(
                     outlet.store,
                     make_artifact(self.folder / "staging", target, version),
-                    project="demo",
+                    channel=outlet.channel,
                     signer=outlet.signer,
                     flat=False,
                 )

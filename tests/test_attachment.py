@@ -62,7 +62,7 @@ class Desk:
             await publish_artifact(
                 self.store,
                 make_artifact(self.folder, target, version),
-                project="demo",
+                channel=CHANNEL,
                 signer=ToySigner(),
                 flat=False,
             )

@@ -278,7 +278,7 @@ async def publish(
     store: MemoryStore, folder: Path, version: str, *, status: Status = Status.OK
 ) -> Row:
     artifact = make_artifact(folder, version=version)
-    row = await publish_artifact(store, artifact, project="demo", signer=TOY, flat=False)
+    row = await publish_artifact(store, artifact, channel=CHANNEL, signer=TOY, flat=False)
     row = replace(row, status=status)
     index = await publish_index(store, CHANNEL, [row], signer=TOY, today=TODAY)
     for pointer in derive(CHANNEL, index):

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from orchestrator.core.errors import StoreError
 from orchestrator.core.index import Status
 from orchestrator.core.inventory import Inventory, Node, Project
 from orchestrator.core.inventory import Publication as PublicationKeys
 from orchestrator.core.plan import ReleaseRequest, plan_release
-from orchestrator.core.result import Built, Floor
+from orchestrator.core.result import Built, Failed, Floor
 from orchestrator.core.target import parse_target
 from orchestrator.core.version import parse_version
 from orchestrator.publication import Publication
 from orchestrator.site import derived_objects, find_statements, renew_derived
 from orchestrator.stores.channel import Channel
-from orchestrator.stores.store import ObjectKind, kind_of
+from orchestrator.stores.store import Created, ObjectKind, kind_of
 from orchestrator.world import Outlet
 from tests.fakes import MemoryStore, ToySigner, make_artifact, toy_verify, toy_verify_raw
 from tests.sample_index import make_index, make_row, sample_index
@@ -110,6 +111,32 @@ async def test_a_node_that_is_tried_while_disabled_has_its_flat_name(tmp_path: P
     node = _node("a", WINDOWS[0], enabled=False)
     data = await _flat_binary(tmp_path, node, releases=(None,))
     assert data == f"demo of 1.0.0-{WINDOWS[0]}".encode()
+
+
+class _Passing(MemoryStore):
+    """A store that refuses a bare binary for a reason that will pass."""
+
+    async def create(self, name: str, data: bytes, kind: ObjectKind) -> Created:
+        if name.startswith("1.0.0/"):
+            raise StoreError("it answered 503", hint="again")
+        return await MemoryStore.create(self, name, data, kind)
+
+
+async def test_a_bare_binary_that_could_not_be_written_is_a_failure_of_its_node(
+    tmp_path: Path,
+) -> None:
+    store = _Passing()
+    publication = _publication(store, node := _node("a", WINDOWS[0]))
+    artifact = make_artifact(tmp_path, WINDOWS[0])
+    built = Built(
+        node=node.name, artifact=artifact, elapsed=timedelta(seconds=1), was_attached=False
+    )
+    await publication.add(built, stands_for=node.name)
+    await publication.finish()
+    outcome = publication.settle(built)
+    assert isinstance(outcome, Failed)
+    assert outcome.message == "it answered 503"
+    assert publication.published == ()
 
 
 CHANNEL = Channel(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,15 +50,6 @@ def render_sbom(materials: Materials) -> bytes:
         return _render(materials)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UnreadableError(f"cargo's metadata is not understood: {error!r}"[:300]) from None
-
-
-def parse_sbom(data: bytes) -> Mapping[str, Any]:
-    """Return a bill as data; UnreadableError if it is none."""
-    with suppress(KeyError, TypeError, ValueError, RecursionError):
-        bill: Mapping[str, Any] = json.loads(data)
-        if bill["bomFormat"] == "CycloneDX" and bill["metadata"]["component"]["name"]:
-            return bill
-    raise UnreadableError("it is not a CycloneDX bill of materials")
 
 
 def _render(materials: Materials) -> bytes:

@@ -18,11 +18,11 @@ from orchestrator.core.provenance import (
     render_statement,
     seal,
 )
-from orchestrator.core.sbom import SBOM_NAME, UnreadableError, parse_sbom
-from orchestrator.stores.store import ObjectKind, taken
+from orchestrator.core.sbom import SBOM_NAME
+from orchestrator.stores.store import ObjectKind, TakenError, taken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from orchestrator.core.provenance import Claims
     from orchestrator.core.result import Artifact
@@ -58,66 +58,65 @@ async def publish_evidence(
 ) -> None:
     """Publish what is known of an artifact's making, beside the archive of that name in the store.
 
-    Nothing is written for an artifact without evidence. Raise StoreError if something is there
-    already that does not belong to this archive.
+    Nothing is written for an artifact without evidence. A bill of materials that somebody else put
+    there stays, and no signature of ours vouches for it. Raise StoreError if the provenance that is
+    there does not belong to this archive.
     """
     if artifact.evidence is None:
         return
     folder, _, file_name = archive.rpartition("/")
-    sbom_sha256 = None
-    if artifact.evidence.sbom:
-        sbom = await _keep_first(
-            store, f"{folder}/{SBOM_NAME}", artifact.evidence.sbom, belongs=_same_component
-        )
-        sbom_sha256 = hashlib.sha256(sbom).hexdigest()
+    name = f"{folder}/{PROVENANCE_NAME}"
+    subject = (file_name, artifact.sha256)
+    if await _is_told(store, name, subject, notary=notary):
+        return
     statement = render_statement(
-        artifact, file_name, artifact.evidence.record, sbom_sha256=sbom_sha256
+        artifact,
+        file_name,
+        artifact.evidence.record,
+        sbom_sha256=await _publish_sbom(store, f"{folder}/{SBOM_NAME}", artifact.evidence.sbom),
     )
+    try:
+        await _create(store, name, seal(statement, notary.signer))
+    except TakenError:
+        # Another coordinator was faster, with the same archive.
+        if not await _is_told(store, name, subject, notary=notary):
+            raise
 
-    def is_genuine(there: bytes, _: bytes) -> bool:
-        claims = read_statement(there, keys=notary.keys, verify=notary.verify)
-        return claims.subjects.get(file_name) == artifact.sha256
 
-    sealed = seal(statement, notary.signer)
-    await _keep_first(store, f"{folder}/{PROVENANCE_NAME}", sealed, belongs=is_genuine)
+async def _is_told(
+    store: ReleaseStore, name: str, subject: tuple[str, str], *, notary: Notary
+) -> bool:
+    """Return whether a genuine provenance of the subject is there; StoreError for any other.
 
-
-async def _keep_first(
-    store: ReleaseStore, name: str, data: bytes, *, belongs: Callable[[bytes, bytes], bool]
-) -> bytes:
-    """Return what then stands under the name: what was there and belongs there, else the data."""
+    A subject is a file's name and its SHA-256.
+    """
     there = await store.read(name, limit_bytes=EVIDENCE_LIMIT)
     if there is None:
-        try:
-            await store.create(name, data, ObjectKind.STATEMENT)
-        except StoreError:
-            # Somebody was faster, or the store is at fault; what is there now tells.
-            there = await store.read(name, limit_bytes=EVIDENCE_LIMIT)
-            if there is None:
-                raise
-        else:
-            await _require_held(store, name, data)
-            return data
-    if there.data != data and not _holds_true(belongs, there.data, data):
+        return False
+    try:
+        claims = read_statement(there.data, keys=notary.keys, verify=notary.verify)
+    except StoreError:
+        raise taken(store, name) from None
+    if subject not in claims.subjects.items():
         raise taken(store, name)
-    return there.data
+    return True
 
 
-async def _require_held(store: ReleaseStore, name: str, data: bytes) -> None:
+async def _publish_sbom(store: ReleaseStore, name: str, data: bytes | None) -> str | None:
+    """Return the SHA-256 of the bill if it is the one that is published."""
+    if not data:
+        return None
+    try:
+        await _create(store, name, data)
+    except TakenError:
+        return None
+    return hashlib.sha256(data).hexdigest()
+
+
+async def _create(store: ReleaseStore, name: str, data: bytes) -> None:
+    await store.create(name, data, ObjectKind.STATEMENT)
     if not await store.holds(name, data):
         raise StoreError(
             f"{name} reads back from {store.describe()} other than it was written",
             hint="the index was not changed: check the store, then run it again",
         )
-
-
-def _holds_true(belongs: Callable[[bytes, bytes], bool], there: bytes, data: bytes) -> bool:
-    try:
-        return belongs(there, data)
-    except (StoreError, UnreadableError):
-        return False
-
-
-def _same_component(there: bytes, data: bytes) -> bool:
-    one, two = (parse_sbom(each)["metadata"]["component"] for each in (there, data))
-    return bool(one.get("bom-ref") == two["bom-ref"])

@@ -18,7 +18,7 @@ from orchestrator.core.archive import archive_name, sha256_line
 from orchestrator.core.errors import StoreError
 from orchestrator.core.index import Row, Status
 from orchestrator.core.result import Floor
-from orchestrator.core.signature import artifact_namespace
+from orchestrator.core.signature import Signatures, artifact_namespace
 from orchestrator.core.version import parse_version
 from orchestrator.stores.store import ObjectKind, TakenError
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from orchestrator.core.signature import Signer
     from orchestrator.core.target import Target
     from orchestrator.core.version import Version
+    from orchestrator.stores.channel import Channel
     from orchestrator.stores.store import ReleaseStore
 
 
@@ -37,7 +38,7 @@ async def publish_artifact(
     store: ReleaseStore,
     artifact: Artifact,
     *,
-    project: str,
+    channel: Channel,
     signer: Signer,
     flat: bool,
     revision: int = 1,
@@ -45,23 +46,23 @@ async def publish_artifact(
     """Publish an archive and what lies beside it; return its row, which `publish_index` announces.
 
     Nobody looks at these files before a row names them. Running it again, anywhere, finds the same
-    bytes: no signature holds a time. After a change of keys, signatures of the same archive by the
-    key before stay. `flat` also writes the first binary of the project under
-    `<version>/<project>-<version>-<os>-<arch>`; two artifacts of one version may share that name
-    (two OpenBSD releases, two Windows ABIs), so the caller lets one of them have it. A higher
-    revision is published in a folder of its own, beside the ones before it.
+    bytes: no signature holds a time. After a change of keys, signatures of the same archive by
+    another of the channel's keys stay; any other is a StoreError. `flat` also writes the first
+    binary of the project under `<version>/<project>-<version>-<os>-<arch>`; two artifacts of one
+    version may share that name (two OpenBSD releases, two Windows ABIs), so the caller lets one of
+    them have it. A higher revision is published in a folder of its own, beside the ones before it.
     """
     objects = await asyncio.to_thread(
-        _objects_of, artifact, project, signer, flat=flat, revision=revision
+        _objects_of, artifact, channel.project, signer, flat=flat, revision=revision
     )
     archive, *others = objects
-    if revision > 1:
-        # Whoever gets the name of the archive has the folder: nobody else leaves anything there.
-        await store.create(archive.name, archive.data, archive.kind)
-    else:
-        others = [archive, *others]
-    placed = await asyncio.gather(*(_place(store, item) for item in others))
-    await asyncio.gather(*(_read_back(store, item) for item in (archive, *filter(None, placed))))
+    # Whoever gets the name of the archive has the folder: nobody else leaves anything there.
+    await store.create(archive.name, archive.data, archive.kind)
+    taken = await asyncio.gather(*(_place(store, item) for item in others))
+    placed = [item for item, is_taken in zip(others, taken, strict=True) if not is_taken]
+    if len(placed) < len(others):
+        await _require_genuine(store, archive, channel)
+    await asyncio.gather(*(_read_back(store, item) for item in (archive, *placed)))
     return Row(
         target=artifact.target.triple,
         version=parse_version(artifact.version),
@@ -77,7 +78,7 @@ async def publish_reissue(
     store: ReleaseStore,
     artifact: Artifact,
     *,
-    project: str,
+    channel: Channel,
     signer: Signer,
     flat: bool,
     above: int,
@@ -89,7 +90,12 @@ async def publish_reissue(
     for revision in range(above + 1, LAST_REVISION + 1):
         with suppress(TakenError):
             return await publish_artifact(
-                store, artifact, project=project, signer=signer, flat=flat, revision=revision
+                store,
+                artifact,
+                channel=channel,
+                signer=signer,
+                flat=flat,
+                revision=revision,
             )
     raise StoreError(
         f"{artifact.target} {artifact.version} has no free revision up to r{LAST_REVISION}",
@@ -206,19 +212,41 @@ def _staged(path: Path, size_bytes: int, sha256: str) -> bytes:
     return data
 
 
-async def _place(store: ReleaseStore, item: _Object) -> _Object | None:
-    """Write the object and return it; None for a signature by another key that is there already."""
+async def _place(store: ReleaseStore, item: _Object) -> bool:
+    """Write the object; return whether it is a signature, and another one is there already."""
     try:
         await store.create(item.name, item.data, item.kind)
     except TakenError:
-        # The archive itself was compared: whoever signed it before, signed these bytes.
-        if item.name.endswith(_SIGNATURES) and await store.stat(item.name):
-            return None
+        if item.name.endswith(_SIGNATURES):
+            return True
         raise
-    return item
+    return False
+
+
+async def _require_genuine(store: ReleaseStore, archive: _Object, channel: Channel) -> None:
+    """Raise StoreError unless the signatures that are there are some of the project's own keys."""
+    texts = []
+    for ending in _SIGNATURES:
+        name = f"{archive.name}{ending}"
+        found = await store.read(name, limit_bytes=_SIGNATURE_LIMIT)
+        texts.append(found.data.decode("ascii", "replace") if found else "")
+    minisig, sshsig = texts
+    try:
+        channel.verify(
+            archive.data,
+            Signatures(sshsig=sshsig, minisig=minisig),
+            keys=channel.keys,
+            namespace=artifact_namespace(channel.project),
+        )
+    except StoreError as error:
+        raise StoreError(
+            f"{store.describe()} holds another signature beside {archive.name}: {error.message}",
+            hint="find out who wrote it; `release --reissue` publishes beside it",
+        ) from error
 
 
 _SIGNATURES: Final = (".minisig", ".sshsig")
+_SIGNATURE_LIMIT: Final = 16 * 1024
 
 
 async def _read_back(store: ReleaseStore, item: _Object) -> None:

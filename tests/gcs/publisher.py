@@ -59,7 +59,7 @@ async def publish(
     channel = channel_of(signer.public)
     release = "7.8" if "openbsd" in triple else None
     artifact = make_artifact(folder / "staging", triple, version, os_release=release)
-    row = await publish_artifact(store, artifact, project=PROJECT, signer=signer, flat=False)
+    row = await publish_artifact(store, artifact, channel=channel, signer=signer, flat=False)
     index = await publish_index(store, channel, [row], signer=signer, today=TODAY)
     script = Pointer("install.sh", f"serial {index.serial}\n".encode(), ObjectKind.SCRIPT)
     await publish_pointers(store, channel, (script,), serial=index.serial)

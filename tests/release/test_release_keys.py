@@ -64,6 +64,9 @@ def test_any_of_two_trusted_keys_signs_and_the_installer_pins_both(desk: Desk, k
     sign_with(desk, "second", "key")
     assert desk.run("status").code == 0
     assert desk.release("--rebuild").code == 0
+    # They do not fight over what follows from the index.
+    assert (desk.store / "install.sh").read_text() == script
+    assert desk.run("fsck", "--deep").out.endswith("all is well\n")
 
 
 def test_the_whole_drill(desk: Desk, keys: Path) -> None:

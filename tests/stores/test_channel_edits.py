@@ -197,11 +197,11 @@ def other_build(folder: Path, text: str) -> Artifact:
 async def test_a_reissue_takes_the_first_free_revision(tmp_path: Path) -> None:
     store = MemoryStore()
     first = make_artifact(tmp_path)
-    await publish_artifact(store, first, project="demo", signer=TOY, flat=True)
+    await publish_artifact(store, first, channel=CHANNEL, signer=TOY, flat=True)
     before = dict(store.objects)
     rows = [
         await publish_reissue(
-            store, other_build(tmp_path, text), project="demo", signer=TOY, flat=True, above=1
+            store, other_build(tmp_path, text), channel=CHANNEL, signer=TOY, flat=True, above=1
         )
         for text in ("two", "three")
     ]
@@ -220,7 +220,7 @@ async def test_the_same_reissue_again_finds_its_own_place(tmp_path: Path) -> Non
     store = MemoryStore()
     artifact = make_artifact(tmp_path)
     again = [
-        await publish_reissue(store, artifact, project="demo", signer=TOY, flat=True, above=1)
+        await publish_reissue(store, artifact, channel=CHANNEL, signer=TOY, flat=True, above=1)
         for _ in range(2)
     ]
     assert again[0] == again[1]
@@ -233,7 +233,7 @@ async def test_nothing_is_added_beside_an_archive_that_is_not_ours(tmp_path: Pat
     await store.create(name, b"other", ObjectKind.ARCHIVE)
     with pytest.raises(TakenError):
         await publish_artifact(
-            store, make_artifact(tmp_path), project="demo", signer=TOY, flat=True, revision=2
+            store, make_artifact(tmp_path), channel=CHANNEL, signer=TOY, flat=True, revision=2
         )
     assert list(store.objects) == [name]
 
@@ -244,7 +244,7 @@ async def test_there_is_an_end_to_revisions(tmp_path: Path) -> None:
         await publish_reissue(
             store,
             make_artifact(tmp_path),
-            project="demo",
+            channel=CHANNEL,
             signer=TOY,
             flat=False,
             above=LAST_REVISION,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from dataclasses import replace
@@ -10,8 +11,9 @@ import pytest
 
 from orchestrator.core.errors import StoreError
 from orchestrator.core.evidence import BuildRecord, Evidence, Machine
+from orchestrator.core.provenance import seal
 from orchestrator.stores.evidence import Notary, publish_evidence, read_statement
-from orchestrator.stores.store import ObjectKind, kind_of
+from orchestrator.stores.store import Created, ObjectKind, kind_of
 from tests.fakes import MemoryStore, ToySigner, make_artifact, toy_verify_raw
 
 if TYPE_CHECKING:
@@ -104,10 +106,20 @@ async def test_a_run_that_died_between_the_two_is_completed_with_its_bill(
     artifact: Artifact,
 ) -> None:
     store = MemoryStore()
-    await store.create(SBOM, bill(note="first"), ObjectKind.STATEMENT)
+    await store.create(SBOM, bill(), ObjectKind.STATEMENT)
     await publish(store, artifact)
-    claims = claims_of(store)
-    assert claims.sbom_sha256 == hashlib.sha256(bill(note="first")).hexdigest()
+    assert claims_of(store).sbom_sha256 == hashlib.sha256(bill()).hexdigest()
+
+
+@pytest.mark.parametrize("planted", [b"", b"{}", bill("other"), bill(note="planted")])
+async def test_a_bill_of_somebody_else_stays_and_nothing_vouches_for_it(
+    artifact: Artifact, planted: bytes
+) -> None:
+    store = MemoryStore()
+    await store.create(SBOM, planted, ObjectKind.STATEMENT)
+    await publish(store, artifact)
+    assert store.objects[SBOM].data == planted
+    assert claims_of(store).sbom_sha256 is None
 
 
 async def test_a_statement_that_another_trusted_key_signed_stays(artifact: Artifact) -> None:
@@ -132,15 +144,6 @@ async def test_a_statement_about_another_archive_is_a_conflict(artifact: Artifac
         await publish(store, artifact)
 
 
-@pytest.mark.parametrize("planted", [b"", b"{}", bill("other")])
-async def test_a_bill_of_something_else_is_a_conflict(artifact: Artifact, planted: bytes) -> None:
-    store = MemoryStore()
-    await store.create(SBOM, planted, ObjectKind.STATEMENT)
-    with pytest.raises(StoreError, match=r"sbom\.cdx\.json"):
-        await publish(store, artifact)
-    assert PROVENANCE not in store.objects
-
-
 async def test_an_artifact_that_nobody_can_tell_of_has_no_evidence(artifact: Artifact) -> None:
     store = MemoryStore()
     await publish(store, replace(artifact, evidence=None))
@@ -154,21 +157,32 @@ async def test_a_build_without_a_bill_has_a_statement(artifact: Artifact) -> Non
 
 
 class Racing(MemoryStore):
-    """Somebody else writes each name first, between the look and the write."""
+    """Somebody else writes the statement first, between the look and the write."""
 
-    theirs: tuple[bytes, ...] = ()
+    theirs: Notary
 
-    async def create(self, name: str, data: bytes, kind: ObjectKind):  # type: ignore[no-untyped-def]  # noqa: ANN201 -- as its parent
-        if name == SBOM:
-            await super().create(name, bill(note="theirs"), kind)
-        return await super().create(name, data, kind)
+    async def create(self, name: str, data: bytes, kind: ObjectKind) -> Created:
+        if name == PROVENANCE and name not in self.objects:
+            statement = json.loads(base64.b64decode(json.loads(data)["payload"]))
+            statement["predicate"]["runDetails"]["metadata"]["startedOn"] = "2026-11-26T00:00:00Z"
+            theirs = seal(json.dumps(statement).encode(), self.theirs.signer)
+            await MemoryStore.create(self, name, theirs, kind)
+        return await MemoryStore.create(self, name, data, kind)
 
 
 async def test_who_is_outrun_keeps_what_the_other_wrote(artifact: Artifact) -> None:
     store = Racing()
+    store.theirs = notary()
     await publish(store, artifact)
-    claims = claims_of(store)
-    assert claims.sbom_sha256 == hashlib.sha256(bill(note="theirs")).hexdigest()
+    assert store.writes == 2
+    assert claims_of(store).subjects[ARCHIVE.rpartition("/")[2]] == artifact.sha256
+
+
+async def test_who_is_outrun_by_a_stranger_says_so(artifact: Artifact) -> None:
+    store = Racing()
+    store.theirs = notary("stranger")
+    with pytest.raises(StoreError, match=r"already holds other bytes as .*/provenance\.json"):
+        await publish(store, artifact)
 
 
 class Refusing(MemoryStore):

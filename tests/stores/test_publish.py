@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from orchestrator.stores.pointers import Pointer, publish_pointers
 from orchestrator.stores.publish import pending_rows, publish_artifact
 from orchestrator.stores.store import (
     ConflictError,
+    Created,
     Generation,
     ObjectKind,
     kind_of,
@@ -35,6 +37,7 @@ from tests.fakes import MemoryStore, ToySigner, make_artifact, toy_verify
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from orchestrator.core.result import Artifact
     from orchestrator.core.signature import Signer
     from orchestrator.stores.store import ReleaseStore
 
@@ -95,7 +98,7 @@ async def test_an_artifact_is_published_with_its_checksum_and_signatures(
     store = MemoryStore()
     floors = (Floor(name="netbsd", operator=">=", release="10.0"),)
     artifact = make_artifact(tmp_path, floors=floors)
-    published = await publish_artifact(store, artifact, project="demo", signer=signer, flat=False)
+    published = await publish_artifact(store, artifact, channel=CHANNEL, signer=signer, flat=False)
     assert await store.list("") == (
         NETBSD,
         f"{NETBSD}.minisig",
@@ -138,7 +141,7 @@ async def test_the_flat_layout_has_the_first_binary_bare_and_its_checksum(
 ) -> None:
     store = MemoryStore()
     artifact = make_artifact(tmp_path, triple)
-    await publish_artifact(store, artifact, project="demo", signer=TOY, flat=True)
+    await publish_artifact(store, artifact, channel=CHANNEL, signer=TOY, flat=True)
     assert await store.list("1.0.0/") == (name, f"{name}.sha256")
     binary = artifact.binaries[0]
     assert store.objects[name].data == binary.path.read_bytes()
@@ -152,7 +155,7 @@ async def test_every_object_is_written_as_what_its_name_says_it_is(tmp_path: Pat
         release = "7.8" if "openbsd" in triple else None
         artifact = make_artifact(tmp_path, triple, os_release=release)
         flat = triple != "x86_64-pc-windows-gnu"
-        await publish_artifact(store, artifact, project="demo", signer=TOY, flat=flat)
+        await publish_artifact(store, artifact, channel=CHANNEL, signer=TOY, flat=flat)
     await publish_index(store, CHANNEL, [row()], signer=TOY, today=TODAY)
     await publish_pointers(store, CHANNEL, pointers("#!/bin/sh\n", "<p>"), serial=1)
     assert len(store.kinds) > 150
@@ -164,7 +167,7 @@ async def test_an_openbsd_release_is_part_of_the_path_and_of_the_file_name(tmp_p
     paths = []
     for release in ("7.7", "7.8"):
         artifact = make_artifact(tmp_path, "x86_64-unknown-openbsd", os_release=release)
-        published = await publish_artifact(store, artifact, project="demo", signer=TOY, flat=False)
+        published = await publish_artifact(store, artifact, channel=CHANNEL, signer=TOY, flat=False)
         assert published.target == "x86_64-unknown-openbsd"
         paths.append(published.path)
     assert paths == [
@@ -177,7 +180,7 @@ async def test_an_openbsd_artifact_of_unknown_release_is_not_published(tmp_path:
     store = MemoryStore()
     artifact = make_artifact(tmp_path, "x86_64-unknown-openbsd")
     with pytest.raises(StoreError, match="which release of openbsd") as caught:
-        await publish_artifact(store, artifact, project="demo", signer=TOY, flat=False)
+        await publish_artifact(store, artifact, channel=CHANNEL, signer=TOY, flat=False)
     assert caught.value.hint == "set `os_release` on the node that built it"
     assert not store.objects
 
@@ -187,7 +190,7 @@ async def test_another_coordinator_finds_the_same_bytes(tmp_path: Path, signer: 
     first = make_artifact(tmp_path / "here")
     second = make_artifact(tmp_path / "there")
     rows = [
-        await publish_artifact(store, artifact, project="demo", signer=signer, flat=True)
+        await publish_artifact(store, artifact, channel=CHANNEL, signer=signer, flat=True)
         for artifact in (first, second)
     ]
     assert rows[0] == rows[1]
@@ -197,12 +200,12 @@ async def test_another_coordinator_finds_the_same_bytes(tmp_path: Path, signer: 
 async def test_other_bytes_for_a_published_version_are_refused(tmp_path: Path) -> None:
     store = MemoryStore()
     artifact = make_artifact(tmp_path)
-    await publish_artifact(store, artifact, project="demo", signer=TOY, flat=False)
+    await publish_artifact(store, artifact, channel=CHANNEL, signer=TOY, flat=False)
     before = dict(store.objects)
     artifact.path.write_bytes(b"rebuilt")
     rebuilt = replace(artifact, size_bytes=7, sha256=hashlib.sha256(b"rebuilt").hexdigest())
     with pytest.raises(StoreError, match="already holds other bytes"):
-        await publish_artifact(store, rebuilt, project="demo", signer=TOY, flat=False)
+        await publish_artifact(store, rebuilt, channel=CHANNEL, signer=TOY, flat=False)
     assert store.objects == before
 
 
@@ -233,7 +236,7 @@ async def test_a_staged_file_that_changed_since_it_was_checked_is_not_published(
     path = artifact.path if part == "archive" else artifact.binaries[0].path
     change(path)
     with pytest.raises(StoreError, match=path.name) as caught:
-        await publish_artifact(store, artifact, project="demo", signer=TOY, flat=True)
+        await publish_artifact(store, artifact, channel=CHANNEL, signer=TOY, flat=True)
     assert caught.value.hint
     assert not store.objects
 
@@ -243,7 +246,7 @@ async def test_an_artifact_whose_size_is_not_its_files_is_not_published(tmp_path
     artifact = make_artifact(tmp_path)
     misjudged = replace(artifact, size_bytes=artifact.size_bytes + 1)
     with pytest.raises(StoreError, match="has changed since it was checked"):
-        await publish_artifact(store, misjudged, project="demo", signer=TOY, flat=False)
+        await publish_artifact(store, misjudged, channel=CHANNEL, signer=TOY, flat=False)
     assert not store.objects
 
 
@@ -273,7 +276,7 @@ async def test_what_reads_back_other_than_it_was_written_gets_no_row(
     store.rotten = suffix
     with pytest.raises(StoreError, match="reads back from memory other than it was") as caught:
         await publish_artifact(
-            store, make_artifact(tmp_path), project="demo", signer=TOY, flat=True
+            store, make_artifact(tmp_path), channel=CHANNEL, signer=TOY, flat=True
         )
     assert caught.value.hint
 
@@ -281,8 +284,78 @@ async def test_what_reads_back_other_than_it_was_written_gets_no_row(
 async def test_what_cannot_be_read_back_gets_no_row(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="reads back from memory other than it was"):
         await publish_artifact(
-            ForgetfulStore(), make_artifact(tmp_path), project="demo", signer=TOY, flat=False
+            ForgetfulStore(), make_artifact(tmp_path), channel=CHANNEL, signer=TOY, flat=False
         )
+
+
+# Signatures that are there already
+
+
+class Wire(MemoryStore):
+    """A store at the end of a line on which one thing may overtake another."""
+
+    chance: random.Random
+
+    async def create(self, name: str, data: bytes, kind: ObjectKind) -> Created:
+        for _ in range(self.chance.randrange(12)):
+            await asyncio.sleep(0)
+        return await MemoryStore.create(self, name, data, kind)
+
+
+def rebuilt(artifact: Artifact, data: bytes) -> Artifact:
+    artifact.path.write_bytes(data)
+    return replace(artifact, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+async def test_of_two_different_builds_at_once_one_is_published_with_its_own_signatures(
+    tmp_path: Path,
+) -> None:
+    builds = [
+        make_artifact(tmp_path / "one"),
+        rebuilt(make_artifact(tmp_path / "two"), b"another build of it"),
+    ]
+    for seed in range(50):
+        store = Wire()
+        store.chance = random.Random(seed)
+        outcomes = await asyncio.gather(
+            *(
+                publish_artifact(store, build, channel=CHANNEL, signer=TOY, flat=False)
+                for build in builds
+            ),
+            return_exceptions=True,
+        )
+        [row] = [outcome for outcome in outcomes if isinstance(outcome, Row)]
+        data = store.objects[NETBSD].data
+        assert hashlib.sha256(data).hexdigest() == row.sha256
+        signatures = Signatures(
+            sshsig=await text_of(store, f"{NETBSD}.sshsig"),
+            minisig=await text_of(store, f"{NETBSD}.minisig"),
+        )
+        toy_verify(data, signatures, keys=CHANNEL.keys, namespace="artifact@demo")
+
+
+async def test_signatures_by_another_key_of_the_project_stay(tmp_path: Path) -> None:
+    store, other = MemoryStore(), ToySigner("other")
+    artifact = make_artifact(tmp_path)
+    await publish_artifact(store, artifact, channel=CHANNEL, signer=TOY, flat=False)
+    before = dict(store.objects)
+    both = replace(CHANNEL, keys=(other.public, TOY.public))
+    await publish_artifact(store, artifact, channel=both, signer=other, flat=False)
+    assert store.objects == before
+
+
+@pytest.mark.parametrize("ending", [".minisig", ".sshsig"])
+async def test_a_signature_of_nobody_known_is_a_conflict(tmp_path: Path, ending: str) -> None:
+    store, stranger = MemoryStore(), ToySigner("stranger")
+    artifact = make_artifact(tmp_path)
+    made = MemoryStore()
+    channel = replace(CHANNEL, keys=(stranger.public,))
+    await publish_artifact(made, artifact, channel=channel, signer=stranger, flat=False)
+    planted = made.objects[f"{NETBSD}{ending}"].data
+    await store.create(f"{NETBSD}{ending}", planted, ObjectKind.TEXT)
+    with pytest.raises(StoreError, match="holds another signature beside") as caught:
+        await publish_artifact(store, artifact, channel=CHANNEL, signer=TOY, flat=False)
+    assert "--reissue" in (caught.value.hint or "")
 
 
 # The index
@@ -566,7 +639,7 @@ async def publish(root, staging):
     channel = Channel(project="demo", name="stable", keys=(signer.public,), verify=toy_verify,
                       lifetime=timedelta(days=90))
     artifact = make_artifact(staging, version="2.0.0")
-    row = await publish_artifact(store, artifact, project="demo", signer=signer, flat=False)
+    row = await publish_artifact(store, artifact, channel=CHANNEL, signer=signer, flat=False)
     await publish_index(store, channel, [row], signer=signer, today=date(2026, 11, 22))
 
 def die_at(moment):
@@ -604,7 +677,7 @@ print(moment)
 async def publish_release(root: Path, staging: Path, version: str) -> None:
     artifact = make_artifact(staging, version=version)
     store = DirectoryStore(root)
-    published = await publish_artifact(store, artifact, project="demo", signer=TOY, flat=False)
+    published = await publish_artifact(store, artifact, channel=CHANNEL, signer=TOY, flat=False)
     await publish_index(store, CHANNEL, [published], signer=TOY, today=TODAY)
 
 

@@ -49,7 +49,7 @@ FILES_AND_COPIES = ("releases/", "index/")
 
 
 async def publish(store: ReleaseStore, artifact: Artifact, channel: Channel = CHANNEL) -> Index:
-    row = await publish_artifact(store, artifact, project="demo", signer=TOY, flat=False)
+    row = await publish_artifact(store, artifact, channel=CHANNEL, signer=TOY, flat=False)
     return await publish_index(
         store, channel, [row], signer=TOY, today=TODAY, pause=without_waiting
     )
@@ -97,7 +97,7 @@ async def reissue(store: ReleaseStore, artifact: Artifact) -> None:
     if stands.sha256 == artifact.sha256:
         return
     row = await publish_reissue(
-        store, artifact, project="demo", signer=TOY, flat=False, above=stands.revision
+        store, artifact, channel=CHANNEL, signer=TOY, flat=False, above=stands.revision
     )
     await publish_index(store, CHANNEL, [row], signer=TOY, today=TODAY, pause=without_waiting)
 

@@ -128,7 +128,7 @@ class Site:
                 evidence=Evidence(record=_record(), sbom=SBOM) if evidence else None,
             )
             row = await publish_artifact(
-                store, artifact, project="demo", signer=outlet.signer, flat=True
+                store, artifact, channel=outlet.channel, signer=outlet.signer, flat=True
             )
             await publish_evidence(store, artifact, str(row.path), notary=notary)
             rows.append(row)
