@@ -24,6 +24,7 @@ from orchestrator.core.verification import (
 )
 from orchestrator.stores.channel import TEXT_LIMIT
 from orchestrator.stores.evidence import EVIDENCE_LIMIT
+from orchestrator.stores.publish import revision_folder
 from orchestrator.verification.judge import ArchiveFiles
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ class Version:
             message = f"it has other bytes than serial {index.serial} says"
             return [*archive.checks, wrong(row.path, ARCHIVE, message)]
         files, checks = await self._files(row.path, archive.data)
-        found = [*archive.checks, *checks, *self.judge.archive(files, index)]
+        judged = self.judge.archive(files, index, is_for_use=False)
+        found = [*archive.checks, *checks, *judged]
         if self.is_flat and row.status is Status.OK:
             found += await self._flat(row, files.provenance)
         return found
@@ -168,9 +170,12 @@ class Version:
         return files, checks
 
     async def _flat(self, row: Row, provenance: bytes | None) -> list[Check]:
-        target = TARGETS[row.target]
+        target = TARGETS.get(row.target)
+        if target is None:
+            # Another coordinator runs a later version of this program.
+            return [unknown(f"{row.target} {row.version}", BINARY, "this target is not known here")]
         file_name = f"{self.judge.project}-{self.version}-{target.flat_name}{target.exe_suffix}"
-        name = f"{self.version}/{file_name}"
+        name = f"{self.version}/{revision_folder(row.revision)}{file_name}"
         binary = await self.read(name, limit_bytes=row_limit(row))
         if binary.data is None:
             # Two targets may share the name, and a binary may be refused it.

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from orchestrator.core.index import Status
 from orchestrator.service.static import serve_directory
 from orchestrator.stores.store import kind_of
 from tests.servers import serving
+from tests.verification.rows import restate
 from tests.verification.site import LINUX, NETBSD, Site
 
 if TYPE_CHECKING:
@@ -142,6 +144,49 @@ def test_a_flat_binary_of_another_build_is_not_vouched_for(site: Site) -> None:
     (site.store / f"{FLAT}.sha256").write_text(line)
     said = site.verify("1.0.0")
     assert said.part("provenance", FLAT) == {"not checked"}
+
+
+def test_the_flat_binary_of_a_reissue_is_the_one_that_is_checked(site: Site) -> None:
+    site.publish(triples=(NETBSD,))
+    index = site.reissue()
+    assert [row.revision for row in index.rows] == [2]
+    said = site.verify("1.0.0")
+    assert said.code == 0, said.data
+    flat = "1.0.0/r2/demo-1.0.0-netbsd-x86_64"
+    assert said.part("provenance", flat) == {"good"}
+    (site.store / flat).write_text("evil")
+    said = site.verify("1.0.0")
+    assert said.code == 5
+    assert (
+        f"{flat.rpartition('/')[2]}: checksum file: it has the digest of another" in said.problems
+    )
+
+
+def test_the_flat_binary_of_a_target_that_only_others_know_is_not_checked(site: Site) -> None:
+    site.publish(triples=(NETBSD,))
+    other = "loongarch64-unknown-linux-gnu"
+    restate(site, target=other)
+    said = site.verify("1.0.0")
+    assert said.code == 0, said.data
+    assert said.part("bare binary", other) == {"not checked"}
+
+
+def test_a_version_is_no_file_where_a_folder_has_its_name(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.publish()
+    monkeypatch.chdir(site.store)
+    assert (site.store / "1.0.0").is_dir()
+    assert site.verify("1.0.0").code == 0
+
+
+def test_a_revoked_build_is_no_fault_of_its_version_and_that_is_said(site: Site) -> None:
+    site.publish()
+    restate(site, status=Status.REVOKED)
+    said = site.verify("1.0.0")
+    assert said.code == 0, said.data
+    messages = [check["message"] for check in said.data["checks"] if check["part"] == "index"]
+    assert "revoked: nobody is to use it, serial 2" in messages
 
 
 def test_a_version_that_nobody_published_is_a_failure(site: Site) -> None:
