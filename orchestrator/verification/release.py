@@ -204,18 +204,19 @@ def row_limit(row: Row) -> int:
 
 async def check_store_index(
     store: ReleaseStore, channel: Channel, judge: Judge, *, rules: IndexRules
-) -> tuple[Index | None, bytes | None, list[Check]]:
-    """Return the store's index if it may be believed, its bytes, and what was found."""
+) -> tuple[Index | None, list[Check]]:
+    """Return the store's index if it may be believed, and what was found."""
+    # In this order: others may publish meanwhile, and an index is there before its copy is.
+    serial, copy = await newest_serial(store, channel, judge)
     found = await store.read(channel.index_name, limit_bytes=TEXT_LIMIT)
     if found is None:
-        return None, None, [wrong(channel.index_name, INDEX, f"not in {store.describe()}")]
-    serial, copy = await newest_serial(store, channel, judge)
+        return None, [wrong(channel.index_name, INDEX, f"not in {store.describe()}")]
     rules = replace(rules, newest=serial, project=judge.project, channel=channel.name)
     index, checks = judge.index(channel.index_name, found.data, rules)
     if index and index.serial == serial and copy != found.data:
         message = f"mixed up: another index was published with the serial {serial}"
-        return None, found.data, [wrong(channel.index_name, INDEX, message)]
-    return index, found.data, checks
+        return None, [wrong(channel.index_name, INDEX, message)]
+    return index, checks
 
 
 async def check_presence(store: ReleaseStore, rows: Sequence[Row]) -> list[Check]:

@@ -20,7 +20,7 @@ from orchestrator.stores.directory import DirectoryStore
 from orchestrator.stores.evidence import Notary, publish_evidence
 from orchestrator.stores.pointers import INSTALL_SCRIPT, PAGE, Pointer, publish_pointers
 from orchestrator.stores.publish import pending_rows, publish_artifact, publish_reissue
-from orchestrator.stores.store import ObjectKind
+from orchestrator.stores.store import ObjectKind, kind_of
 from orchestrator.wiring import Operator
 from tests.fakes import make_artifact
 
@@ -146,6 +146,14 @@ class Site:
             )
             await publish_pointers(store, outlet.channel, pointers, serial=index.serial)
         return index
+
+    def point(self, name: str, text: str) -> None:
+        """Write an object that follows from the index."""
+        kind = kind_of(name)
+        assert kind is not None
+        outlet = self.operator.outlet_of("stable")
+        pointer = Pointer(name, text.encode(), kind)
+        asyncio.run(publish_pointers(outlet.store, outlet.channel, (pointer,), serial=10**8))
 
     def reissue(self, version: str = "1.0.0", triple: str = NETBSD) -> Index:
         """Publish other bytes of a target beside the first ones, with their evidence."""

@@ -16,9 +16,9 @@ from tests.verification.rows import restate
 from tests.verification.site import LINUX, NETBSD, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from http.server import BaseHTTPRequestHandler
     from pathlib import Path
+
+    from tests.verification.mirror import Mirror
 
 FOLDER = f"releases/1.0.0/{NETBSD}"
 ARCHIVE = f"{FOLDER}/demo-1.0.0-{NETBSD}.tar.gz"
@@ -29,50 +29,6 @@ FLAT = "1.0.0/demo-1.0.0-netbsd-x86_64"
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is wrong here stays wrong: nobody waits for a cache."""
     monkeypatch.setattr("orchestrator.verification.public._PAUSES", (0.0, 0.0))
-
-
-class Mirror:
-    """A server of the store that tells the truth, but for what a test changes."""
-
-    def __init__(self, store: Path) -> None:
-        self.store = store
-        self.bodies: dict[str, Callable[[bytes], bytes]] = {}
-        self.headers: dict[str, dict[str, str | None]] = {}
-        self.statuses: dict[str, list[int]] = {}
-        self.asked: list[str] = []
-
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
-        name = request.path.removeprefix("/")
-        self.asked.append(name)
-        path, kind = self.store / name, kind_of(name)
-        statuses = self.statuses.get(name, [])
-        status = (statuses.pop(0) if len(statuses) > 1 else statuses[0]) if statuses else 200
-        if not path.is_file() or kind is None or status != 200:
-            request.send_error(404 if status == 200 else status)
-            return
-        body = self.bodies.get(name, bytes)(path.read_bytes())
-        headers: dict[str, str | None] = {
-            "Content-Type": kind.content_type,
-            "Cache-Control": kind.cache_control,
-            "Content-Length": str(len(body)),
-        }
-        headers |= self.headers.get(name, {})
-        request.send_response(200)
-        for key, value in headers.items():
-            if value is not None:
-                request.send_header(key, value)
-        request.end_headers()
-        request.wfile.write(body)
-
-
-@pytest.fixture
-def mirror(site: Site) -> Iterator[Mirror]:
-    """A published version, served by somebody who may lie."""
-    mirror = Mirror(site.store)
-    with serving(mirror.answer) as url:
-        site.write(url=url)
-        site.publish()
-        yield mirror
 
 
 def test_a_version_in_the_store_is_good(site: Site) -> None:
