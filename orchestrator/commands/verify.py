@@ -27,7 +27,8 @@ def verify(arguments: argparse.Namespace) -> int:
     from orchestrator.listing import show_verification
 
     path = Path(arguments.what)
-    is_file = path.exists() or "/" in arguments.what or path.suffix in {".gz", ".idx"}
+    # A folder may have a version's name: a store has one for its bare binaries.
+    is_file = path.is_file() or "/" in arguments.what or path.suffix in {".gz", ".idx"}
     found = _verify_file(path, arguments) if is_file else _verify_version(arguments)
     data = verification_as_data(found)
     if arguments.json:

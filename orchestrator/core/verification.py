@@ -155,8 +155,12 @@ def judge_comment(comment: str, name: str, version: str) -> str | None:
     return None
 
 
-def judge_row(name: str, index: Index, *, sha256: str, size_bytes: int) -> Check:
-    """Return what an index says of an archive with these bytes."""
+def judge_row(name: str, index: Index, *, sha256: str, size_bytes: int, is_for_use: bool) -> Check:
+    """Return what an index says of an archive with these bytes.
+
+    `is_for_use`: somebody has it and asks whether to use it, so revoked is wrong. In a store,
+    where what is revoked stays, it is as intended.
+    """
     named = [row for row in index.rows if row.path and row.path.rpartition("/")[2] == name]
     row = next((row for row in named if row.sha256 == sha256), None)
     if row is None:
@@ -164,10 +168,15 @@ def judge_row(name: str, index: Index, *, sha256: str, size_bytes: int) -> Check
         return wrong(name, INDEX, f"{what} (serial {index.serial})")
     if row.size_bytes != size_bytes:
         return wrong(name, INDEX, f"it says {row.size_bytes} bytes, and it has {size_bytes}")
-    if row.status is Status.REVOKED:
+    if row.status is Status.REVOKED and is_for_use:
         return wrong(name, INDEX, "it is revoked: do not use it")
-    note = ", which is not offered any more" if row.status is Status.YANKED else ""
-    return good(name, INDEX, f"{row.status}{note}, serial {index.serial}")
+    return good(name, INDEX, f"{row.status}{_NOTES.get(row.status, '')}, serial {index.serial}")
+
+
+_NOTES: Final = {
+    Status.YANKED: ", which is not offered any more",
+    Status.REVOKED: ": nobody is to use it",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -197,8 +197,9 @@ class GcsStore:
         # that too, but removes what is under the name, whoever wrote it, when the answer differs.
         blob.crc32c = crc32c = _crc32c(item.data)
         try:
-            blob.upload_from_string(
-                item.data,
+            blob.upload_from_file(
+                _Source(item.data, call),
+                size=len(item.data),
                 content_type=item.kind.content_type,
                 checksum=None,
                 if_generation_match=before,
@@ -311,7 +312,8 @@ class GcsStore:
                 raise
             raise explained from error
         finally:
-            # Whoever cancels this cannot stop the thread, but it tries no more.
+            # Whoever cancels this cannot stop the thread, but it sends no further part of an upload
+            # and tries no more.
             call.is_over.set()
 
 
@@ -333,6 +335,19 @@ def _writer(kind: ObjectKind) -> str:
     if "immutable" in kind.cache_control:
         return "roles/storage.objectCreator on releases/, index/ and the folders of versions"
     return "roles/storage.objectUser on what each release replaces (stable.idx, install.sh, …)"
+
+
+class _Source(io.BytesIO):
+    """What an upload is read from, part by part; once nobody waits for it, there are no more."""
+
+    def __init__(self, data: bytes, call: Call) -> None:
+        super().__init__(data)
+        self._call = call
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self._call.is_over.is_set():
+            raise StoreError("nobody waits for this upload any more")
+        return super().read(size)
 
 
 class _Sink(io.BytesIO):

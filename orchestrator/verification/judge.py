@@ -62,12 +62,20 @@ class Judge:
     keys: tuple[PublicKey, ...]
     past: tuple[PublicKey, ...] = ()
 
-    def archive(self, files: ArchiveFiles, index: Index | None) -> Iterator[Check]:
-        """Yield a check of each part that vouches for an archive."""
+    def archive(
+        self, files: ArchiveFiles, index: Index | None, *, is_for_use: bool
+    ) -> Iterator[Check]:
+        """Yield a check of each part that vouches for an archive; `is_for_use`: see judge_row."""
         digest = hashlib.sha256(files.data).hexdigest()
         row = unknown(files.name, INDEX)
         if index is not None:
-            row = judge_row(files.name, index, sha256=digest, size_bytes=len(files.data))
+            row = judge_row(
+                files.name,
+                index,
+                sha256=digest,
+                size_bytes=len(files.data),
+                is_for_use=is_for_use,
+            )
         yield judge_checksum(files.name, digest, files.sha256)
         judge = self
         if row.verdict is Verdict.GOOD:

@@ -56,14 +56,14 @@ class Published:
     async def in_store(self) -> Verification:
         """Return what the store itself has of the version, everything read and checked."""
         judge = await self._judge()
-        index, _, checks = await self._store_index(judge)
+        index, checks = await self._store_index(judge)
         if index:
             checks += await self._version(store_reader(self.store), judge).checks(index)
         return self._verification(checks)
 
     async def at_a_glance(self) -> Verification:
         """Return what the store says of the version's archives, without reading them."""
-        index, _, checks = await self._store_index(await self._judge())
+        index, checks = await self._store_index(await self._judge())
         if index:
             checks += await check_presence(self.store, rows_of(index, self.version))
         return self._verification(checks)
@@ -73,8 +73,8 @@ class Published:
     ) -> Verification:
         """Return what a stranger gets of the version through the public URL."""
         judge = await self._judge()
-        index, data, checks = await self._store_index(judge)
-        if index is None or data is None:
+        index, checks = await self._store_index(judge)
+        if index is None:
             return self._verification(checks)
         reader = PublicReader(url=url, store=self.store)
         is_led_to = self.channel.name == self.inventory.publication.channel
@@ -84,9 +84,7 @@ class Published:
             installer=self._installer(url) if is_led_to else None,
             sleep=sleep,
         )
-        index, checks = await site.index(
-            self.channel.index_name, data, self._rules(newest=index.serial)
-        )
+        index, checks = await site.index(self.channel, self._rules(newest=index.serial))
         if index:
             checks += await self._version(reader, judge).checks(index)
         if is_led_to:
@@ -113,7 +111,7 @@ class Published:
             min_serial=self.min_serial,
         )
 
-    async def _store_index(self, judge: Judge) -> tuple[Index | None, bytes | None, list[Check]]:
+    async def _store_index(self, judge: Judge) -> tuple[Index | None, list[Check]]:
         return await check_store_index(self.store, self.channel, judge, rules=self._rules())
 
     def _version(self, reader: Reader, judge: Judge) -> Version:

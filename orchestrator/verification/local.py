@@ -75,7 +75,8 @@ def verify_archive(
         checks.append(unknown(index.name, INDEX, index.why))
     else:
         known, checks = judge.index(index.name, index.data, rules)
-    return Verification(subject=path.name, checks=(*judge.archive(files, known), *checks))
+    found = judge.archive(files, known, is_for_use=True)
+    return Verification(subject=path.name, checks=(*found, *checks))
 
 
 def verify_index(path: Path, trust: Trust, rules: IndexRules) -> Verification:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from orchestrator.core.index import Index
     from orchestrator.core.verification import Check, IndexRules
+    from orchestrator.stores.channel import Channel
     from orchestrator.stores.store import ReleaseStore
     from orchestrator.verification.judge import Judge
     from orchestrator.web import Answer
@@ -102,19 +103,34 @@ class Site:
     installer: bytes | None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
-    async def index(
-        self, name: str, ours: bytes, rules: IndexRules
-    ) -> tuple[Index | None, list[Check]]:
-        """Return the public index, once it is the store's own, and what was found."""
-        found = await self._until(name, lambda answer: answer.body == ours)
+    async def index(self, channel: Channel, rules: IndexRules) -> tuple[Index | None, list[Check]]:
+        """Return the public index, once it is one that the store has or had, and what was found.
+
+        `rules.newest` is the least serial to wait for: others may have published meanwhile.
+        """
+        name = channel.index_name
+
+        async def is_right(answer: Answer) -> bool:
+            index, _ = self.judge.index(name, answer.body, rules)
+            return index is not None and await self._was_published(channel, index, answer.body)
+
+        found = await self._until(name, is_right)
         if isinstance(found, str):
             return None, [wrong(name, INDEX, found)]
         index, checks = self.judge.index(name, found.body, rules)
         checks = [*headers_of(name, found), *checks]
-        if index and found.body != ours:
+        if index and not await self._was_published(channel, index, found.body):
             message = f"another one than the store's is served: serial {index.serial}"
             return None, [*checks, wrong(name, INDEX, message)]
         return index, checks
+
+    async def _was_published(self, channel: Channel, index: Index, data: bytes) -> bool:
+        # Read after the public one, and in this order: what took its place has kept a copy first.
+        for name in (channel.index_name, channel.history_name(index.serial)):
+            stored = await self.reader.store.read(name, limit_bytes=TEXT_LIMIT)
+            if stored and stored.data == data:
+                return True
+        return False
 
     async def pointers(self) -> list[Check]:
         """Return a check of everything that follows from the index, as far as it is published."""
@@ -123,18 +139,21 @@ class Site:
         return [check for group in found for check in group]
 
     async def _pointer(self, name: str) -> list[Check]:
-        stored = await self.reader.store.read(name, limit_bytes=TEXT_LIMIT)
-        is_script = name == INSTALL_SCRIPT and self.installer is not None
-        expected = self.installer if is_script else stored.data if stored else None
+        expected = await self._expected(name)
         if expected is None:
             return []
         # Who runs an older installer a minute longer must know it: it may trust other keys.
-        found = await self._until(
-            name,
-            lambda answer: (
-                answer.body == expected or (not is_script and is_recent_copy(answer.headers))
-            ),
-        )
+        is_script = name == INSTALL_SCRIPT and self.installer is not None
+
+        async def is_right(answer: Answer) -> bool:
+            nonlocal expected
+            if answer.body == expected or (not is_script and is_recent_copy(answer.headers)):
+                return True
+            # Another release may have replaced it since it was read.
+            expected = await self._expected(name)
+            return answer.body == expected
+
+        found = await self._until(name, is_right)
         if isinstance(found, str):
             return [wrong(name, OBJECT, found)]
         checks = headers_of(name, found)
@@ -145,12 +164,21 @@ class Site:
             return [*checks, good(name, OBJECT, f"an older copy, {age} s old, from a cache")]
         return [*checks, wrong(name, OBJECT, "it is not what the store has")]
 
-    async def _until(self, name: str, is_right: Callable[[Answer], bool]) -> Answer | str:
+    async def _expected(self, name: str) -> bytes | None:
+        """Return what is to be served now, None if nothing is."""
+        if name == INSTALL_SCRIPT and self.installer is not None:
+            return self.installer
+        stored = await self.reader.store.read(name, limit_bytes=TEXT_LIMIT)
+        return stored.data if stored else None
+
+    async def _until(
+        self, name: str, is_right: Callable[[Answer], Awaitable[bool]]
+    ) -> Answer | str:
         """Return the answer once it is right; after a short while, whatever it is."""
         answer: Answer | str = ""
         for pause in (*_PAUSES, None):
             answer = await self.reader.answer(name, limit_bytes=TEXT_LIMIT)
-            if not isinstance(answer, str) and answer.status == _OK and is_right(answer):
+            if not isinstance(answer, str) and answer.status == _OK and await is_right(answer):
                 return answer
             if pause is not None:
                 await self.sleep(pause)

@@ -24,6 +24,7 @@ from orchestrator.core.verification import (
 )
 from orchestrator.stores.channel import TEXT_LIMIT
 from orchestrator.stores.evidence import EVIDENCE_LIMIT
+from orchestrator.stores.publish import revision_folder
 from orchestrator.verification.judge import ArchiveFiles
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ class Version:
             message = f"it has other bytes than serial {index.serial} says"
             return [*archive.checks, wrong(row.path, ARCHIVE, message)]
         files, checks = await self._files(row.path, archive.data)
-        found = [*archive.checks, *checks, *self.judge.archive(files, index)]
+        judged = self.judge.archive(files, index, is_for_use=False)
+        found = [*archive.checks, *checks, *judged]
         if self.is_flat and row.status is Status.OK:
             found += await self._flat(row, files.provenance)
         return found
@@ -168,9 +170,12 @@ class Version:
         return files, checks
 
     async def _flat(self, row: Row, provenance: bytes | None) -> list[Check]:
-        target = TARGETS[row.target]
+        target = TARGETS.get(row.target)
+        if target is None:
+            # Another coordinator runs a later version of this program.
+            return [unknown(f"{row.target} {row.version}", BINARY, "this target is not known here")]
         file_name = f"{self.judge.project}-{self.version}-{target.flat_name}{target.exe_suffix}"
-        name = f"{self.version}/{file_name}"
+        name = f"{self.version}/{revision_folder(row.revision)}{file_name}"
         binary = await self.read(name, limit_bytes=row_limit(row))
         if binary.data is None:
             # Two targets may share the name, and a binary may be refused it.
@@ -199,18 +204,19 @@ def row_limit(row: Row) -> int:
 
 async def check_store_index(
     store: ReleaseStore, channel: Channel, judge: Judge, *, rules: IndexRules
-) -> tuple[Index | None, bytes | None, list[Check]]:
-    """Return the store's index if it may be believed, its bytes, and what was found."""
+) -> tuple[Index | None, list[Check]]:
+    """Return the store's index if it may be believed, and what was found."""
+    # In this order: others may publish meanwhile, and an index is there before its copy is.
+    serial, copy = await newest_serial(store, channel, judge)
     found = await store.read(channel.index_name, limit_bytes=TEXT_LIMIT)
     if found is None:
-        return None, None, [wrong(channel.index_name, INDEX, f"not in {store.describe()}")]
-    serial, copy = await newest_serial(store, channel, judge)
+        return None, [wrong(channel.index_name, INDEX, f"not in {store.describe()}")]
     rules = replace(rules, newest=serial, project=judge.project, channel=channel.name)
     index, checks = judge.index(channel.index_name, found.data, rules)
     if index and index.serial == serial and copy != found.data:
         message = f"mixed up: another index was published with the serial {serial}"
-        return None, found.data, [wrong(channel.index_name, INDEX, message)]
-    return index, found.data, checks
+        return None, [wrong(channel.index_name, INDEX, message)]
+    return index, checks
 
 
 async def check_presence(store: ReleaseStore, rows: Sequence[Row]) -> list[Check]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -156,14 +157,24 @@ def test_a_comment_binds_a_signature_to_its_file(comment: str, problem: str | No
     ],
 )
 def test_an_index_says_how_an_archive_stands(known: Index, verdict: Verdict, told: str) -> None:
-    check = judge_row(NAME, known, sha256=SHA256, size_bytes=5)
+    check = judge_row(NAME, known, sha256=SHA256, size_bytes=5, is_for_use=True)
     assert check.verdict is verdict
     assert told in check.message
 
 
+def test_what_is_revoked_is_as_intended_where_nobody_is_to_use_it() -> None:
+    known = index(row(Status.REVOKED))
+    check = judge_row(NAME, known, sha256=SHA256, size_bytes=5, is_for_use=False)
+    assert (check.verdict, check.message) == (
+        Verdict.GOOD,
+        "revoked: nobody is to use it, serial 3",
+    )
+
+
 def test_other_bytes_or_another_size_are_wrong() -> None:
-    assert "other bytes" in judge_row(NAME, index(row()), sha256="0" * 64, size_bytes=5).message
-    assert "says 5 bytes" in judge_row(NAME, index(row()), sha256=SHA256, size_bytes=6).message
+    look = partial(judge_row, NAME, index(row()), is_for_use=True)
+    assert "other bytes" in look(sha256="0" * 64, size_bytes=5).message
+    assert "says 5 bytes" in look(sha256=SHA256, size_bytes=6).message
 
 
 @pytest.mark.parametrize(

@@ -56,10 +56,12 @@ def test_a_folder_that_is_copied_by_hand_is_looked_at_in_the_store(desk: Desk) -
     outcome = desk.release()
     assert (outcome.code, outcome.data["verified"]) == (0, "store")
     (archive,) = desk.store.rglob("*.tar.gz")
-    archive.write_bytes(b"x")
-    outcome = desk.release()
-    assert (outcome.code, outcome.data["verified"]) == (5, "failed")
-    assert "it is not what the index says" in outcome.data["unreadable"][0]
+    # Cut off; and as long as it was, but other bytes.
+    for data in (b"x", bytes(archive.stat().st_size)):
+        archive.write_bytes(data)
+        outcome = desk.release()
+        assert (outcome.code, outcome.data["verified"]) == (5, "failed")
+        assert "it is not what the index says" in outcome.data["unreadable"][0]
     archive.unlink()
     outcome = desk.run("release", "--version", "1.0.0")
     assert outcome.code == 5

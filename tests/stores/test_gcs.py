@@ -355,6 +355,32 @@ async def test_who_is_cancelled_tries_no_more(
     assert len(service.log) == 1
 
 
+async def test_who_is_cancelled_in_the_middle_of_an_upload_sends_no_further_part(
+    service: Service, store: GcsStore, bucket: Bucket
+) -> None:
+    is_sending, is_cancelled = threading.Event(), threading.Event()
+    requests_seen = 0
+
+    def hold_the_first_part() -> None:
+        nonlocal requests_seen
+        requests_seen += 1
+        if requests_seen == 2:  # the first one begins the upload
+            is_sending.set()
+            is_cancelled.wait()
+
+    service.on_request = hold_the_first_part
+    task = asyncio.create_task(store.create(NAME, BIG, ARCHIVE))
+    await asyncio.to_thread(is_sending.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    is_cancelled.set()
+    # What the interpreter waits for when it exits.
+    await asyncio.to_thread(store._threads.shutdown)
+    assert [each.op for each in service.log] == ["begin", "chunk"]
+    assert bucket.live == {}
+
+
 # Lies and damage
 
 

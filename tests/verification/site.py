@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,8 @@ from orchestrator.stores.channel import publish_index
 from orchestrator.stores.directory import DirectoryStore
 from orchestrator.stores.evidence import Notary, publish_evidence
 from orchestrator.stores.pointers import INSTALL_SCRIPT, PAGE, Pointer, publish_pointers
-from orchestrator.stores.publish import pending_rows, publish_artifact
-from orchestrator.stores.store import ObjectKind
+from orchestrator.stores.publish import pending_rows, publish_artifact, publish_reissue
+from orchestrator.stores.store import ObjectKind, kind_of
 from orchestrator.wiring import Operator
 from tests.fakes import make_artifact
 
@@ -146,6 +146,41 @@ class Site:
             )
             await publish_pointers(store, outlet.channel, pointers, serial=index.serial)
         return index
+
+    def point(self, name: str, text: str) -> None:
+        """Write an object that follows from the index."""
+        kind = kind_of(name)
+        assert kind is not None
+        outlet = self.operator.outlet_of("stable")
+        pointer = Pointer(name, text.encode(), kind)
+        asyncio.run(publish_pointers(outlet.store, outlet.channel, (pointer,), serial=10**8))
+
+    def reissue(self, version: str = "1.0.0", triple: str = NETBSD) -> Index:
+        """Publish other bytes of a target beside the first ones, with their evidence."""
+
+        async def run() -> Index:
+            outlet = self.operator.outlet(parse_version(version))
+            notary = Notary(signer=outlet.signer, keys=outlet.channel.keys, verify=verify_raw)
+            artifact = make_artifact(
+                self.folder / "again",
+                triple,
+                version,
+                evidence=Evidence(record=_record(), sbom=SBOM),
+            )
+            data = b"another archive"
+            artifact.path.write_bytes(data)
+            artifact = replace(
+                artifact, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
+            )
+            row = await publish_reissue(
+                outlet.store, artifact, project="demo", signer=outlet.signer, flat=True, above=1
+            )
+            await publish_evidence(outlet.store, artifact, str(row.path), notary=notary)
+            return await publish_index(
+                outlet.store, outlet.channel, [row], signer=outlet.signer, today=outlet.today()
+            )
+
+        return asyncio.run(run())
 
     def verify(self, what: object, *words: str) -> Said:
         """Run the command and return what it found."""

@@ -259,11 +259,11 @@ def test_a_revoked_archive_is_refused_and_a_yanked_one_is_told(site: Site, tmp_p
 
     site.publish()
     archive = copied(site, tmp_path / "here")
-    restate(site, Status.YANKED)
+    restate(site, status=Status.YANKED)
     said = site.verify(archive)
     assert said.code == 0
     assert "not offered any more" in json.dumps(said.data)
-    restate(site, Status.REVOKED)
+    restate(site, status=Status.REVOKED)
     said = site.verify(archive)
     assert said.code == 5
     assert "it is revoked" in said.problems

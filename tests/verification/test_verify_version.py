@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from orchestrator.core.index import Status
 from orchestrator.service.static import serve_directory
 from orchestrator.stores.store import kind_of
 from tests.servers import serving
+from tests.verification.rows import restate
 from tests.verification.site import LINUX, NETBSD, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from http.server import BaseHTTPRequestHandler
     from pathlib import Path
+
+    from tests.verification.mirror import Mirror
 
 FOLDER = f"releases/1.0.0/{NETBSD}"
 ARCHIVE = f"{FOLDER}/demo-1.0.0-{NETBSD}.tar.gz"
@@ -27,50 +29,6 @@ FLAT = "1.0.0/demo-1.0.0-netbsd-x86_64"
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is wrong here stays wrong: nobody waits for a cache."""
     monkeypatch.setattr("orchestrator.verification.public._PAUSES", (0.0, 0.0))
-
-
-class Mirror:
-    """A server of the store that tells the truth, but for what a test changes."""
-
-    def __init__(self, store: Path) -> None:
-        self.store = store
-        self.bodies: dict[str, Callable[[bytes], bytes]] = {}
-        self.headers: dict[str, dict[str, str | None]] = {}
-        self.statuses: dict[str, list[int]] = {}
-        self.asked: list[str] = []
-
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
-        name = request.path.removeprefix("/")
-        self.asked.append(name)
-        path, kind = self.store / name, kind_of(name)
-        statuses = self.statuses.get(name, [])
-        status = (statuses.pop(0) if len(statuses) > 1 else statuses[0]) if statuses else 200
-        if not path.is_file() or kind is None or status != 200:
-            request.send_error(404 if status == 200 else status)
-            return
-        body = self.bodies.get(name, bytes)(path.read_bytes())
-        headers: dict[str, str | None] = {
-            "Content-Type": kind.content_type,
-            "Cache-Control": kind.cache_control,
-            "Content-Length": str(len(body)),
-        }
-        headers |= self.headers.get(name, {})
-        request.send_response(200)
-        for key, value in headers.items():
-            if value is not None:
-                request.send_header(key, value)
-        request.end_headers()
-        request.wfile.write(body)
-
-
-@pytest.fixture
-def mirror(site: Site) -> Iterator[Mirror]:
-    """A published version, served by somebody who may lie."""
-    mirror = Mirror(site.store)
-    with serving(mirror.answer) as url:
-        site.write(url=url)
-        site.publish()
-        yield mirror
 
 
 def test_a_version_in_the_store_is_good(site: Site) -> None:
@@ -142,6 +100,49 @@ def test_a_flat_binary_of_another_build_is_not_vouched_for(site: Site) -> None:
     (site.store / f"{FLAT}.sha256").write_text(line)
     said = site.verify("1.0.0")
     assert said.part("provenance", FLAT) == {"not checked"}
+
+
+def test_the_flat_binary_of_a_reissue_is_the_one_that_is_checked(site: Site) -> None:
+    site.publish(triples=(NETBSD,))
+    index = site.reissue()
+    assert [row.revision for row in index.rows] == [2]
+    said = site.verify("1.0.0")
+    assert said.code == 0, said.data
+    flat = "1.0.0/r2/demo-1.0.0-netbsd-x86_64"
+    assert said.part("provenance", flat) == {"good"}
+    (site.store / flat).write_text("evil")
+    said = site.verify("1.0.0")
+    assert said.code == 5
+    assert (
+        f"{flat.rpartition('/')[2]}: checksum file: it has the digest of another" in said.problems
+    )
+
+
+def test_the_flat_binary_of_a_target_that_only_others_know_is_not_checked(site: Site) -> None:
+    site.publish(triples=(NETBSD,))
+    other = "loongarch64-unknown-linux-gnu"
+    restate(site, target=other)
+    said = site.verify("1.0.0")
+    assert said.code == 0, said.data
+    assert said.part("bare binary", other) == {"not checked"}
+
+
+def test_a_version_is_no_file_where_a_folder_has_its_name(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.publish()
+    monkeypatch.chdir(site.store)
+    assert (site.store / "1.0.0").is_dir()
+    assert site.verify("1.0.0").code == 0
+
+
+def test_a_revoked_build_is_no_fault_of_its_version_and_that_is_said(site: Site) -> None:
+    site.publish()
+    restate(site, status=Status.REVOKED)
+    said = site.verify("1.0.0")
+    assert said.code == 0, said.data
+    messages = [check["message"] for check in said.data["checks"] if check["part"] == "index"]
+    assert "revoked: nobody is to use it, serial 2" in messages
 
 
 def test_a_version_that_nobody_published_is_a_failure(site: Site) -> None:
