@@ -173,7 +173,12 @@ class Site:
                 artifact, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
             )
             row = await publish_reissue(
-                outlet.store, artifact, channel=outlet.channel, signer=outlet.signer, flat=True, above=1
+                outlet.store,
+                artifact,
+                channel=outlet.channel,
+                signer=outlet.signer,
+                flat=True,
+                above=1,
             )
             await publish_evidence(outlet.store, artifact, str(row.path), notary=notary)
             return await publish_index(
