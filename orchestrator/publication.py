@@ -15,7 +15,14 @@ from orchestrator.core.inventory import Policy
 from orchestrator.core.merge import row_of, why_not_offered
 from orchestrator.core.result import Built, Failed, FailureClass
 from orchestrator.site import leads_to, renew_derived
-from orchestrator.stores.channel import keys_ever, pause_briefly, publish_index, read_index
+from orchestrator.stores.channel import (
+    Origin,
+    keys_ever,
+    pass_rows,
+    pause_briefly,
+    publish_index,
+    read_index,
+)
 from orchestrator.stores.evidence import Notary, publish_evidence
 from orchestrator.stores.publish import pending_rows, publish_artifact, publish_reissue
 from orchestrator.stores.store import TakenError
@@ -225,15 +232,18 @@ async def pass_on(
 ) -> None:
     """Give a version of this index to those who follow it with another channel.
 
-    A channel that has no index yet stays without one.
+    As it stands in the store by then: it may be taken back meanwhile. A channel that has no index
+    yet stays without one.
     """
-    rows = passed_on(index.rows, version)
+    if not passed_on(index.rows, version):
+        return
+    origin = Origin(channel=outlet.channel, choose=lambda now: passed_on(now.rows, version))
     for channel in outlet.followers:
-        if rows and await read_index(outlet.store, channel) is not None:
-            await publish_index(
+        if await read_index(outlet.store, channel) is not None:
+            await pass_rows(
                 outlet.store,
                 channel,
-                rows,
+                origin,
                 signer=outlet.signer,
                 today=outlet.today(),
                 pause=pause,

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from orchestrator.core.errors import StoreError
 from orchestrator.signing import generate_key
+from orchestrator.stores import channel as channels
+from orchestrator.stores.directory import DirectoryStore
 from tests.releases import contents
 from tests.shop import LINUX, NETBSD, Shop
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from orchestrator.core.index import Index
+    from orchestrator.stores.channel import Channel
+    from orchestrator.stores.store import Generation, ReleaseStore
 
 WRITERS = (
     ("yank", "1.0.0"),
@@ -96,6 +104,51 @@ def test_a_version_is_yanked_on_every_channel_that_has_it(shop: Shop) -> None:
     assert "prerelease: nothing to do" in both.out
     assert shop.rows() == [f"1.0.0 {LINUX} yanked"]
     assert shop.rows("prerelease")[0] == f"1.0.0 {LINUX} yanked"
+
+
+@pytest.mark.parametrize("passed_to", ["stable", "prerelease"])
+def test_a_version_that_is_passed_on_while_it_is_yanked_is_yanked_there_too(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, passed_to: str
+) -> None:
+    [passed_from] = {"stable", "prerelease"} - {passed_to}
+    shop.publish("0.9.0", LINUX, channel=passed_to)
+    shop.publish("1.0.0", LINUX, channel=passed_from)
+    in_turn = channels.edit_index
+
+    async def edit_index(store: ReleaseStore, which: Channel, *rest: Any, **options: Any) -> Index:
+        # It has looked at both by now.
+        if which.name == passed_from:
+            publish = partial(shop.publish, "1.0.0", LINUX, channel=passed_to)
+            await asyncio.to_thread(publish)
+        return await in_turn(store, which, *rest, **options)
+
+    monkeypatch.setattr(channels, "edit_index", edit_index)
+    yanked = shop.run("yank", "1.0.0")
+    assert yanked.code == 0
+    assert shop.rows(passed_to) == [f"1.0.0 {LINUX} yanked", f"0.9.0 {LINUX} ok"]
+    assert shop.rows(passed_from) == [f"1.0.0 {LINUX} yanked"]
+    assert f"{passed_to}: serial 3\n  1.0.0 {LINUX} ok -> yanked" in yanked.out
+
+
+def test_a_version_that_is_yanked_while_it_is_promoted_is_not_offered(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.publish("0.9.0", LINUX)
+    shop.publish("1.0.0-rc.1", LINUX, channel="prerelease")
+    replace = DirectoryStore.replace
+
+    async def overtaken(store: DirectoryStore, name: str, *rest: Any, **options: Any) -> Generation:
+        if name == "stable.idx":
+            monkeypatch.undo()
+            await asyncio.to_thread(shop.run, "yank", "1.0.0-rc.1")
+        return await replace(store, name, *rest, **options)
+
+    monkeypatch.setattr(DirectoryStore, "replace", overtaken)
+    promoted = shop.run("promote", "1.0.0-rc.1")
+    assert promoted.code == 0
+    assert shop.rows() == [f"1.0.0-rc.1 {LINUX} yanked", f"0.9.0 {LINUX} ok"]
+    assert "1.0.0-rc.1" in promoted.out
+    assert "is yanked" in promoted.out
 
 
 @pytest.mark.parametrize(

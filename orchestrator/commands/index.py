@@ -35,15 +35,21 @@ def unyank(arguments: argparse.Namespace) -> int:
 
 
 async def _flip(arguments: argparse.Namespace, flip: Flip) -> int:
-    from orchestrator.core.edits import Selection, check_flip
+    from orchestrator.core.edits import Selection, check_flip, flip_rows
     from orchestrator.core.version import parse_version
 
     selection = Selection(version=parse_version(arguments.version), targets=tuple(arguments.target))
     operator = Operator.at(arguments.inventory)
-    found = await _indexes(operator, arguments.channel)
+    outlets = _outlets(operator, arguments.channel)
+    found = await _existing(outlets)
     check_flip([row for _, index in found for row in index.rows], selection, flip)
     for outlet, index in found:
         if selection.of(index.rows):
+            await _flip_channel(operator, outlet, index, selection=selection, flip=flip)
+    # A release may have passed the version on, from where it was not flipped yet to where it was
+    # not looked for any more. After this, it finds it flipped where it has it from.
+    for outlet, index in await _existing(outlets):
+        if flip_rows(index.rows, selection, flip) != index.rows:
             await _flip_channel(operator, outlet, index, selection=selection, flip=flip)
     return 0
 
@@ -95,14 +101,18 @@ async def _promote(operator: Operator, version: Version, *, source: str, target:
     from orchestrator.core.merge import why_not_offered
     from orchestrator.publication import pass_on
     from orchestrator.site import renew_derived
-    from orchestrator.stores.channel import publish_index, read_index
+    from orchestrator.stores.channel import Origin, pass_rows, read_index
 
     outlet = operator.outlet_of(target)
-    [(_, index)] = await _existing((outlet.on(source),))
+    [(origin, index)] = await _existing((outlet.on(source),))
     rows = promoted_rows(index.rows, version)
     before = await read_index(outlet.store, outlet.channel)
-    after = await publish_index(
-        outlet.store, outlet.channel, rows, signer=outlet.signer, today=outlet.today()
+    after = await pass_rows(
+        outlet.store,
+        outlet.channel,
+        Origin(channel=origin.channel, choose=lambda now: promoted_rows(now.rows, version)),
+        signer=outlet.signer,
+        today=outlet.today(),
     )
     await renew_derived(operator.inventory, outlet, after)
     await pass_on(outlet, after, version)
@@ -190,9 +200,13 @@ def fsck(arguments: argparse.Namespace) -> int:
 
 async def _indexes(operator: Operator, channel: str | None) -> Sequence[tuple[Outlet, Index]]:
     """Return the channels to change, with their indexes: one by its name, or all that there are."""
+    return await _existing(_outlets(operator, channel))
+
+
+def _outlets(operator: Operator, channel: str | None) -> Sequence[Outlet]:
     first, *others = (channel,) if channel else operator.channel_names()
     outlet = operator.outlet_of(first)
-    return await _existing((outlet, *map(outlet.on, others)))
+    return (outlet, *map(outlet.on, others))
 
 
 async def _existing(outlets: Iterable[Outlet]) -> Sequence[tuple[Outlet, Index]]:

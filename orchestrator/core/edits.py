@@ -119,6 +119,14 @@ def passed_on(rows: Sequence[Row], version: Version) -> tuple[Row, ...]:
     )
 
 
+def withdrawn_rows(rows: Sequence[Row], passed: Iterable[Row]) -> tuple[Row, ...]:
+    """Return those of the rows that were passed on, and are yanked or revoked by now."""
+    keys = {row.key for row in passed}
+    return tuple(
+        row for row in rows if row.key in keys and row.status in {Status.YANKED, Status.REVOKED}
+    )
+
+
 def _versions(rows: Iterable[Row]) -> list[str]:
     newest_first = sorted({row.version for row in rows}, reverse=True)
     texts = dict.fromkeys(

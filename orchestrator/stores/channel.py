@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from orchestrator.core.edits import withdrawn_rows
 from orchestrator.core.errors import StoreError
 from orchestrator.core.index import (
     Index,
@@ -127,6 +128,52 @@ async def edit_index(
 
     step = partial(_move_index, store, channel, decide, signer=signer, today=today)
     return await despite_others(step, pause)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """A channel that rows are passed on from, and which of its rows they are."""
+
+    channel: Channel
+    choose: Edit
+
+
+async def pass_rows(
+    store: ReleaseStore,
+    channel: Channel,
+    origin: Origin,
+    *,
+    signer: Signer,
+    today: date,
+    pause: Pause = pause_briefly,
+) -> Index:
+    """Merge rows of another channel's index into this one's and return the index that then stands.
+
+    They are chosen from the other one as it stands at each try, and what is taken back there
+    meanwhile is taken back here. Raise StoreError if it has no index.
+    """
+    chosen: tuple[Row, ...] = ()
+
+    async def read_origin() -> Index:
+        return _existing(store, origin.channel, await read_index(store, origin.channel))
+
+    async def step() -> Index:
+        nonlocal chosen
+        chosen = tuple(origin.choose(await read_origin()))
+        return await _move_index(
+            store,
+            channel,
+            lambda index: merge_rows(index.rows if index else (), chosen),
+            signer=signer,
+            today=today,
+        )
+
+    index = await despite_others(step, pause)
+    # Who takes them back may have looked for them here too early, and has done so there by now.
+    gone = withdrawn_rows((await read_origin()).rows, chosen)
+    if gone:
+        return await publish_index(store, channel, gone, signer=signer, today=today, pause=pause)
+    return index
 
 
 async def renew_index(
