@@ -27,16 +27,17 @@ from orchestrator.core.index import parse_channel
 from orchestrator.core.provenance import PROVENANCE_NAME
 from orchestrator.core.sbom import SBOM_NAME
 from orchestrator.core.verification import Verdict, judge_checksum
+from orchestrator.site import Beside
 from orchestrator.stores.channel import TEXT_LIMIT, keys_ever, read_index, read_signed
 from orchestrator.stores.evidence import EVIDENCE_LIMIT
 from orchestrator.stores.history import read_copy, serials_among
-from orchestrator.stores.keyring import KEYS_NAME
+from orchestrator.stores.keyring import KEYS_NAME, keys_serial
 from orchestrator.stores.pointers import publish_pointers
 from orchestrator.stores.store import ObjectKind, kind_of
 from orchestrator.verification.judge import ArchiveFiles, Judge
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
     from datetime import date
 
     from orchestrator.core.index import Index, Row
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from orchestrator.stores.pointers import Pointer
     from orchestrator.stores.store import ReleaseStore, StoredObject
 
-    Derive = Callable[[Channel, Index, Collection[str]], tuple[Pointer, ...]]
+    Derive = Callable[[Channel, Index, Beside], tuple[Pointer, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +167,11 @@ class _Inspection:
                 self._damaged(name, f"it is another index than {channel.index_name}")
 
     async def _check_derived(self, channel: Channel, index: Index) -> None:
-        statements = {each for each in self.objects if kind_of(each) is ObjectKind.STATEMENT}
-        for pointer in self.derive(channel, index, statements):
+        beside = Beside(
+            statements={each for each in self.objects if kind_of(each) is ObjectKind.STATEMENT},
+            keys_serial=await keys_serial(self.store, channel.authority),
+        )
+        for pointer in self.derive(channel, index, beside):
             async with self._looking_at(pointer.name):
                 await self._check_pointer(channel, index, pointer)
 

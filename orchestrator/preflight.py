@@ -233,6 +233,8 @@ async def _installer(operator: Operator, keys: tuple[PublicKey, ...]) -> str:
     template = operator.template()
     if publication.url is None:
         return "without `publication.url` none is made"
-    values = installer_values(project, publication.url, operator.channel(None, keys))
+    # Any serial fits: what the store says of keys has a finding of its own.
+    channel = operator.channel(None, keys)
+    values = installer_values(project, publication.url, channel, keys_serial=0)
     render_installer(template, values)
     return f"for {publication.url}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.core.derived import VERSIONS, derive_conveniences
 from orchestrator.core.downloads import newest_builds
 from orchestrator.core.installer import InstallerValues, render_installer, version_words
 from orchestrator.core.page import render_page
+from orchestrator.stores.keyring import keys_serial
 from orchestrator.stores.pointers import INSTALL_SCRIPT, PAGE, Pointer, publish_pointers
 from orchestrator.stores.store import ObjectKind, kind_of
 
@@ -22,8 +24,22 @@ if TYPE_CHECKING:
     from orchestrator.world import Outlet
 
 
-def installer_values(project: Project, url: str, channel: Channel) -> InstallerValues:
-    """Return what install.sh is rendered with."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What the store has beside an index, and what follows from both.
+
+    `statements` are the names of the provenance and SBOM files (`find_statements`): the page links
+    to these and to no others. `keys_serial` is that of keys.txt, 0 without one.
+    """
+
+    statements: Collection[str] = ()
+    keys_serial: int = 0
+
+
+def installer_values(
+    project: Project, url: str, channel: Channel, *, keys_serial: int
+) -> InstallerValues:
+    """Return what install.sh is rendered with, when the store's keys.txt has this serial."""
     rotation = (channel.rotation,) if channel.rotation else ()
     # In one order for all coordinators, each of whom names its own first.
     keys = sorted(channel.keys, key=lambda key: key.ssh)
@@ -36,6 +52,7 @@ def installer_values(project: Project, url: str, channel: Channel) -> InstallerV
         minisign_keys=tuple(key.minisign for key in keys),
         rotation_ssh_keys=tuple(key.ssh for key in rotation),
         rotation_minisign_keys=tuple(key.minisign for key in rotation),
+        keys_serial=keys_serial,
         version_words=version_words(project.version_command),
     )
 
@@ -47,13 +64,11 @@ def derived_objects(
     *,
     template: str,
     url: str | None,
-    statements: Collection[str] = (),
+    beside: Beside,
 ) -> tuple[Pointer, ...]:
     """Return what follows from an index of this channel; nothing unless it is the inventory's own.
 
     Without an address there is nothing to install from: neither install.sh nor a page.
-    `statements` are the names of the provenance and SBOM files that the store has
-    (`find_statements`): the page links to these and to no others.
     """
     if not leads_to(inventory, channel):
         return ()
@@ -63,8 +78,8 @@ def derived_objects(
     )
     if url is None:
         return conveniences
-    values = installer_values(inventory.project, url, channel)
-    page = render_page(values, index, statements=statements)
+    values = installer_values(inventory.project, url, channel, keys_serial=beside.keys_serial)
+    page = render_page(values, index, statements=beside.statements)
     return (
         Pointer(INSTALL_SCRIPT, render_installer(template, values).encode(), ObjectKind.SCRIPT),
         Pointer(PAGE, page.encode(), ObjectKind.PAGE),
@@ -74,14 +89,18 @@ def derived_objects(
 
 async def renew_derived(inventory: Inventory, outlet: Outlet, index: Index) -> None:
     """Write what follows from an index that stands in the store now."""
-    statements = await find_statements(outlet.store, index)
+    # After the index, so that whoever follows a change of keys has seen that change too.
+    beside = Beside(
+        statements=await find_statements(outlet.store, index),
+        keys_serial=await keys_serial(outlet.store, outlet.channel.authority),
+    )
     objects = derived_objects(
         inventory,
         outlet.channel,
         index,
         template=outlet.template,
         url=outlet.url,
-        statements=statements,
+        beside=beside,
     )
     await publish_pointers(outlet.store, outlet.channel, objects, serial=index.serial)
 

@@ -24,7 +24,7 @@ from orchestrator.timings import append_timing, read_timings
 from orchestrator.workspace import inventory_folder, load_inventory, read_installer_template
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
     from datetime import date, timedelta
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from orchestrator.github.releases import Releases
     from orchestrator.nodes.transport import Connect, Transport
     from orchestrator.signing import KnownKey
+    from orchestrator.site import Beside
     from orchestrator.stores.pointers import Pointer
     from orchestrator.stores.store import ReleaseStore
     from orchestrator.world import Outlet
@@ -261,13 +262,8 @@ class Operator:
             raise self.no_key()
         return open_key(path, ask("passphrase of the signing key: "))
 
-    def derive(
-        self, channel: Channel, index: Index, statements: Collection[str]
-    ) -> tuple[Pointer, ...]:
-        """Return what follows from an index of a channel, as a release would publish it.
-
-        `statements` are the names of the provenance and SBOM files in the store.
-        """
+    def derive(self, channel: Channel, index: Index, beside: Beside) -> tuple[Pointer, ...]:
+        """Return what follows from an index of a channel, as a release would publish it."""
         from orchestrator.site import derived_objects  # noqa: PLC0415 -- Jinja2
 
         return derived_objects(
@@ -276,7 +272,7 @@ class Operator:
             index,
             template=self.template(),
             url=self.inventory.publication.url,
-            statements=statements,
+            beside=beside,
         )
 
     @staticmethod

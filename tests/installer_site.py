@@ -87,6 +87,7 @@ class Site:
     rotation: FileSigner | None = None
     project: str = PROJECT
     serial: int = 7
+    keys_serial: int = 0
     rows: list[Row] = field(default_factory=list)
 
     @property
@@ -101,6 +102,7 @@ class Site:
             minisign_keys=(self.signer.public.minisign,),
             rotation_ssh_keys=tuple(key.ssh for key in rotation),
             rotation_minisign_keys=tuple(key.minisign for key in rotation),
+            keys_serial=self.keys_serial,
         )
 
     @cached_property
@@ -189,6 +191,8 @@ class Site:
             revoked=tuple(signer.public for signer in revoked),
         )
         self.publish_keys_text(render_keys(statement), by=by)
+        if by is None:
+            self.keys_serial = serial
 
     def publish_keys_text(
         self, text: str, *, by: FileSigner | None = None, namespace: str | None = None

@@ -22,11 +22,12 @@ from tests.releases import contents
 from tests.shop import LINUX, NETBSD, Shop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
     from pathlib import Path
 
     from orchestrator.core.fsck import FsckReport
     from orchestrator.core.index import Index
+    from orchestrator.site import Beside
 
 TOY = ToySigner()
 TODAY = date(2026, 11, 21)
@@ -269,8 +270,8 @@ def test_without_a_public_key_nothing_can_be_judged(shop: Shop) -> None:
 # With stores that answer otherwise than a folder
 
 
-def derive(channel: Channel, index: Index, statements: Collection[str] = ()) -> tuple[Pointer, ...]:
-    del channel, statements
+def derive(channel: Channel, index: Index, beside: Beside | None = None) -> tuple[Pointer, ...]:
+    del channel, beside
     return (Pointer("install.sh", f"serial {index.serial}".encode(), ObjectKind.SCRIPT),)
 
 

@@ -18,7 +18,7 @@ from orchestrator.core.result import Built, Failed, Floor
 from orchestrator.core.target import parse_target
 from orchestrator.core.version import parse_version
 from orchestrator.publication import Publication
-from orchestrator.site import derived_objects, find_statements, renew_derived
+from orchestrator.site import Beside, derived_objects, find_statements, renew_derived
 from orchestrator.stores.channel import Channel
 from orchestrator.stores.store import Created, ObjectKind, kind_of
 from orchestrator.world import Outlet
@@ -27,6 +27,8 @@ from tests.sample_index import make_index, make_row, sample_index
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from orchestrator.stores.pointers import Pointer
 
 WINDOWS = ("x86_64-pc-windows-gnu", "x86_64-pc-windows-msvc")
 OPENBSD = "x86_64-unknown-openbsd"
@@ -166,6 +168,11 @@ def _outlet(store: MemoryStore, *, url: str | None = URL) -> Outlet:
     )
 
 
+def _derived(channel: Channel) -> tuple[Pointer, ...]:
+    index = sample_index()
+    return derived_objects(INVENTORY, channel, index, url=URL, template=TEMPLATE, beside=Beside())
+
+
 async def test_a_release_without_a_url_leaves_the_conveniences_only(tmp_path: Path) -> None:
     store = MemoryStore()
     publication = _publication(store, node := _node("a", OPENBSD, os_release="7.8"))
@@ -184,7 +191,7 @@ async def test_a_release_without_a_url_leaves_the_conveniences_only(tmp_path: Pa
 
 
 def test_with_a_url_the_installer_and_the_page_come_too_each_as_what_its_name_says() -> None:
-    found = derived_objects(INVENTORY, KEYLESS, sample_index(), url=URL, template=TEMPLATE)
+    found = _derived(KEYLESS)
     names = [pointer.name for pointer in found]
     assert {"install.sh", "index.html", "versions.json"} < set(names)
     assert len(set(names)) == len(names)
@@ -216,4 +223,4 @@ async def test_a_target_whose_builds_were_all_withdrawn_says_so_in_its_file() ->
 
 def test_nothing_follows_from_the_index_of_another_channel() -> None:
     other = replace(KEYLESS, name="prerelease")
-    assert derived_objects(INVENTORY, other, sample_index(), url=URL, template=TEMPLATE) == ()
+    assert _derived(other) == ()

@@ -232,7 +232,7 @@ def test_an_old_copy_of_the_installer_follows_a_change_of_keys_in_every_shell(
     site.publish_keys([NEW], serial=1)
     refused = host.run(saved, env=environment)
     assert refused.returncode == 1
-    assert "keys.txt is older than what was seen before (serial 2)" in refused.stderr
+    assert "keys.txt is older than what is known here (serial 2)" in refused.stderr
     site.publish_keys([NEW, THIEF], serial=10)
     assert host.run(saved, env=environment).returncode == 0
     assert "\nkeys_serial 10\n" in host.receipt.read_text()
@@ -280,6 +280,41 @@ def test_the_drill_a_stolen_key_opens_nothing_to_who_has_the_new_installer(
     assert "6.6.6" in host.run(saved, "--plan").stdout
 
 
+def test_a_new_installer_takes_no_keys_txt_from_before_it_was_made(site: Site, host: Host) -> None:
+    old = site.signer
+    site.publish_keys([old], serial=1)
+    early = site.keys.read_bytes()
+    rotate(site)
+    script = fresh(site)
+    # The thief has the old key, the store, and what was genuine before the key was revoked.
+    site.signer = old
+    site.serial = 99
+    site.add("6.6.6")
+    site.publish()
+    site.keys.write_bytes(early)
+    refused = assert_untouched(host, lambda: host.run(script))
+    assert "keys.txt is older than what is known here (serial 2): refusing to go back" in refused
+    assert "is bad: refusing" in refused
+
+
+def test_the_receipt_keeps_the_newest_serial_of_keys_txt_that_is_known(
+    site: Site, host: Host
+) -> None:
+    before = site.script
+    rotate(site)
+    assert host.run(fresh(site)).returncode == 0
+    # Nothing had to be followed, and an older copy of the installer knows it all the same.
+    assert "\nkeys_serial 2\n" in host.receipt.read_text()
+    site.publish_keys([NEW], serial=1)
+    refused = host.run(before)
+    assert refused.returncode == 1
+    assert "keys.txt is older than what is known here (serial 2)" in refused.stderr
+    site.publish_keys([NEW], serial=10)
+    assert host.run(before).returncode == 0
+    assert host.run(render_installer(TEMPLATE, replace(site.values, keys_serial=9))).returncode == 0
+    assert "\nkeys_serial 10\n" in host.receipt.read_text()
+
+
 def test_an_index_by_a_revoked_key_is_refused_by_who_pins_neither(site: Site, host: Host) -> None:
     saved = site.script
     old = rotate(site)
@@ -298,7 +333,8 @@ def test_keys_txt_is_fetched_only_when_it_is_needed(site: Site, host: Host) -> N
     result = host.run(site.script)
     assert result.returncode == 0, said(result)
     assert "keys.txt" not in said(result)
-    assert "keys_serial" not in host.receipt.read_text()
+    # The one that it was made with.
+    assert "\nkeys_serial 1\n" in host.receipt.read_text()
 
 
 def test_without_a_rotation_key_nothing_follows(site: Site, host: Host) -> None:

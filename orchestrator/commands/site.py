@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ def render(arguments: argparse.Namespace) -> int:
     """Print install.sh."""
     from orchestrator.core.installer import render_installer
     from orchestrator.site import installer_values
+    from orchestrator.stores.keyring import keys_serial
 
     operator = Operator.at(arguments.inventory)
     url = operator.inventory.publication.url
@@ -29,7 +31,11 @@ def render(arguments: argparse.Namespace) -> int:
     keys = operator.public_keys()
     if not keys:
         raise operator.no_key()
-    values = installer_values(operator.inventory.project, url, operator.channel(None, keys))
+    channel = operator.channel(None, keys)
+    # As a release would publish it, so what the store says of keys counts.
+    authority = channel.authority
+    serial = asyncio.run(keys_serial(operator.store(), authority)) if authority else 0
+    values = installer_values(operator.inventory.project, url, channel, keys_serial=serial)
     print(render_installer(operator.template(), values), end="")
     return 0
 

@@ -20,6 +20,7 @@ class InstallerValues:
     `base_urls` are tried in order; `ssh_keys` are lines `ssh-ed25519 AAAA…` without a comment,
     `minisign_keys` the base64 line of a minisign public key. Any one key of each kind is enough.
     The `rotation` keys sign no index; they say which other keys do, when none of those has.
+    `keys_serial` is that of the store's keys.txt, 0 without one: an older one is refused.
     `version_words` are what `version_words` makes of a project's version command.
     """
 
@@ -31,6 +32,7 @@ class InstallerValues:
     minisign_keys: tuple[str, ...] = ()
     rotation_ssh_keys: tuple[str, ...] = ()
     rotation_minisign_keys: tuple[str, ...] = ()
+    keys_serial: int = 0
     version_words: str = "--version"
 
 
@@ -57,6 +59,7 @@ def render_installer(template: str, values: InstallerValues) -> str:
             "minisign_keys": "\n".join(values.minisign_keys),
             "rotation_ssh_keys": "\n".join(values.rotation_ssh_keys),
             "rotation_minisign_keys": "\n".join(values.rotation_minisign_keys),
+            "keys_serial": str(values.keys_serial),
             "version_words": values.version_words,
         },
     )
@@ -81,6 +84,7 @@ def _problems(values: InstallerValues) -> Iterator[Problem]:
         ("minisign_keys", _MINISIGN_KEY, values.minisign_keys),
         ("rotation_ssh_keys", _SSH_KEY, values.rotation_ssh_keys),
         ("rotation_minisign_keys", _MINISIGN_KEY, values.rotation_minisign_keys),
+        ("keys_serial", _SERIAL, (str(values.keys_serial),)),
         ("version_words", _VERSION_WORDS, (values.version_words,)),
     )
     for place, pattern, words in checks:
@@ -100,6 +104,7 @@ _URL: Final = re.compile(
 )
 _SSH_KEY: Final = re.compile(r"ssh-ed25519 AAAA[A-Za-z0-9+/]{64}")
 _MINISIGN_KEY: Final = re.compile(r"RW[A-Za-z0-9+/]{54}")
+_SERIAL: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 # Where the words of a version command are not known.
 UNKNOWN_WORDS: Final = "?"
 # Nothing that a shell splits (but spaces), expands or takes for syntax, not even unquoted.
@@ -113,5 +118,6 @@ _EXPECTED: Final = {
     _URL: "an https URL (http only on this machine, without user, query or fragment)",
     _SSH_KEY: "a line `ssh-ed25519 AAAA…` without a comment",
     _MINISIGN_KEY: "the base64 line of a minisign public key",
+    _SERIAL: "a serial of up to nine digits",
     _VERSION_WORDS: "up to ten words of letters, digits and ._+:,=/- (or ? for unknown)",
 }

@@ -65,6 +65,15 @@ async def read_keys(store: ReleaseStore, authority: Authority) -> StoredKeys | N
     return StoredKeys(statement=statement, data=stored.data, generation=stored.generation)
 
 
+async def keys_serial(store: ReleaseStore, authority: Authority | None) -> int:
+    """Return the serial of the store's keys.txt, 0 where there is none or nobody vouches for it.
+
+    Whoever knows it refuses an older one. StoreError if keys.txt cannot be trusted.
+    """
+    stored = await read_keys(store, authority) if authority else None
+    return stored.statement.serial if stored else 0
+
+
 async def accepted_keys(
     store: ReleaseStore, keys: tuple[PublicKey, ...], authority: Authority | None
 ) -> tuple[PublicKey, ...]:

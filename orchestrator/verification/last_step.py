@@ -13,7 +13,7 @@ from orchestrator.core.report import Verified
 from orchestrator.core.verification import INDEX, IndexRules, Verification, rows_of, wrong
 from orchestrator.site import installer_values
 from orchestrator.stores.channel import keys_ever
-from orchestrator.stores.keyring import accepted_keys
+from orchestrator.stores.keyring import accepted_keys, keys_serial
 from orchestrator.verification.judge import Judge
 from orchestrator.verification.public import PublicReader, Site
 from orchestrator.verification.release import (
@@ -81,7 +81,7 @@ class Published:
         site = Site(
             reader=reader,
             judge=judge,
-            installer=self._installer(url) if is_led_to else None,
+            installer=await self._installer(url) if is_led_to else None,
             sleep=sleep,
         )
         index, checks = await site.index(self.channel, self._rules(newest=index.serial))
@@ -91,10 +91,11 @@ class Published:
             checks += await site.pointers()
         return self._verification(checks)
 
-    def _installer(self, url: str) -> bytes | None:
+    async def _installer(self, url: str) -> bytes | None:
         if self.template is None:
             return None
-        values = installer_values(self.inventory.project, url, self.channel)
+        serial = await keys_serial(self.store, self.channel.authority)
+        values = installer_values(self.inventory.project, url, self.channel, keys_serial=serial)
         return render_installer(self.template, values).encode()
 
     async def _judge(self) -> Judge:

@@ -87,6 +87,14 @@ def test_a_key_of_another_form_is_refused(place: str, key: str) -> None:
         render_installer(TEMPLATE, replace(VALUES, **changes))  # type: ignore[arg-type]  # a test table
 
 
+def test_the_serial_of_keys_txt_has_its_place() -> None:
+    template = "'{{ keys_serial }}'"
+    assert render_installer(template, VALUES) == "'0'"
+    assert render_installer(template, replace(VALUES, keys_serial=12)) == "'12'"
+    with pytest.raises(ConfigError, match=r"^keys_serial: not a serial"):
+        render_installer(template, replace(VALUES, keys_serial=-1))
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [

@@ -96,6 +96,11 @@ def test_the_whole_drill(desk: Desk, keys: Path) -> None:
     assert new.ssh in script
     assert old.ssh not in script
     assert parse_public_key((keys / "rotation.pub").read_text()).ssh in script
+    serial = desk.run("keys", "--json").data["serial"]
+    assert f"    KEYS_SERIAL='{serial}'\n" in script
+    assert desk.run("render").out == script
+    checked = desk.run("fsck", "--json").data
+    assert checked["findings"] == []
     listed = desk.run("keys", "--json").data
     assert [(key["here"], key["in_store"]) for key in listed["keys"]] == [
         ("signs", "active"),

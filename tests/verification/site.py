@@ -138,7 +138,9 @@ class Site:
             rows += pending_rows(parse_version(version), (parse_target(triple),))
         index = await publish_index(store, outlet.channel, rows, signer=outlet.signer, today=today)
         if outlet.url:
-            values = installer_values(self.operator.inventory.project, outlet.url, outlet.channel)
+            values = installer_values(
+                self.operator.inventory.project, outlet.url, outlet.channel, keys_serial=0
+            )
             script = render_installer(outlet.template, values).encode()
             pointers = (
                 Pointer(INSTALL_SCRIPT, script, ObjectKind.SCRIPT),
