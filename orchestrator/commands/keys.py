@@ -105,7 +105,7 @@ async def _rotate(operator: Operator, arguments: argparse.Namespace) -> int:
         signers = Signers(
             own=_own_signer(operator, own[0]), rotation=_rotation_signer(authority, arguments)
         )
-        await carry_out(store, rotation, channel, signers=signers, today=today)
+        rotation = await carry_out(store, rotation, channel, signers=signers, today=today)
         await _renew_installer(operator, signers.own)
     data = rotation_as_data(rotation, is_done=not arguments.dry_run)
     if arguments.json:

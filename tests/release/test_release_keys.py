@@ -132,7 +132,7 @@ def test_what_a_key_signed_before_it_was_revoked_is_still_known(desk: Desk, keys
     assert rotate(desk).code == 0
 
     history = desk.run("history", "--json").data["entries"]
-    assert [entry["problem"] for entry in history] == [None, None]
+    assert [entry["problem"] for entry in history] == [None, None, None]
     checked = desk.run("fsck", "--deep")
     assert checked.code == 0, checked.out
     assert checked.out.endswith("all is well\n")
