@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import StoreError
+from orchestrator.core.history import tell_history
 from orchestrator.core.index import render_index
 from orchestrator.core.keys import (
     IndexMark,
@@ -24,6 +25,7 @@ from orchestrator.core.keys import (
 )
 from orchestrator.core.signature import keys_namespace
 from orchestrator.stores.channel import TEXT_LIMIT, genuine_index, read_index, renew_index
+from orchestrator.stores.history import read_history
 from orchestrator.stores.keyring import (
     KEYS_NAME,
     Authority,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import date
 
+    from orchestrator.core.history import Entry
     from orchestrator.core.index import Index
     from orchestrator.core.signature import PublicKey, Signatures, Signer, Verifier
     from orchestrator.stores.channel import Channel
@@ -214,7 +217,27 @@ class _Change:
         )
 
 
-def rotation_as_data(rotation: Rotation, *, is_done: bool) -> Mapping[str, object]:
+async def recent_changes(
+    store: ReleaseStore, rotation: Rotation, channel: Channel
+) -> Mapping[str, Sequence[Entry]]:
+    """Return the newest serials of each index that is signed anew, as they were at the plan.
+
+    Who signs them vouches for what is in them: also for what a thief of the old key put there.
+    """
+    known = (*channel.keys, *rotation.opening.active, *rotation.opening.revoked)
+    # Whether the index that stands may be believed was decided by the plan.
+    past = replace(channel, keys=tuple(dict.fromkeys(known)), rotation=None)
+    return {
+        name: tell_history(
+            await read_history(store, replace(past, name=name), count=_RECENT), _RECENT
+        )
+        for name in rotation.signed_anew
+    }
+
+
+def rotation_as_data(
+    rotation: Rotation, *, is_done: bool, recent: Mapping[str, Sequence[Entry]] | None = None
+) -> Mapping[str, object]:
     """Return what changes, or has changed, as data."""
     before = rotation.stored.statement if rotation.stored else None
     statement = rotation.statement
@@ -232,7 +255,14 @@ def rotation_as_data(rotation: Rotation, *, is_done: bool) -> Mapping[str, objec
             key.fingerprint for key in statement.revoked if not before or key not in before.revoked
         ],
         "signed_anew": list(rotation.signed_anew),
+        "recent": [
+            {"channel": name, "entries": [entry.as_data() for entry in entries]}
+            for name, entries in (recent or {}).items()
+        ],
     }
+
+
+_RECENT: Final = 5
 
 
 async def _channels(store: ReleaseStore) -> list[str]:

@@ -82,12 +82,14 @@ def test_the_whole_drill(desk: Desk, keys: Path) -> None:
     planned = desk.run("keys", "rotate", "--dry-run")
     assert planned.code == 0
     assert "signed anew  stable.idx" in planned.out
+    assert f"stable.idx 1: + {VERSION} " in planned.out
     assert "nothing was touched" in planned.out
     assert not (desk.store / "keys/2.txt").exists()
 
     changed = rotate(desk)
     assert changed.code == 0, changed.err
     assert "revoked" in changed.out
+    assert f"stable.idx 1: + {VERSION} " in changed.out
     old, new = (parse_public_key((keys / f"{name}.pub").read_text()) for name in ("key", "second"))
     script = (desk.store / "install.sh").read_text()
     assert new.ssh in script

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from io import StringIO
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -29,9 +30,16 @@ from orchestrator.core.keys import (
 )
 from orchestrator.core.signature import Signatures, index_namespace, keys_namespace
 from orchestrator.core.version import parse_version
+from orchestrator.listing import show_rotation
 from orchestrator.signing import FileSigner, verify
 from orchestrator.stores.channel import Channel, publish_index, read_index, refuse_signer
-from orchestrator.stores.rotation import Signers, carry_out, plan_rotation, rotation_as_data
+from orchestrator.stores.rotation import (
+    Signers,
+    carry_out,
+    plan_rotation,
+    recent_changes,
+    rotation_as_data,
+)
 from orchestrator.stores.store import ConflictError, Generation, ObjectKind, StoredObject
 from tests.fakes import MemoryStore
 
@@ -183,6 +191,23 @@ async def test_a_key_that_stays_trusted_needs_no_new_signature(store: MemoryStor
     later = await rotate(store, NEW)
     assert later.stale == ("prerelease", "stable")
     assert statement_in(store).revoked == (OLD.public,)
+
+
+async def test_whoever_signs_an_index_anew_sees_what_came_to_it_lately(store: MemoryStore) -> None:
+    for number in range(1, 8):
+        await publish(store, OLD, f"1.{number}.0")
+    planned = await plan(store, NEW)
+    recent = await recent_changes(store, planned, channel_of(NEW))
+    assert [entry.serial for entry in recent["stable"]] == [8, 7, 6, 5, 4]
+    assert [str(change) for change in recent["stable"][0].changes] == [
+        "+ 1.7.0 x86_64-unknown-linux-gnu ok"
+    ]
+    data = rotation_as_data(planned, is_done=False, recent=recent)
+    show_rotation(data, shown := StringIO())
+    lines = shown.getvalue().splitlines()
+    assert "came lately  prerelease.idx 1: + 2.0.0-rc.1 x86_64-unknown-linux-gnu ok" in lines
+    assert "             stable.idx 8: + 1.7.0 x86_64-unknown-linux-gnu ok" in lines
+    assert await recent_changes(store, await plan(store, OLD), channel_of(OLD)) == {}
 
 
 # What a revoked key is worth
