@@ -244,6 +244,14 @@ def show_rotation(rotation: Mapping[str, Any], stream: TextIO) -> None:
     ):
         if names:
             _field(terminal, title, "\n".join(names))
+    recent = [
+        f"{each['channel']}.idx {entry['serial']}: {line}"
+        for each in rotation["recent"]
+        for entry in each["entries"]
+        for line in ([entry["problem"]] if entry["problem"] else entry["lines"])
+    ]
+    if recent:
+        _field(terminal, "came lately", "\n".join(recent))
     if not rotation["changes"]:
         terminal.print("the store says what the inventory says already; nothing was written")
     elif not rotation["done"]:

@@ -92,7 +92,13 @@ async def _list(operator: Operator, *, as_json: bool) -> int:
 
 async def _rotate(operator: Operator, arguments: argparse.Namespace) -> int:
     from orchestrator.listing import show_rotation
-    from orchestrator.stores.rotation import Signers, carry_out, plan_rotation, rotation_as_data
+    from orchestrator.stores.rotation import (
+        Signers,
+        carry_out,
+        plan_rotation,
+        recent_changes,
+        rotation_as_data,
+    )
 
     own = operator.public_keys()
     if not own:
@@ -101,13 +107,14 @@ async def _rotate(operator: Operator, arguments: argparse.Namespace) -> int:
     authority = _authority(channel)
     store, today = operator.store(), operator.today()
     rotation = await plan_rotation(store, authority, channel, today=today)
+    recent = await recent_changes(store, rotation, channel)
     if not arguments.dry_run:
         signers = Signers(
             own=_own_signer(operator, own[0]), rotation=_rotation_signer(authority, arguments)
         )
-        await carry_out(store, rotation, channel, signers=signers, today=today)
+        rotation = await carry_out(store, rotation, channel, signers=signers, today=today)
         await _renew_installer(operator, signers.own)
-    data = rotation_as_data(rotation, is_done=not arguments.dry_run)
+    data = rotation_as_data(rotation, is_done=not arguments.dry_run, recent=recent)
     if arguments.json:
         print(json.dumps(data, indent=2))
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexMark:
-    """An index that stood when its key was revoked; `sha256` is of the text that was signed.
+    """An index that was signed before its key was revoked; `sha256` is of the text that was signed.
 
     It is the only one that a revoked key still speaks for, until it is signed anew.
     """
@@ -156,6 +156,29 @@ def follow(
         revoked=(*previous.revoked, *gone),
         indexes=tuple(indexes),
     )
+
+
+def widen(
+    previous: KeyStatement | None, *, project: str, active: Sequence[PublicKey], today: date
+) -> KeyStatement:
+    """Return the statement that makes these keys active, and leaves active whatever was.
+
+    It is what stands before keys are revoked; `previous` if these are active already. ConfigError
+    for a revoked key among these.
+    """
+    still = tuple(key for key in previous.active if key not in active) if previous else ()
+    return follow(
+        previous,
+        project=project,
+        active=(*active, *still),
+        indexes=previous.indexes if previous else (),
+        today=today,
+    )
+
+
+def remark(statement: KeyStatement, mark: IndexMark, *, today: date) -> KeyStatement:
+    """Return the statement that says the same of keys, and lets revoked ones have this index."""
+    return replace(statement, serial=statement.serial + 1, issued=today, indexes=(mark,))
 
 
 def keys_as_data(

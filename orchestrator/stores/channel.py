@@ -298,6 +298,9 @@ async def _move_index(
 ) -> Index:
     await refuse_signer(store, channel, signer.public)
     stored, index = await read_signed(store, channel)
+    # Again, after the index: whoever revokes a key moves the index after that, so a key that was
+    # good here and is not any more does not get past the swap below.
+    await refuse_signer(store, channel, signer.public)
     rows = tuple(decide(index))
     following = advance(
         index,

@@ -85,12 +85,14 @@ def test_the_whole_drill(desk: Desk, keys: Path) -> None:
     planned = desk.run("keys", "rotate", "--dry-run")
     assert planned.code == 0
     assert "signed anew  stable.idx" in planned.out
+    assert f"stable.idx 1: + {VERSION} " in planned.out
     assert "nothing was touched" in planned.out
     assert not (desk.store / "keys/2.txt").exists()
 
     changed = rotate(desk)
     assert changed.code == 0, changed.err
     assert "revoked" in changed.out
+    assert f"stable.idx 1: + {VERSION} " in changed.out
     old, new = (parse_public_key((keys / f"{name}.pub").read_text()) for name in ("key", "second"))
     script = (desk.store / "install.sh").read_text()
     assert new.ssh in script
@@ -135,7 +137,7 @@ def test_what_a_key_signed_before_it_was_revoked_is_still_known(desk: Desk, keys
     assert rotate(desk).code == 0
 
     history = desk.run("history", "--json").data["entries"]
-    assert [entry["problem"] for entry in history] == [None, None]
+    assert [entry["problem"] for entry in history] == [None, None, None]
     checked = desk.run("fsck", "--deep")
     assert checked.code == 0, checked.out
     assert checked.out.endswith("all is well\n")

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from io import StringIO
 from typing import TYPE_CHECKING, Final
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from orchestrator.core.errors import ConfigError, StoreError
-from orchestrator.core.index import Row, Status, join_signed, render_index, split_signed
-from orchestrator.core.keys import KeyStatement, join_keys, parse_keys, render_keys, split_keys
+from orchestrator.core.index import (
+    Row,
+    Status,
+    join_signed,
+    parse_index,
+    render_index,
+    split_signed,
+)
+from orchestrator.core.keys import (
+    IndexMark,
+    KeyStatement,
+    join_keys,
+    parse_keys,
+    render_keys,
+    split_keys,
+)
 from orchestrator.core.signature import Signatures, index_namespace, keys_namespace
 from orchestrator.core.version import parse_version
+from orchestrator.listing import show_rotation
 from orchestrator.signing import FileSigner, verify
 from orchestrator.stores.channel import Channel, publish_index, read_index, refuse_signer
-from orchestrator.stores.rotation import Signers, carry_out, plan_rotation, rotation_as_data
+from orchestrator.stores.rotation import (
+    Signers,
+    carry_out,
+    plan_rotation,
+    recent_changes,
+    rotation_as_data,
+)
 from orchestrator.stores.store import ConflictError, Generation, ObjectKind, StoredObject
 from tests.fakes import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from orchestrator.stores.rotation import Rotation
 
@@ -73,14 +96,13 @@ async def plan(store: MemoryStore, *signers: FileSigner) -> Rotation:
 
 async def rotate(store: MemoryStore, *signers: FileSigner) -> Rotation:
     rotation = await plan(store, *signers)
-    await carry_out(
+    return await carry_out(
         store,
         rotation,
         channel_of(*signers),
         signers=Signers(own=signers[0], rotation=ROTATION),
         today=TODAY,
     )
-    return rotation
 
 
 @pytest.fixture
@@ -127,17 +149,20 @@ async def test_a_change_revokes_the_old_key_and_signs_every_channel_anew(
     rotation = await rotate(store, NEW, OTHER)
 
     statement = statement_in(store)
-    assert (statement.serial, statement.active) == (2, (NEW.public, OTHER.public))
-    assert statement.revoked == (OLD.public,)
-    assert [mark.channel for mark in statement.indexes] == ["prerelease", "stable"]
+    assert (statement.serial, statement.active) == (3, (NEW.public, OTHER.public))
+    assert (statement.revoked, statement.indexes) == ((OLD.public,), ())
+    between = parse_keys(split_keys(store.objects["keys/2.txt"].data.decode()).text)
+    assert between.active == (NEW.public, OTHER.public, OLD.public)
+    assert between.revoked == ()
     assert rotation.stale == ("prerelease", "stable")
     for name in ("stable", "prerelease"):
         assert signed_by(store, NEW, f"{name}.idx")
         assert signed_by(store, NEW, f"index/{name}/2.idx")
+        assert signed_by(store, NEW, f"index/{name}/3.idx")
         assert signed_by(store, OLD, f"index/{name}/1.idx")
     after = await read_index(store, channel_of(NEW))
     assert after is not None
-    assert (after.serial, after.rows) == (2, before.rows)
+    assert (after.serial, after.rows) == (3, before.rows)
 
 
 async def test_without_a_change_nothing_is_written(store: MemoryStore) -> None:
@@ -146,7 +171,7 @@ async def test_without_a_change_nothing_is_written(store: MemoryStore) -> None:
     again = await rotate(store, NEW)
     assert store.writes == writes
     data = rotation_as_data(again, is_done=True)
-    assert (data["changes"], data["serial"], data["newly_active"]) == (False, 2, [])
+    assert (data["changes"], data["serial"], data["newly_active"]) == (False, 3, [])
 
 
 async def test_a_plan_writes_nothing_and_says_what_changes(store: MemoryStore) -> None:
@@ -156,7 +181,7 @@ async def test_a_plan_writes_nothing_and_says_what_changes(store: MemoryStore) -
     assert data["newly_active"] == [NEW.public.fingerprint]
     assert data["newly_revoked"] == [OLD.public.fingerprint]
     assert data["signed_anew"] == ["prerelease", "stable"]
-    assert (data["serial"], data["changes"], data["done"]) == (2, True, False)
+    assert (data["serial"], data["changes"], data["done"]) == (3, True, False)
 
 
 async def test_a_key_that_stays_trusted_needs_no_new_signature(store: MemoryStore) -> None:
@@ -166,6 +191,23 @@ async def test_a_key_that_stays_trusted_needs_no_new_signature(store: MemoryStor
     later = await rotate(store, NEW)
     assert later.stale == ("prerelease", "stable")
     assert statement_in(store).revoked == (OLD.public,)
+
+
+async def test_whoever_signs_an_index_anew_sees_what_came_to_it_lately(store: MemoryStore) -> None:
+    for number in range(1, 8):
+        await publish(store, OLD, f"1.{number}.0")
+    planned = await plan(store, NEW)
+    recent = await recent_changes(store, planned, channel_of(NEW))
+    assert [entry.serial for entry in recent["stable"]] == [8, 7, 6, 5, 4]
+    assert [str(change) for change in recent["stable"][0].changes] == [
+        "+ 1.7.0 x86_64-unknown-linux-gnu ok"
+    ]
+    data = rotation_as_data(planned, is_done=False, recent=recent)
+    show_rotation(data, shown := StringIO())
+    lines = shown.getvalue().splitlines()
+    assert "came lately  prerelease.idx 1: + 2.0.0-rc.1 x86_64-unknown-linux-gnu ok" in lines
+    assert "             stable.idx 8: + 1.7.0 x86_64-unknown-linux-gnu ok" in lines
+    assert await recent_changes(store, await plan(store, OLD), channel_of(OLD)) == {}
 
 
 # What a revoked key is worth
@@ -191,16 +233,29 @@ async def test_a_thief_of_the_old_key_gets_nothing_signed_anew(store: MemoryStor
     for signers in ((NEW,), (NEW, OTHER)):
         with pytest.raises(StoreError, match="cannot be trusted"):
             await rotate(store, *signers)
-    assert statement_in(store).serial == 2
+    assert statement_in(store).serial == 3
 
 
 async def test_the_very_index_that_stood_may_come_back_and_is_signed_anew(
     store: MemoryStore,
 ) -> None:
     # As after a crash between keys.txt and the index: it is the one that keys.txt names.
+    statement = statement_in(store)
     stood = store.objects["stable.idx"]
+    text = split_signed(stood.data.decode()).text
+    mark = IndexMark(channel="stable", serial=1, sha256=hashlib.sha256(text.encode()).hexdigest())
     await rotate(store, NEW)
-    del store.objects["index/stable/2.idx"]
+    marked = replace(
+        statement,
+        serial=3,
+        active=(NEW.public,),
+        revoked=(OLD.public,),
+        indexes=(mark,),
+    )
+    put(store, "keys.txt", signed_statement(marked, ROTATION))
+    store.objects["keys/3.txt"] = store.objects["keys.txt"]
+    for serial in (2, 3):
+        del store.objects[f"index/stable/{serial}.idx"]
     store.objects["stable.idx"] = stood
     assert (await rotate(store, NEW)).stale == ("stable",)
     assert signed_by(store, NEW, "stable.idx")
@@ -349,6 +404,166 @@ async def test_who_is_outrun_changes_nothing(store: MemoryStore) -> None:
     assert store.writes == writes
 
 
+# Releases that go on meanwhile
+
+
+@dataclass(slots=True)
+class RacedStore(MemoryStore):
+    """A store where something happens right before or after keys.txt gets a serial."""
+
+    serial: int = 0
+    is_after: bool = False
+    happens: Callable[[], Awaitable[None]] | None = None
+
+    async def replace(
+        self, name: str, data: bytes, kind: ObjectKind, *, expected: Generation | None
+    ) -> Generation:
+        is_it = name == "keys.txt" and f"#serial {self.serial}\n".encode() in data
+        happens = self.happens if is_it else None
+        if happens and not self.is_after:
+            await happens()
+        generation = await MemoryStore.replace(self, name, data, kind, expected=expected)
+        if happens and self.is_after:
+            await happens()
+        return generation
+
+
+def raced(store: MemoryStore, serial: int, *, is_after: bool = False) -> RacedStore:
+    return RacedStore(
+        objects=dict(store.objects), kinds=dict(store.kinds), serial=serial, is_after=is_after
+    )
+
+
+@pytest.mark.parametrize("serial", [2, 3])
+async def test_a_release_by_the_old_key_right_before_a_statement_is_kept(
+    store: MemoryStore, serial: int
+) -> None:
+    busy = raced(store, serial)
+
+    async def release() -> None:
+        # By a coordinator that trusts both already: that of the old key only is refused after 2.
+        channel = channel_of(OLD, NEW)
+        await publish_index(busy, channel, [row("1.1.0")], signer=OLD, today=TODAY)
+
+    busy.happens = release
+    await rotate(busy, NEW)
+    index = await read_index(busy, channel_of(NEW))
+    assert index is not None
+    assert {str(each.version) for each in index.rows} == {"1.0.0", "1.1.0"}
+    assert signed_by(busy, NEW, "stable.idx")
+    assert OLD.public in statement_in(busy).revoked
+    await publish(busy, NEW, "1.2.0")
+    writes = busy.writes
+    await rotate(busy, NEW)
+    assert busy.writes == writes
+    with pytest.raises(ConfigError, match="is revoked"):
+        await publish(busy, OLD, "1.3.0")
+
+
+def swap_in(store: MemoryStore, signer: FileSigner, *, ahead: int = 1) -> None:
+    """As a release does that read everything before the keys changed, and is slow."""
+    text = split_signed(store.objects["stable.idx"].data.decode()).text
+    index = parse_index(text)
+    late = replace(index, serial=index.serial + ahead, rows=(*index.rows, row("0.9.0")))
+    put_index(store, render_index(late), signer)
+
+
+async def test_a_release_that_swaps_after_its_key_is_revoked_is_found_by_the_same_run(
+    store: MemoryStore,
+) -> None:
+    busy = raced(store, 3, is_after=True)
+
+    async def release() -> None:
+        swap_in(busy, OLD)
+
+    busy.happens = release
+    rotation = await rotate(busy, NEW)
+    assert rotation.statement.serial == 4
+    assert [mark.channel for mark in statement_in(busy).indexes] == ["stable"]
+    assert signed_by(busy, NEW, "stable.idx")
+    index = await read_index(busy, channel_of(NEW))
+    assert index is not None
+    assert [str(each.version) for each in index.rows] == ["1.0.0", "0.9.0"]
+    await publish(busy, NEW, "1.2.0")
+
+
+async def test_a_crash_after_such_a_release_was_marked_is_mended(store: MemoryStore) -> None:
+    busy = raced(store, 3, is_after=True)
+
+    async def release() -> None:
+        swap_in(busy, OLD)
+        busy.serial, busy.happens = 4, crash
+
+    async def crash() -> None:
+        raise CrashError
+
+    busy.happens = release
+    with pytest.raises(CrashError):
+        await rotate(busy, NEW)
+    busy.happens = None
+    assert (await rotate(busy, NEW)).stale == ("stable",)
+    assert signed_by(busy, NEW, "stable.idx")
+    await publish(busy, NEW, "1.2.0")
+
+
+@pytest.mark.parametrize(("signer", "ahead"), [(THIEF, 1), (OLD, 0), (OLD, -1)])
+async def test_what_is_no_such_release_is_not_signed_anew(
+    store: MemoryStore, signer: FileSigner, ahead: int
+) -> None:
+    busy = raced(store, 3, is_after=True)
+
+    async def forge() -> None:
+        swap_in(busy, signer, ahead=ahead)
+
+    busy.happens = forge
+    with pytest.raises(StoreError, match="cannot be trusted"):
+        await rotate(busy, NEW)
+    assert statement_in(busy).indexes == ()
+
+
+async def test_a_later_run_does_not_guess_when_a_revoked_key_signed(store: MemoryStore) -> None:
+    await rotate(store, NEW)
+    swap_in(store, OLD)
+    with pytest.raises(StoreError, match="cannot be trusted") as caught:
+        await rotate(store, NEW)
+    assert "docs/keys.md" in str(caught.value.hint)
+    # As docs/keys.md says: the newest copy by an active key, and none after it.
+    store.objects["index/stable/4.idx"] = store.objects["stable.idx"]
+    store.objects["stable.idx"] = store.objects["index/stable/3.idx"]
+    del store.objects["index/stable/4.idx"]
+    await rotate(store, NEW)
+    await publish(store, NEW, "0.9.0", "1.2.0")
+
+
+async def test_a_key_that_is_revoked_between_the_keys_and_the_index_does_not_swap(
+    store: MemoryStore,
+) -> None:
+    slow = SlowStore(objects=dict(store.objects), kinds=dict(store.kinds))
+
+    async def revoke() -> None:
+        await rotate(slow, NEW)
+
+    slow.happens = revoke
+    # A coordinator that takes the new index for good.
+    channel = channel_of(OLD, NEW)
+    with pytest.raises(ConfigError, match="is revoked"):
+        await publish_index(slow, channel, [row("1.1.0")], signer=OLD, today=TODAY)
+    assert signed_by(slow, NEW, "stable.idx")
+
+
+@dataclass(slots=True)
+class SlowStore(MemoryStore):
+    """A store where something happens right before an index is read."""
+
+    happens: Callable[[], Awaitable[None]] | None = None
+
+    async def read(self, name: str, *, limit_bytes: int) -> StoredObject | None:
+        if name == "stable.idx" and self.happens:
+            happens, self.happens = self.happens, None
+            await happens()
+        return await MemoryStore.read(self, name, limit_bytes=limit_bytes)
+
+
 # Crashes
 
 
@@ -377,7 +592,7 @@ class DyingStore(MemoryStore):
 async def test_a_crash_at_any_write_is_mended_by_the_same_command(store: MemoryStore) -> None:
     whole = DyingStore(objects=dict(store.objects), kinds=dict(store.kinds))
     await rotate(whole, NEW, OTHER)
-    assert whole.begun == 6  # keys.txt, two indexes, and a copy of each
+    assert whole.begun == 12  # twice: keys.txt, two indexes, and a copy of each
     for number in range(1, whole.begun + 1):
         for before in (True, False):
             dying = DyingStore(
@@ -390,14 +605,14 @@ async def test_a_crash_at_any_write_is_mended_by_the_same_command(store: MemoryS
                 await rotate(dying, NEW, OTHER)
             await rotate(dying, NEW, OTHER)
             assert statement_in(dying).revoked == (OLD.public,)
-            assert statement_in(dying).serial == 2
+            assert statement_in(dying).serial == 3
             for name in ("stable", "prerelease"):
                 index = await read_index(dying, channel_of(NEW, name=name))
                 assert index is not None
-                assert index.serial == 2
+                assert index.serial in {2, 3}
                 assert signed_by(dying, NEW, f"{name}.idx")
             kept = dying.objects["keys.txt"].data
-            assert dying.objects["keys/2.txt"].data == kept
+            assert dying.objects["keys/3.txt"].data == kept
             writes = dying.writes
             await rotate(dying, NEW, OTHER)
             assert dying.writes == writes
