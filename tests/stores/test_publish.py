@@ -639,7 +639,7 @@ async def publish(root, staging):
     channel = Channel(project="demo", name="stable", keys=(signer.public,), verify=toy_verify,
                       lifetime=timedelta(days=90))
     artifact = make_artifact(staging, version="2.0.0")
-    row = await publish_artifact(store, artifact, channel=CHANNEL, signer=signer, flat=False)
+    row = await publish_artifact(store, artifact, channel=channel, signer=signer, flat=False)
     await publish_index(store, channel, [row], signer=signer, today=date(2026, 11, 22))
 
 def die_at(moment):
