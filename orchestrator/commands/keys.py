@@ -52,8 +52,13 @@ def keygen(arguments: argparse.Namespace) -> int:
 def _new_passphrase() -> bytes:
     from getpass import getpass
 
-    first = getpass("passphrase for the new key: ")
-    if first != getpass("the same again: "):
+    try:
+        first, again = getpass("passphrase for the new key: "), getpass("the same again: ")
+    except EOFError:
+        raise ConfigError(
+            "there is nobody to ask for a passphrase", hint="run it in a terminal"
+        ) from None
+    if first != again:
         raise ConfigError("the two passphrases differ", hint="run keygen again")
     return first.encode()
 

@@ -452,3 +452,19 @@ def test_keygen_makes_the_private_half_of_a_key_that_the_inventory_names_by_its_
         "agent-key.pub",
         "agent-key.minisign.pub",
     }
+
+
+def test_a_key_with_a_passphrase_needs_somebody_to_ask(
+    desk: Desk, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del keys
+
+    def nobody(_: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("getpass.getpass", nobody)
+    sign_with(desk, "key")
+    refused = desk.run("keygen", "--rotation", str(desk.folder / "offline"))
+    assert refused.code == 2
+    assert "nobody to ask for a passphrase" in refused.err
+    assert not (desk.folder / "offline").exists()
