@@ -103,7 +103,7 @@ def test_it_installs_upgrades_and_uninstalls_in_every_shell(
     result = host.run(script, env=environment)
     assert result.stderr.endswith(f"already installed: tool 1.1.0 in {host.binary}\n")
     assert "downloading" not in result.stderr
-    other = script.replace("wanted_version=''", "wanted_version=1.0.0", 1)
+    other = script.replace("VERSION=''", "VERSION=1.0.0", 1)
     result = host.run(other, env=environment)
     assert f"for {GNU} there is 1.1.0: choose" in result.stderr
     assert not list(host.temporary.iterdir())
@@ -129,6 +129,17 @@ def test_it_installs_in_a_shell_that_goes_by_its_own_name(
     result = host.run(site.script, f"--prefix={host.home}/a b")
     assert result.returncode == 0, said(result)
     assert result.stderr.endswith(f"installed tool 1.0.0 to {host.home}/a b/bin/tool\n")
+
+
+def test_the_copy_of_one_version_installs_that_version(site: Site, host: Host) -> None:
+    site.add("1.1.0")
+    site.add("1.0.0")
+    site.publish()
+    script = render_installer(TEMPLATE, replace(site.values, version="1.0.0"))
+    assert host.run(script).returncode == 0
+    assert subprocess.check_output([host.binary], text=True) == "tool 1.0.0\n"
+    assert host.run(script, "--version", "1.1.0").returncode == 0
+    assert subprocess.check_output([host.binary], text=True) == "tool 1.1.0\n"
 
 
 # Hosts

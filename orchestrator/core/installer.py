@@ -22,6 +22,7 @@ class InstallerValues:
     The `rotation` keys sign no index; they say which other keys do, when none of those has.
     `keys_serial` is that of the store's keys.txt, 0 without one: an older one is refused.
     `version_words` are what `version_words` makes of a project's version command.
+    `version` is what this copy of the script installs unless told otherwise; empty: the newest.
     """
 
     project: str
@@ -34,6 +35,7 @@ class InstallerValues:
     rotation_minisign_keys: tuple[str, ...] = ()
     keys_serial: int = 0
     version_words: str = "--version"
+    version: str = ""
 
 
 def version_words(command: str) -> str:
@@ -61,6 +63,7 @@ def render_installer(template: str, values: InstallerValues) -> str:
             "rotation_minisign_keys": "\n".join(values.rotation_minisign_keys),
             "keys_serial": str(values.keys_serial),
             "version_words": values.version_words,
+            "version": values.version,
         },
     )
 
@@ -86,6 +89,7 @@ def _problems(values: InstallerValues) -> Iterator[Problem]:
         ("rotation_minisign_keys", _MINISIGN_KEY, values.rotation_minisign_keys),
         ("keys_serial", _SERIAL, (str(values.keys_serial),)),
         ("version_words", _VERSION_WORDS, (values.version_words,)),
+        ("version", _NAME, (values.version,) if values.version else ()),
     )
     for place, pattern, words in checks:
         for word in words:
