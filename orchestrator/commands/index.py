@@ -189,6 +189,7 @@ def fsck(arguments: argparse.Namespace) -> int:
             ),
             derive=operator.derive,
             today=operator.today(),
+            signer=operator.signer,
         )
     )
     data = report.as_data()

@@ -30,6 +30,11 @@ def copy_name(version: str) -> str:
     return f"releases/{version}/{INSTALL_SCRIPT}"
 
 
+def is_copy(name: str) -> bool:
+    """Return whether it is the name of some version's own script."""
+    return name == copy_name(name.split("/")[1]) if name.startswith("releases/") else False
+
+
 def signature_name(script: str) -> str:
     """Return the name of the signature of a script of that name."""
     return f"{script}.sig"
@@ -45,11 +50,8 @@ class ScriptSigner:
     verify: SshVerifier
 
     async def sign(self, script: bytes) -> bytes:
-        """Return a signature; whoever holds the key may ask a person for it."""
-        signature = await asyncio.to_thread(
-            self.signer.sign_ssh, script, namespace=installer_namespace(self.project)
-        )
-        return signature.encode()
+        """Return a new signature."""
+        return await sign_script(script, self.signer, self.project)
 
     def is_good(self, script: bytes, signature: bytes) -> bool:
         """Return whether one of the keys has signed the script."""
@@ -61,6 +63,13 @@ class ScriptSigner:
         except StoreError:
             return False
         return True
+
+
+async def sign_script(script: bytes, signer: Signer, project: str) -> bytes:
+    """Return a signature of a script; whoever holds the key may ask a person for it."""
+    namespace = installer_namespace(project)
+    signature = await asyncio.to_thread(signer.sign_ssh, script, namespace=namespace)
+    return signature.encode()
 
 
 async def signature_pointer(store: ReleaseStore, script: bytes, by: ScriptSigner) -> Pointer:
