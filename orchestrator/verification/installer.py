@@ -29,19 +29,28 @@ async def check_installer(read: Reader, judge: Judge) -> list[Check]:
 
     What is being replaced is looked at again.
     """
-    checks: list[Check] = []
-    for pause in (*_PAUSES, None):
-        script, signature = await asyncio.gather(
-            read(INSTALL_SCRIPT, limit_bytes=TEXT_LIMIT),
-            read(INSTALL_SIGNATURE, limit_bytes=SIGNATURE_LIMIT),
-        )
-        checks = [*script.checks, *signature.checks]
-        if script.data is not None and not signature.checks:
-            checks.append(judge.installer(INSTALL_SCRIPT, script.data, signature.data))
-        if pause is None or all(check.verdict is not Verdict.WRONG for check in checks):
-            break
+    return (await read_installer(read, judge))[2]
+
+
+async def read_installer(read: Reader, judge: Judge) -> tuple[Found, Found, list[Check]]:
+    """Return the install.sh of a store, its signature, and what was found; see above."""
+    for pause in _PAUSES:
+        found = await _read_installer(read, judge)
+        if all(check.verdict is not Verdict.WRONG for check in found[2]):
+            return found
         await asyncio.sleep(pause)
-    return checks
+    return await _read_installer(read, judge)
+
+
+async def _read_installer(read: Reader, judge: Judge) -> tuple[Found, Found, list[Check]]:
+    script, signature = await asyncio.gather(
+        read(INSTALL_SCRIPT, limit_bytes=TEXT_LIMIT),
+        read(INSTALL_SIGNATURE, limit_bytes=SIGNATURE_LIMIT),
+    )
+    checks = [*script.checks, *signature.checks]
+    if script.data is not None and not signature.checks:
+        checks.append(judge.installer(INSTALL_SCRIPT, script.data, signature.data))
+    return script, signature, checks
 
 
 async def check_copy(read: Reader, judge: Judge, version: str) -> list[Check]:
