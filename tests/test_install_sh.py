@@ -1201,3 +1201,12 @@ def test_no_prefix_of_the_script_acts(published: Site, host: Host) -> None:
 def test_it_is_clean_after_rendering(published: Site) -> None:
     for command in (["shellcheck", "-s", "sh", "-"], ["shfmt", "-i", "4", "-d"]):
         subprocess.run(command, input=published.script, text=True, check=True)
+
+
+@needs("checkbashisms")
+@pytest.mark.thorough
+def test_it_has_no_bashisms_before_and_after_rendering(published: Site, tmp_path: Path) -> None:
+    rendered = tmp_path / "install.sh"
+    rendered.write_text(published.script)
+    for file in (rendered, ROOT / "install.sh.j2"):
+        subprocess.run(["checkbashisms", "--posix", "--extra", "--force", file], check=True)
