@@ -165,6 +165,16 @@ def test_a_host_gets_its_targets_or_a_refusal(site: Site, host: Host, name: str)
         assert result.stdout == f"{candidates}|{facts}\n", result.stderr
 
 
+def test_who_has_no_build_is_told_the_command(site: Site, host: Host) -> None:
+    site.add("1.0.0", "x86_64-unknown-haiku")
+    site.publish()
+    script = render_installer(
+        TEMPLATE, replace(site.values, source_command="cargo install --locked tool-engine")
+    )
+    refused = assert_untouched(host, lambda: host.run(script))
+    assert refused.endswith("or build tool from source with cargo install --locked tool-engine\n")
+
+
 # Which version
 
 

@@ -75,8 +75,10 @@ class Flaky:
     breaks: int
     knows_ranges: bool
     requests: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        self.paths.append(handler.path)
         file = self.root / handler.path.lstrip("/")
         if not file.is_file():
             handler.send_error(404)
@@ -147,6 +149,15 @@ def test_where_there_is_no_going_on_it_starts_again(site: Site, host: Host, tool
     with flaky(site, breaks=1, knows_ranges=False) as (_, url):
         result = host.run(site.script, f"--base-url={url}")
     assert result.returncode == 0, said(result)
+
+
+@each_downloader
+def test_an_index_and_an_archive_are_all_that_is_fetched(site: Site, host: Host, tool: str) -> None:
+    equip(host, tool)
+    with flaky(site, breaks=0) as (state, url):
+        assert host.run(site.script, f"--base-url={url}").returncode == 0
+    row = site.rows[0]
+    assert state.paths == ["/stable.idx", f"/{row.path}"]
 
 
 @needs("curl")
