@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 from orchestrator.core.derived import VERSIONS, derive_conveniences
 from orchestrator.core.downloads import newest_builds
 from orchestrator.core.index import Status
-from orchestrator.core.installer import InstallerValues, render_installer, version_words
+from orchestrator.core.installer import (
+    InstallerValues,
+    render_installer,
+    source_command,
+    version_words,
+)
 from orchestrator.core.page import render_page
 from orchestrator.stores.installer import (
     ScriptSigner,
@@ -62,6 +67,7 @@ def installer_values(
         rotation_minisign_keys=tuple(key.minisign for key in rotation),
         keys_serial=keys_serial,
         version_words=version_words(project.version_command),
+        source_command=source_command(project.source),
     )
 
 
