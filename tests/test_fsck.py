@@ -368,8 +368,8 @@ class BusyStore(MemoryStore):
     folder: Path | None = None
 
     async def read(self, name: str, *, limit_bytes: int) -> StoredObject | None:
-        folder, self.folder = self.folder, self.folder if name != "install.sh" else None
-        if folder and name == "install.sh":
+        folder, self.folder = self.folder, self.folder if name != "index.html" else None
+        if folder and name == "index.html":
             await publish(self, folder, "2.0.0")
         return await MemoryStore.read(self, name, limit_bytes=limit_bytes)
 
