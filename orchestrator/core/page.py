@@ -241,10 +241,10 @@ _PAGE: Final = """\
 <main>
 <h2>Install</h2>
 {install}
-<p><a href="./install.sh">Read the script</a> before you run it{signature}. To see
-what it would do, end the line with <code>| sh -s -- --plan</code>; to take everything away again,
-with <code>| sh -s -- --uninstall</code>. It verifies what it downloads, needs no root, and installs the
-newest version that runs on your machine.</p>
+<p><a href="./install.sh">Read the script</a> before you run it{signature}.
+To see what it would do, end the line with <code>| sh -s -- --plan</code>; to take everything away
+again, with <code>| sh -s -- --uninstall</code>. It verifies what it downloads, needs no root, and
+installs the newest version that runs on your machine.</p>
 <h2>Versions</h2>
 {builds}
 <h2>Verify by hand</h2>
