@@ -25,7 +25,6 @@ from orchestrator.core.version import parse_version
 from orchestrator.signing import FileSigner
 from tests.installer_hosts import HASH_SHIMS, HOSTS, on_bsd
 from tests.installer_site import (
-    BASE_TOOLS,
     GNU,
     MUSL,
     PROJECT,
@@ -1158,37 +1157,6 @@ def test_a_signal_leaves_nothing_behind(
     # 1: a shell may have a subshell for the download, which dies of it in its place.
     assert result.returncode in {1, 128 + number}
     assert host.tree() == before
-
-
-# Cut off
-
-
-def cuts(script: str) -> list[int]:
-    """Return where to cut: everywhere at the end, and around the line breaks before."""
-    if os.environ.get("EVERY_PREFIX"):
-        return list(range(len(script)))
-    breaks = [at for at, letter in enumerate(script) if letter == "\n"]
-    return [*(at + 1 for at in breaks[::12]), *range(len(script) - 120, len(script) - 1)]
-
-
-def test_no_prefix_of_the_script_acts(published: Site, host: Host) -> None:
-    log = host.root / "log"
-    for tool in (*BASE_TOOLS, "uname", "id", "curl", "wget", "ssh-keygen", "sha256sum"):
-        (host.shims / tool).unlink(missing_ok=True)
-    host.simulate(
-        {
-            tool: f"echo {tool} >> '{log}'"
-            for tool in (*BASE_TOOLS, "uname", "id", "curl", "wget", "ssh-keygen", "sha256sum")
-        }
-    )
-    script = published.script
-    start = script.index("\n{\n") + 3
-    for cut in cuts(script):
-        result = host.run(script[:cut], "--prefix", "a")
-        assert not log.exists(), f"the first {cut} bytes of {len(script)} act"
-        assert result.returncode != 0 or cut < start
-    host.run(script)
-    assert log.exists()
 
 
 # Lint
