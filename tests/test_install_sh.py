@@ -243,7 +243,9 @@ def test_a_yanked_version_is_installed_only_when_asked_for(site: Site, host: Hos
     site.add("1.1.0", status=Status.YANKED)
     site.add("1.0.0")
     assert "installed tool 1.0.0" in choose(host, site)
-    assert "installed tool 1.1.0" in choose(host, site, "--version", "v1.1.0")
+    withdrawn = choose(host, site, "--version", "v1.1.0")
+    assert "warning: 1.1.0 was withdrawn by who published it\n" in withdrawn
+    assert "installed tool 1.1.0" in withdrawn
     text = assert_untouched(host, lambda: host.run(site.script, "--version=1.2.0"))
     assert f"1.2.0 for {GNU} was revoked" in text
 
