@@ -309,6 +309,12 @@ def test_a_script_gets_the_path_and_no_colours(published: Site, host: Host) -> N
 # CI
 
 
+@pytest.mark.parametrize("value", ["", "0", "false"])
+def test_who_says_that_it_is_no_ci_is_believed(published: Site, host: Host, value: str) -> None:
+    assert host.run(published.script, env={"CI": value}).returncode == 0
+    assert (host.home / ".profile").exists()
+
+
 def test_in_ci_no_start_up_file_is_edited_and_the_next_steps_find_it(
     published: Site, host: Host
 ) -> None:
