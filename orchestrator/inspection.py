@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from orchestrator.core.archive import ArchiveEntry, archive_name, pack_archive
 from orchestrator.core.binary import check_binary
+from orchestrator.core.cpu import cpu_floors
 from orchestrator.core.errors import BuildError, NodeError
 from orchestrator.core.events import Phase
 from orchestrator.core.floors import join_floors
 from orchestrator.core.inventory import LeakPolicy
 from orchestrator.core.leaks import find_leaks
+from orchestrator.core.preflight import build_texts
 from orchestrator.core.result import Artifact
 from orchestrator.nodes.gate import Gate, GateBinary, run_gate
 from orchestrator.nodes.probe import probe
@@ -108,6 +110,7 @@ class Inspection:
         target, project = self.task.node.target, self.plan.inventory.project
         os_release = _os_release(self.task.node, place.facts)
         floors = await asyncio.to_thread(_measure, binaries, target, os_release)
+        floors += cpu_floors(build_texts(project, self.task.node), target)
         _require_system(target, place.facts)
         gated = tuple(
             GateBinary(

@@ -589,7 +589,7 @@ _NODE_FIELDS: Final = (
             value=Text(words="text on one line", pattern=_LINE, max_length=32_768),
         ),
         summary="Environment variables of its build.",
-        example={"RUSTFLAGS": "-C target-cpu=native"},
+        example={"RUSTFLAGS": "-C target-cpu=x86-64-v2"},
     ),
     Field(
         key="workdir",
