@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import signal
@@ -144,9 +143,7 @@ def orchestrator_serve(store: Path) -> Iterator[str]:
 
 def without_floors(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     """Return rows of which the newest version is for glibc alone, and does not say which one."""
-    return tuple(
-        replace(row, floors=()) if row.target == GNU else _late(row) for row in rows
-    )
+    return tuple(replace(row, floors=()) if row.target == GNU else _late(row) for row in rows)
 
 
 def _late(row: Row) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -10,6 +11,7 @@ from tests.chroots.publisher import GNU, MUSL, NEW, OLD, PROJECT
 from tests.chroots.roots import USER, busybox
 from tests.chroots.test_debian import UNCHECKED, downloaded
 from tests.installer_site import said
+from tests.servers import bytes_of, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +39,7 @@ def test_its_life_on_nothing_but_busybox(site: Site, tmp_path: Path, user: str) 
         assert first.returncode == 0, said(first)
         assert UNCHECKED in first.stderr
         assert downloaded(first)[-1] == MUSL
+        assert first.stdout == f"{place}/{PROJECT}\n"
         assert first.stderr.count(f"installed {PROJECT} {OLD} to {place}/{PROJECT}\n") == 1
 
         upgrade = root.run(line, user=user)
@@ -54,9 +57,7 @@ def test_its_life_on_nothing_but_busybox(site: Site, tmp_path: Path, user: str) 
         assert root.tree() == before
 
 
-def test_a_signature_cannot_be_required_where_nothing_checks_it(
-    site: Site, tmp_path: Path
-) -> None:
+def test_a_signature_cannot_be_required_where_nothing_checks_it(site: Site, tmp_path: Path) -> None:
     with busybox(tmp_path / "root") as root:
         before = root.tree()
         result = root.run("sh -s -- --require-signature", stdin=site.script)
@@ -68,7 +69,8 @@ def test_a_signature_cannot_be_required_where_nothing_checks_it(
 # Each of these is used without asking whether it is there, or is asked for.
 TOOLS: Final = tuple(
     """
-    awk cat chmod date dd grep id mkdir mktemp mv od rm rmdir sed sha256sum tail tar tr uname wc wget
+    awk cat chmod date dd grep id mkdir mktemp mv od rm rmdir sed sha256sum tail tar timeout tr
+    uname wc wget
     """.split()  # noqa: SIM905 -- a list of names
 )
 
@@ -80,7 +82,6 @@ def test_without_one_tool_it_installs_or_says_which_one(
     with busybox(tmp_path / "root", shell=SHELL, without=(tool,)) as root:
         before = root.tree()
         result = root.run("sh", stdin=site.script)
-        print(said(result))
         if result.returncode == 0:
             told = root.run(f"/usr/local/bin/{PROJECT} --version")
             assert told.stdout == f"{PROJECT} {NEW}\n"
@@ -88,7 +89,7 @@ def test_without_one_tool_it_installs_or_says_which_one(
             assert result.returncode == 1
             assert result.stderr.startswith("error: this needs ")
             assert result.stderr.count("\n") == 1
-            assert tool in result.stderr
+            assert f" {tool}," in result.stderr
             assert root.tree() == before
 
 
@@ -100,3 +101,25 @@ def test_with_nothing_but_a_shell_it_refuses_in_one_sentence(site: Site, tmp_pat
         assert result.stderr.startswith("error: this needs ")
         assert result.stderr.count("\n") == 1
         assert root.tree() == before
+
+
+def test_a_login_page_is_seen_for_what_it_is(tmp_path: Path, site: Site) -> None:
+    page = b"<!DOCTYPE HTML>\n<title>Welcome to our hotel</title>\n"
+    with serving(bytes_of(page)) as url, busybox(tmp_path / "root") as root:
+        before = root.tree()
+        result = root.run(f"sh -s -- --base-url {url}", stdin=site.script)
+        assert result.returncode == 1
+        assert "is there a login page between here and the network?" in result.stderr
+        assert root.tree() == before
+
+
+def test_the_reason_why_a_build_cannot_run_is_readable(site: Site, tmp_path: Path) -> None:
+    with busybox(tmp_path / "root") as root:
+        result = root.run(f"sh -s -- --target {GNU}", stdin=site.script)
+        assert result.returncode == 1
+        # Of a program whose loader is missing, the system says that it is missing itself.
+        assert re.search(
+            rf"warning: {NEW} for {GNU} cannot run here "
+            r"\(exit status 12[67]: .*: No such file or directory\): trying the next build",
+            result.stderr,
+        )

@@ -64,6 +64,7 @@ def test_its_life_on_a_real_system(system: System, site: Site, name: str, user: 
         first = root.run(piped(name, site, f"--version {OLD}"), user=user)
         assert first.returncode == 0, said(first)
         assert f"installed {PROJECT} {OLD} to {place}/{PROJECT}\n" in first.stderr
+        assert first.stdout == f"{place}/{PROJECT}\n"
         assert_checked(first, verifier)
         assert downloaded(first) == [target]
         assert_runs(root, place, OLD, user)
@@ -212,9 +213,7 @@ def test_https_counts_once_the_system_trusts_who_signed_the_certificate(
 
 
 @pytest.mark.parametrize("user", ["root", USER])
-def test_a_system_without_any_downloader_is_told_so(
-    system: System, site: Site, user: str
-) -> None:
+def test_a_system_without_any_downloader_is_told_so(system: System, site: Site, user: str) -> None:
     with system("bookworm") as root:
         before = root.tree()
         result = root.run("sh", user=user, stdin=site.script)
@@ -223,4 +222,19 @@ def test_a_system_without_any_downloader_is_told_so(
             "error: this needs curl, wget, fetch or ftp to download with, "
             "and none of them is here\n"
         )
+        assert root.tree() == before
+
+
+@pytest.mark.parametrize("user", ["root", USER])
+def test_a_system_without_any_downloader_installs_from_a_folder(
+    system: System, site: Site, user: str
+) -> None:
+    with system("bookworm") as root:
+        shutil.copytree(site.store, root.folder / "srv/releases")
+        before = root.tree()
+        result = root.run("sh -s -- --from /srv/releases", user=user, stdin=site.script)
+        assert result.returncode == 0, said(result)
+        place = result.stdout.strip().removesuffix(f"/{PROJECT}")
+        assert_runs(root, place, NEW, user)
+        root.run("sh -s -- --uninstall", user=user, stdin=site.script)
         assert root.tree() == before
