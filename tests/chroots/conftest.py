@@ -15,11 +15,11 @@ from tests.chroots.publisher import (
     OLD,
     Publisher,
     index_of,
-    orchestrator_serve,
     without_floors,
 )
 from tests.chroots.roots import OLDER_SUITES, Recipe, debian
 from tests.installer_site import certificate, serve
+from tests.servers import orchestrator_serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -75,6 +75,7 @@ def publisher(tmp_path_factory: pytest.TempPathFactory) -> Publisher:
 def site(publisher: Publisher) -> Iterator[Site]:
     """Two releases, each for glibc and without a libc, served by the product's own command."""
     store = publisher.folder / "store"
+    store.mkdir()
     with orchestrator_serve(store) as url:
         publisher.release("store", url, OLD, NEW)
         yield Site(store=store, url=url)
@@ -84,6 +85,7 @@ def site(publisher: Publisher) -> Iterator[Site]:
 def untold(publisher: Publisher) -> Iterator[Site]:
     """The same, but the newest version is there for glibc alone, and does not say which glibc."""
     store = publisher.folder / "untold"
+    store.mkdir()
     with orchestrator_serve(store) as url:
         publisher.release("untold", url, OLD, NEW)
         publisher.rewrite(store, without_floors(index_of(store).rows))

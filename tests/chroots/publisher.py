@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,7 +18,7 @@ from tests.conftest import HOME
 from tests.releases import host_target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from orchestrator.core.index import Index, Row
 
@@ -124,21 +122,6 @@ def _environment(folder: Path) -> Mapping[str, str]:
     home.mkdir(exist_ok=True)
     toolchain = os.environ.get("RUSTUP_HOME") or str(Path(HOME, ".rustup"))
     return os.environ | {"HOME": str(home), "RUSTUP_HOME": toolchain}
-
-
-@contextmanager
-def orchestrator_serve(store: Path) -> Iterator[str]:
-    """Yield the URL at which the real command serves a folder."""
-    store.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "orchestrator", "serve", "--port", "0", "--store", str(store)]
-    with subprocess.Popen(command, cwd=demo.ROOT, stdout=subprocess.PIPE, text=True) as serving:
-        assert serving.stdout is not None
-        try:
-            yield serving.stdout.readline().split()[-1]
-            serving.send_signal(signal.SIGINT)
-            assert serving.wait(timeout=20) == 0
-        finally:
-            serving.kill()
 
 
 def without_floors(rows: tuple[Row, ...]) -> tuple[Row, ...]:

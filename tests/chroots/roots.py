@@ -41,9 +41,9 @@ class Root:
     folder: Path
 
     def run(
-        self, command: str, *, user: str = "root", stdin: str = ""
+        self, command: str, *, user: str = "root", stdin: str = "", patience: float = 120
     ) -> subprocess.CompletedProcess[str]:
-        """Run a line with the system's own `sh`.
+        """Run a line with the system's own `sh`; `patience` is in seconds.
 
         Its processes and the one mount that they need are gone when it ends, however it ends.
         """
@@ -51,10 +51,12 @@ class Root:
         home = "/root" if user == "root" else f"/home/{user}"
         # The network stays the machine's: servers listen on its loopback.
         alone = ["--mount", "--pid", "--fork", "--kill-child", "--propagation=private"]
+        # The first process stays root: one that becomes somebody else forgets to die with its parent.
+        first = ["/bin/sh", "-c", '"$@"; exit $?', "sh"]
         # `cd` in that line: `chroot` goes to /, where not everybody may write.
         argv = [
-            *("unshare", *alone, f"--mount-proc={self.folder}/proc"),
-            *("chroot", f"--userspec={who}:{who}", "--groups=", self.folder),
+            *("unshare", *alone, f"--mount-proc={self.folder}/proc", *first),
+            *("chroot", f"--userspec={who}:{who}", "--groups=", str(self.folder)),
             *("/bin/sh", "-c", f"cd && {command}"),
         ]
         shell = "/bin/bash" if (self.folder / "bin/bash").exists() else "/bin/sh"
@@ -69,7 +71,7 @@ class Root:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=patience,
         )
 
     def tree(self) -> dict[str, Entry]:
@@ -195,7 +197,8 @@ def busybox(
     """Yield a system whose only program is a static BusyBox; it is removed at the end.
 
     `shell` is another static program to be its `sh`: one that takes no tool for granted. Then
-    `without` says which tools are left out; `bare` leaves out all but the one that most shells have built in.
+    `without` says which tools are left out; `bare` leaves out all but printf, which most shells
+    have built in.
     """
     root = Root(folder)
     try:

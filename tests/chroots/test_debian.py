@@ -50,7 +50,7 @@ def piped(system: str, site: Site, options: str = "") -> str:
 
 @pytest.mark.parametrize("user", ["root", USER])
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_its_life_on_a_real_system(system: System, site: Site, name: str, user: str) -> None:
+def test_its_life_on_a_real_system(system: System, site: Site, *, name: str, user: str) -> None:
     target, verifier = SYSTEMS[name]
     with system(name) as root:
         place = "/usr/local/bin" if user == "root" else f"/home/{USER}/.local/bin"
@@ -67,12 +67,12 @@ def test_its_life_on_a_real_system(system: System, site: Site, name: str, user: 
         assert first.stdout == f"{place}/{PROJECT}\n"
         assert_checked(first, verifier)
         assert downloaded(first) == [target]
-        assert_runs(root, place, OLD, user)
+        assert_runs(root, place, OLD, user=user)
 
         upgrade = root.run(piped(name, site), user=user)
         assert upgrade.returncode == 0, said(upgrade)
         assert downloaded(upgrade) == [target]
-        assert_runs(root, place, NEW, user)
+        assert_runs(root, place, NEW, user=user)
 
         again = root.run(piped(name, site), user=user)
         assert f"already installed: {PROJECT} {NEW} in {place}/{PROJECT}\n" in again.stderr
@@ -83,7 +83,7 @@ def test_its_life_on_a_real_system(system: System, site: Site, name: str, user: 
         assert root.tree() == before
 
 
-def assert_runs(root: Root, place: str, version: str, user: str) -> None:
+def assert_runs(root: Root, place: str, version: str, *, user: str) -> None:
     # A shell as a login or a terminal starts it, which has the new directory on PATH.
     start = "bash -ic" if user == USER else "sh -c"
     told = root.run(f"{start} '{PROJECT} --version && command -v {PROJECT}' </dev/null", user=user)
@@ -138,7 +138,7 @@ def test_a_build_that_cannot_run_makes_way_for_the_next_one(
         assert downloaded(result) == [GNU, GNU, MUSL]
         assert f"warning: {NEW} for {GNU} cannot run here (exit status 1: " in result.stderr
         assert "GLIBC_2." in result.stderr
-        assert_runs(root, "/usr/local/bin", OLD, "root")
+        assert_runs(root, "/usr/local/bin", OLD, user="root")
         root.run(piped(name, untold, "--uninstall"))
         assert root.tree() == before
 
@@ -204,7 +204,7 @@ def test_https_counts_once_the_system_trusts_who_signed_the_certificate(
         result = root.run(piped(name, secure, "--require-signature"), user=USER)
         assert result.returncode == 0, said(result)
         assert f"downloading {secure.url}/releases/" in result.stderr
-        assert_runs(root, f"/home/{USER}/.local/bin", NEW, USER)
+        assert_runs(root, f"/home/{USER}/.local/bin", NEW, user=USER)
         root.run(piped(name, secure, "--uninstall"), user=USER)
         assert root.tree() == before
 
@@ -235,6 +235,6 @@ def test_a_system_without_any_downloader_installs_from_a_folder(
         result = root.run("sh -s -- --from /srv/releases", user=user, stdin=site.script)
         assert result.returncode == 0, said(result)
         place = result.stdout.strip().removesuffix(f"/{PROJECT}")
-        assert_runs(root, place, NEW, user)
+        assert_runs(root, place, NEW, user=user)
         root.run("sh -s -- --uninstall", user=user, stdin=site.script)
         assert root.tree() == before
