@@ -51,7 +51,7 @@ class Root:
         home = "/root" if user == "root" else f"/home/{user}"
         # The network stays the machine's: servers listen on its loopback.
         alone = ["--mount", "--pid", "--fork", "--kill-child", "--propagation=private"]
-        # The first process stays root: one that becomes somebody else forgets to die with its parent.
+        # The first process stays root: who becomes another user forgets to die with his parent.
         first = ["/bin/sh", "-c", '"$@"; exit $?', "sh"]
         # `cd` in that line: `chroot` goes to /, where not everybody may write.
         argv = [
