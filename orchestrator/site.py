@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 
 from orchestrator.core.derived import VERSIONS, derive_conveniences
 from orchestrator.core.downloads import newest_builds
-from orchestrator.core.installer import InstallerValues, render_installer, version_words
+from orchestrator.core.installer import (
+    InstallerValues,
+    render_installer,
+    source_command,
+    version_words,
+)
 from orchestrator.core.page import render_page
 from orchestrator.stores.keyring import keys_serial
 from orchestrator.stores.pointers import INSTALL_SCRIPT, PAGE, Pointer, publish_pointers
@@ -54,6 +59,7 @@ def installer_values(
         rotation_minisign_keys=tuple(key.minisign for key in rotation),
         keys_serial=keys_serial,
         version_words=version_words(project.version_command),
+        source_command=source_command(project.source),
     )
 
 

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from orchestrator.core.archive import ArchiveEntry, pack_archive
 from orchestrator.core.index import Index, Row, Status, join_signed, parse_floor, render_index
 from orchestrator.core.installer import InstallerValues, render_installer
 from orchestrator.core.keys import KeyStatement, join_keys, render_keys
@@ -113,7 +114,7 @@ class Site:
     def index(self) -> Path:
         return self.root / "stable.idx"
 
-    def add(
+    def add(  # noqa: PLR0913 -- a test's words are clearer by name than by object
         self,
         version: str,
         target: str = GNU,
@@ -121,9 +122,13 @@ class Site:
         status: Status = Status.OK,
         floors: str = "",
         program: str | None = None,
+        extras: Mapping[str, bytes] | None = None,
         revision: int = 1,
     ) -> Row:
-        """Add a row, and for anything but a pending one the archive that it names."""
+        """Add a row, and for anything but a pending one the archive that it names.
+
+        `extras` are the files that lie beside the binary, by their names.
+        """
         row = Row(
             target=target,
             version=parse_version(version),
@@ -132,15 +137,24 @@ class Site:
         )
         if status is not Status.PENDING:
             program = program or f'#!/bin/sh\necho "{self.project} {version}"\n'
-            row = self._packed(row, program, revision)
+            row = self._packed(row, program, extras or {}, revision=revision)
         self.rows.append(row)
         return row
 
-    def _packed(self, row: Row, program: str, revision: int) -> Row:
+    def _packed(self, row: Row, program: str, extras: Mapping[str, bytes], *, revision: int) -> Row:
         key = row.target + (row.exact_release or "")
         folder = f"{self.project}-{row.version}-{key}"
         path = f"releases/{row.version}/{key}/{revision_folder(revision)}{folder}.tar.gz"
-        archive = pack({f"{folder}/{self.project}": program.encode()})
+        archive = pack_archive(
+            folder,
+            [
+                ArchiveEntry(name=self.project, data=program.encode(), is_executable=True),
+                *(
+                    ArchiveEntry(name=name, data=data, is_executable=False)
+                    for name, data in extras.items()
+                ),
+            ],
+        )
         file = self.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(archive)

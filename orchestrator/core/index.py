@@ -240,7 +240,7 @@ _HEADER: Final = (
     ("#expires", re.compile(r"[0-9]{8}")),
 )
 _FLOOR: Final = re.compile(
-    rf"(glibc|freebsd|openbsd|netbsd|macos)(>=|==)({_NUMBER}(?:\.{_NUMBER}){{0,3}})"
+    rf"(cpu|glibc|freebsd|openbsd|netbsd|macos)(>=|==)({_NUMBER}(?:\.{_NUMBER}){{0,3}})"
 )
 _TARGET: Final = re.compile(_NAME)
 _SIZE: Final = re.compile(r"[1-9][0-9]{0,14}")

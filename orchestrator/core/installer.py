@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.inventory import CrateSource, GitSource
 from orchestrator.core.template import render_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from orchestrator.core.inventory import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +26,7 @@ class InstallerValues:
     `keys_serial` is that of the store's keys.txt, 0 without one: an older one is refused.
     `version_words` are what `version_words` makes of a project's version command.
     `version` is what this copy of the script installs unless told otherwise; empty: the newest.
+    `source_command` is for a host without a build; empty: nothing more is known than cargo.
     """
 
     project: str
@@ -36,6 +40,19 @@ class InstallerValues:
     keys_serial: int = 0
     version_words: str = "--version"
     version: str = ""
+    source_command: str = ""
+
+
+def source_command(source: Source | None) -> str:
+    """Return the cargo command that installs the newest source that anybody can get, or nothing."""
+    match source:
+        case CrateSource(crate=crate):
+            command = f"cargo install --locked {crate}"
+        case GitSource(git=url) if url.startswith("https://"):
+            command = f"cargo install --locked --git {url}"
+        case _:
+            return ""
+    return command if _SOURCE_COMMAND.fullmatch(command) else ""
 
 
 def version_words(command: str) -> str:
@@ -64,6 +81,7 @@ def render_installer(template: str, values: InstallerValues) -> str:
             "keys_serial": str(values.keys_serial),
             "version_words": values.version_words,
             "version": values.version,
+            "source_command": values.source_command,
         },
     )
 
@@ -90,6 +108,11 @@ def _problems(values: InstallerValues) -> Iterator[Problem]:
         ("keys_serial", _SERIAL, (str(values.keys_serial),)),
         ("version_words", _VERSION_WORDS, (values.version_words,)),
         ("version", _NAME, (values.version,) if values.version else ()),
+        (
+            "source_command",
+            _SOURCE_COMMAND,
+            (values.source_command,) if values.source_command else (),
+        ),
     )
     for place, pattern, words in checks:
         for word in words:
@@ -109,6 +132,10 @@ _URL: Final = re.compile(
 _SSH_KEY: Final = re.compile(r"ssh-ed25519 AAAA[A-Za-z0-9+/]{64}")
 _MINISIGN_KEY: Final = re.compile(r"RW[A-Za-z0-9+/]{54}")
 _SERIAL: Final = re.compile(r"0|[1-9][0-9]{0,8}")
+# A crate's name, or an address without user, query and fragment.
+_SOURCE_COMMAND: Final = re.compile(
+    r"cargo install --locked (?:[A-Za-z0-9_-]{1,99}|--git https://[A-Za-z0-9][A-Za-z0-9._~:/%-]{0,299})"
+)
 # Where the words of a version command are not known.
 UNKNOWN_WORDS: Final = "?"
 # Nothing that a shell splits (but spaces), expands or takes for syntax, not even unquoted.
@@ -123,5 +150,6 @@ _EXPECTED: Final = {
     _SSH_KEY: "a line `ssh-ed25519 AAAA…` without a comment",
     _MINISIGN_KEY: "the base64 line of a minisign public key",
     _SERIAL: "a serial of up to nine digits",
+    _SOURCE_COMMAND: "a command `cargo install --locked NAME`",
     _VERSION_WORDS: "up to ten words of letters, digits and ._+:,=/- (or ? for unknown)",
 }

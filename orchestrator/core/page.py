@@ -196,6 +196,8 @@ def _files(platform: Platform, row: Row, statements: Collection[str]) -> str:
 
 
 def _floor_in_words(floor: Floor) -> str:
+    if floor.name == "cpu":
+        return f"needs an x86-64-v{floor.release} CPU"
     name = _FLOOR_NAMES.get(floor.name, floor.name)
     if floor.operator == "==":
         return f"runs on {name} {floor.release} only"

@@ -7,6 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Self
 
+from orchestrator.core.cpu import unknown_cpus
 from orchestrator.core.errors import BuildError, ConfigError, NodeError, StoreError
 from orchestrator.core.wording import human_size, human_time
 
@@ -102,6 +103,8 @@ class Needs:
     builds: bool = True
     calls_cargo: bool = False
     unpacks_bundle: bool = False
+    # The CPUs that its flags name, and that no installer can hold against a host.
+    unknown_cpus: tuple[str, ...] = ()
 
 
 GATE_ONLY: Final = Needs(builds=False)
@@ -112,7 +115,14 @@ def needs_of(project: Project, node: Node) -> Needs:
     return Needs(
         calls_cargo=node.build_command is None and project.build_command is None,
         unpacks_bundle=project.source is not None,
+        unknown_cpus=unknown_cpus(build_texts(project, node), node.target),
     )
+
+
+def build_texts(project: Project, node: Node) -> tuple[str, ...]:
+    """Return the texts of the inventory that may hold flags of a node's compiler."""
+    command = node.build_command or project.build_command or ""
+    return (command, *(value for _, value in node.env))
 
 
 def judge(facts: NodeFacts, node: Node, needs: Needs) -> tuple[Finding, ...]:
@@ -124,6 +134,7 @@ def judge(facts: NodeFacts, node: Node, needs: Needs) -> tuple[Finding, ...]:
         _system(facts, node, needs),
         _toolchain(facts, needs),
         _target(facts, node) if needs.builds else None,
+        _cpu(needs),
         _linker(facts, needs),
         _tools(facts, needs),
         _workdir(facts),
@@ -191,6 +202,17 @@ def _target(facts: NodeFacts, node: Node) -> Finding | None:
         "target",
         f"its rustc is for {facts.host_triple}, without the standard library of {triple}",
         f"correct the node's `target`, or on the node: rustup target add {triple}",
+    )
+
+
+def _cpu(needs: Needs) -> Finding | None:
+    if not needs.unknown_cpus:
+        return None
+    return warning(
+        "cpu",
+        f"the build is for the CPU {' and '.join(needs.unknown_cpus)}, and installers cannot "
+        "tell whether a host has it",
+        "leave target-cpu out, or say x86-64-v2, x86-64-v3 or x86-64-v4: then it gets a floor",
     )
 
 

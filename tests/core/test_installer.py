@@ -7,7 +7,13 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.installer import InstallerValues, render_installer, version_words
+from orchestrator.core.installer import (
+    InstallerValues,
+    render_installer,
+    source_command,
+    version_words,
+)
+from orchestrator.core.inventory import CrateSource, GitSource, PathSource, Source
 
 SSH_KEY = f"ssh-ed25519 AAAA{'C3Nz' * 16}"
 MINISIGN_KEY = f"RW{'Q' * 54}"
@@ -85,6 +91,32 @@ def test_a_key_of_another_form_is_refused(place: str, key: str) -> None:
     changes: dict[str, tuple[str, ...]] = {place: (key,)}
     with pytest.raises(ConfigError, match=f"^{place}: not "):
         render_installer(TEMPLATE, replace(VALUES, **changes))  # type: ignore[arg-type]  # a test table
+
+
+@pytest.mark.parametrize(
+    ("source", "command"),
+    [
+        (None, ""),
+        (CrateSource(crate="tool-engine"), "cargo install --locked tool-engine"),
+        (
+            GitSource(git="https://example.org/a/tool.git"),
+            "cargo install --locked --git https://example.org/a/tool.git",
+        ),
+        (GitSource(git="git@example.org:a/tool.git"), ""),
+        (GitSource(git="https://user:word@example.org/tool.git"), ""),
+        (PathSource(path="/src/tool"), ""),
+    ],
+)
+def test_who_has_no_build_is_told_how_to_make_one(source: Source | None, command: str) -> None:
+    assert source_command(source) == command
+    template = "'{{ source_command }}'"
+    assert render_installer(template, replace(VALUES, source_command=command)) == f"'{command}'"
+
+
+@pytest.mark.parametrize("command", ["rm -rf /", "cargo install --locked a;b", "cargo install x"])
+def test_nothing_but_cargo_install_is_recommended(command: str) -> None:
+    with pytest.raises(ConfigError, match=r"^source_command: not a command"):
+        render_installer(TEMPLATE, replace(VALUES, source_command=command))
 
 
 def test_the_serial_of_keys_txt_has_its_place() -> None:

@@ -302,6 +302,16 @@ def test_what_is_needed_follows_from_the_inventory() -> None:
     assert needs_of(replace(bare, source=None, build_command="make"), NODE) == THEIRS
 
 
+def test_a_build_for_a_cpu_of_its_own_is_warned_of() -> None:
+    project = Project(name="tool", binaries=("tool",))
+    node = replace(NODE, env=(("RUSTFLAGS", "-C target-cpu=native"),))
+    cpu = found("cpu", needs_of(project, node), node)
+    assert cpu.severity is Severity.WARNING
+    assert "for the CPU native, and installers cannot tell" in cpu.message
+    known = replace(NODE, env=(("RUSTFLAGS", "-C target-cpu=x86-64-v3"),))
+    assert not needs_of(project, known).unknown_cpus
+
+
 def test_an_error_is_a_problem_for_whoever_it_is_for() -> None:
     refused = Finding.of("key", ConfigError("no key", hint="make one"))
     assert refused.is_problem

@@ -1,4 +1,4 @@
-"""The installer's matrix: shells, hosts, tools and states of the world. See docs/installer.md.
+"""The installer's matrix: shells, hosts, tools and states of the world. See docs/install.md.
 
 python -m tests.matrix                 5,000 cases
 python -m tests.matrix --cases 400     a sample, chosen by the seed

@@ -1,4 +1,4 @@
-"""What must become of a case, by the rules of docs/installer.md."""
+"""What must become of a case, by the rules of docs/install.md."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from tests.installer_hosts import HASH_SHIMS, HOSTS
 from tests.installer_site import PROJECT, Host
 from tests.matrix.cases import BUSYBOX, NOBODY, OLD_SSH, REAL_HASHES, SHELLS, VERIFIERS
 from tests.matrix.oracle import Installs, Refuses, expected
-from tests.matrix.worlds import NEW, OLD, program
+from tests.matrix.worlds import EXTRAS, NEW, OLD, PAGE, program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -175,7 +175,8 @@ class _Play:
         if self.scenario.before:
             self._install_before(is_known=HOSTS[self.case.host][1] is not None)
         before = self.host.tree()
-        outcome = self.install(*self.options, *self.scenario.arguments)
+        offline = ("--from", str(self.world.site.root)) if self.scenario.is_offline else ()
+        outcome = self.install(*self.options, *self.scenario.arguments, *offline)
         if isinstance(wanted, Refuses):
             self._require(outcome.code == 1, "it was not refused", outcome)
             errors = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
@@ -217,6 +218,12 @@ class _Play:
         left = [path.name for path in self.bin.iterdir() if path.name != PROJECT]
         self._require(not left, f"left beside it: {left}", outcome)
         self._require(not list(self.host.temporary.iterdir()), "left in TMPDIR", outcome)
+        self._require(outcome.out == f"{binary}\n", "the path is not on its output", outcome)
+        page = binary.parent.parent / "share" / PAGE
+        is_placed = page.is_file() and page.read_bytes() == EXTRAS["tool.1"]
+        self._require(
+            is_placed == (binary.parent.name == "bin"), "the manual page is in no place", outcome
+        )
         if "--quiet" not in self.scenario.arguments:
             last = f"{PROJECT} {wanted.version} "
             self._require(last in outcome.err, f"it does not say {last!r}", outcome)

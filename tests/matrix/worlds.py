@@ -35,6 +35,7 @@ class Scenario:
 
     `refusal` is what a refusal says, None where it is installed; `signature_refusal` is the one of
     a host that can check signatures, where it differs. `breaks` are versions that cannot run.
+    `is_offline`: from the folder of the site, without its server.
     `before` and `after` are what else the user runs.
     """
 
@@ -50,6 +51,12 @@ class Scenario:
     before: str = ""
     ends_uninstalled: bool = False
     portal: str = ""
+    is_offline: bool = False
+
+
+# What an archive may hold beside the program.
+PAGE: Final = "man/man1/tool.1"
+EXTRAS: Final = {"tool.1": b".TH tool 1\n", "tool.bash": b"complete tool\n", "LICENSE": b"MIT\n"}
 
 
 def program(version: str, target: str) -> str:
@@ -83,6 +90,7 @@ def add(
                 status=status,
                 floors=floors,
                 program=text or program(version, name),
+                extras=EXTRAS,
             )
     site.rows[:] = sort_rows(site.rows)
 
@@ -248,6 +256,13 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     ),
     "a login page first": Scenario(prepare=_both, portal="login"),
     "the first address is gone": Scenario(prepare=_both, portal="gone"),
+    "from a folder": Scenario(prepare=_newest_is(Status.PENDING), is_offline=True),
+    "from a folder without archives": Scenario(
+        prepare=_archives_gone, is_offline=True, refusal=" is not in "
+    ),
+    "from a folder with changed archives": Scenario(
+        prepare=_archives_damaged, is_offline=True, refusal="could not be read and verified"
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import shutil
 import subprocess
 import tarfile
@@ -69,6 +70,14 @@ def test_two_nodes_release_into_one_signed_index(desk: Desk, ssh_node: SshNode) 
     everything = desk.run("status")
     assert everything.code == 0
     assert "refused" in everything.out
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="levels are of x86_64 CPUs")
+def test_the_cpu_that_a_build_is_for_is_in_the_index(desk: Desk) -> None:
+    desk.write(desk.node(env={"RUSTFLAGS": "-C target-cpu=x86-64-v2"}))
+    assert desk.release().code == 0
+    (row,) = parse_index(split_signed((desk.store / "stable.idx").read_text())[0]).rows
+    assert "cpu>=2" in map(str, row.floors)
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
