@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SH_FILES := build.sh install.sh.j2 orchestrator/nodes/job.sh
 
-.PHONY: help venv demo test check lint types imports shell format coverage test-thorough test-faults test-installer test-real test-bucket lock clean
+.PHONY: help venv demo test check lint types imports shell format coverage test-thorough test-faults test-installer test-truncation test-corruption test-chroots test-real test-bucket lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -44,6 +44,16 @@ test-faults: $(VENV)/.test ## faults on purpose: kill, cut, fill, lie; FAULTS=60
 test-installer: $(VENV)/.test ## the installer: shells x hosts x tools x states of the world; CASES=600 for a sample
 	@$(BIN)/python -m tests.matrix $(if $(CASES),--cases $(CASES)) $(if $(SEED),--seed $(SEED))
 
+test-truncation: $(VENV)/.test ## the installer cut off after every byte, in every shell; PREFIXES=300 for a sample of each
+	@$(BIN)/python -m tests.life truncation $(if $(SHELLS),--shells "$(SHELLS)") $(if $(PREFIXES),--prefixes $(PREFIXES)) $(if $(SEED),--seed $(SEED))
+
+test-corruption: $(VENV)/.test ## what the installer gets damaged at random: CASES=1000, SEED=... to repeat
+	@$(BIN)/python -m tests.life corruption $(if $(CASES),--cases $(CASES)) $(if $(SEED),--seed $(SEED))
+
+# The first time it makes the systems, in the cache folder of who runs it.
+test-chroots: $(VENV)/.test ## the installer on real Debian and BusyBox systems; needs root and mmdebstrap
+	@$(BIN)/python -m pytest -m chroots --no-header tests/chroots
+
 test-real: $(VENV)/.test ## release the real crate on two nodes; minutes
 	@$(BIN)/python -m pytest -m real --no-header tests/real
 
@@ -72,7 +82,7 @@ shell: $(VENV)/.dev
 
 coverage: $(VENV)/.test ## statement and branch coverage: 95 % of everything, 100 % of the core
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -q -n 4 -m 'not real and not bucket'
+	@$(BIN)/coverage run -m pytest -q -n 4 -m 'not real and not chroots and not bucket'
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --skip-covered --fail-under=95
 	@$(BIN)/coverage report --skip-covered --include='orchestrator/core/*' --fail-under=100

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.core.errors import StoreError
-from orchestrator.core.result import Artifact, CollectedBinary, Floor
+from orchestrator.core.result import Artifact, CollectedFile, Floor
 from orchestrator.core.signature import PublicKey, Signatures
 from orchestrator.core.target import parse_target
 from orchestrator.stores.store import (
@@ -181,11 +181,11 @@ def make_artifact(
     )
 
 
-def _make_binary(folder: Path, label: str, name: str) -> CollectedBinary:
+def _make_binary(folder: Path, label: str, name: str) -> CollectedFile:
     data = f"{name} of {label}".encode()
     path = folder / f"{label}.{name}"
     path.write_bytes(data)
-    return CollectedBinary(
+    return CollectedFile(
         name=name, path=path, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
     )
 

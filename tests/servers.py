@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Respond = Callable[[BaseHTTPRequestHandler], None]
+
+ROOT: Final = Path(__file__).parent.parent
 
 
 @contextmanager
@@ -63,3 +69,17 @@ def bytes_of(data: bytes, status: int = 200, **headers: str) -> Respond:
 def moved_to(url: str, status: int = 302) -> Respond:
     """Answer with a redirect."""
     return bytes_of(b"", status, Location=url)
+
+
+@contextmanager
+def orchestrator_serve(store: Path) -> Iterator[str]:
+    """Yield the URL at which the real command serves a folder, in a process of its own."""
+    command = [sys.executable, "-m", "orchestrator", "serve", "--port", "0", "--store", str(store)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as serving:
+        assert serving.stdout is not None
+        try:
+            yield serving.stdout.readline().split()[-1]
+            serving.send_signal(signal.SIGINT)
+            assert serving.wait(timeout=20) == 0
+        finally:
+            serving.kill()

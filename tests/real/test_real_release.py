@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +16,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.service.static import serve_directory
 from orchestrator.workspace import host_triple
 from tests.conftest import HOME
+from tests.gcs.server import serving
 from tests.nodes import sshd
+from tests.servers import orchestrator_serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CRATE = "ballistics-engine"
+FILES = ["LICENSE", "LICENSE-APACHE", "README.md", "ballistics"]
 REPOSITORY = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.real, sshd.needs_sshd]
@@ -39,8 +42,11 @@ def newest_version() -> str:
     return found[1]
 
 
-def inventory(folder: Path, url: str, node: sshd.Sshd) -> Path:
-    """Two nodes on this machine: they build at the same time, for glibc and without a libc."""
+def inventory(folder: Path, node: sshd.Sshd, *, store: str, url: str) -> Path:
+    """Two nodes on this machine: they build at the same time, for glibc and without a libc.
+
+    Inventories of two stores have the same nodes, so the second one's release builds nothing.
+    """
     host = host_triple()
     assert host is not None
     assert host.endswith("-linux-gnu"), (
@@ -48,10 +54,10 @@ def inventory(folder: Path, url: str, node: sshd.Sshd) -> Path:
     )
     shipped = (REPOSITORY / "build-nodes.yaml").read_text()
     project = shipped[shipped.index("project:") : shipped.index("publication:")]
-    path = folder / "build-nodes.yaml"
+    path = folder / f"{store.partition(':')[0]}.yaml"
     path.write_text(f"""{project}
 publication:
-  store: store
+  store: {store}
   url: {url}
   flat: true
   signing: {{ key: signing-key }}
@@ -118,41 +124,69 @@ def check_trajectory(program: Path) -> None:
     assert 0.5 < times[-1] < 0.9
 
 
-def test_the_real_crate_reaches_a_users_machine(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def release(path: Path, version: str, **environment: str) -> dict[str, Any]:
+    """Release with the command as an operator runs it, and return its report."""
+    command = [sys.executable, "-m", "orchestrator", "release", "--inventory", str(path)]
+    ended = subprocess.run(
+        [*command, "--version", version, "--json"],
+        cwd=REPOSITORY,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    report: dict[str, Any] = json.loads(ended.stdout)
+    assert len(report["published"]) == 2
+    assert {result["result"] for result in report["results"]} == {"built"}
+    return report
+
+
+def check_installs(folder: Path, url: str, version: str, *, static: str) -> None:
+    """Run the piped command as two users do, and compute with what they get."""
+    for name, options in (("native", ()), ("static", ("--target", static))):
+        home = folder / name
+        home.mkdir(parents=True)
+        bin_dir = home / "bin"
+        words = " ".join(("--require-signature", *options))
+        # On loopback it is http, which has no TLS to ask for.
+        line = f"curl --proto '=http' -sSf {url}/install.sh | sh -s -- {words}"
+        environment = {
+            "HOME": str(home),
+            "XDG_BIN_HOME": str(bin_dir),
+            "PATH": os.environ["PATH"],
+        }
+        told = run("sh", "-c", line, env=environment)
+        assert told == f"{bin_dir}/ballistics\n"
+        assert run(bin_dir / "ballistics", "--version").split() == ["ballistics", version]
+        check_trajectory(bin_dir / "ballistics")
+
+
+def test_the_real_crate_reaches_a_users_machine(tmp_path: Path) -> None:
     version = newest_version()
-    (tmp_path / "store").mkdir()
-    with real_node(tmp_path) as node, serve_directory(tmp_path / "store") as url:
-        path = inventory(tmp_path, url, node)
-        assert main(["keygen", "--inventory", str(path)]) == 0
-        capsys.readouterr()
-
-        code = main(["release", "--version", version, "--inventory", str(path), "--json"])
-        report = json.loads(capsys.readouterr().out)
-        assert code == 0, report
-        assert len(report["published"]) == 2
-        assert {result["result"] for result in report["results"]} == {"built"}
-
-        for name, options in (
-            ("native", ()),
-            ("static", ("--target", report["results"][1]["target"])),
-        ):
-            home = tmp_path / name
-            home.mkdir()
-            folder = home / "bin"
-            words = " ".join(("--require-signature", *options))
-            run(
-                *("sh", "-c", f"curl -sSf {url}/install.sh | sh -s -- {words}"),
-                env={
-                    "HOME": str(home),
-                    "XDG_BIN_HOME": str(folder),
-                    "PATH": os.environ["PATH"],
-                },
-            )
-            assert run(folder / "ballistics", "--version").split() == ["ballistics", version]
-            check_trajectory(folder / "ballistics")
+    store = tmp_path / "store"
+    store.mkdir()
+    with real_node(tmp_path) as node:
+        with orchestrator_serve(store) as url:
+            path = inventory(tmp_path, node, store="store", url=url)
+            assert main(["keygen", "--inventory", str(path)]) == 0
+            report = release(path, version)
+            static = report["results"][1]["target"]
+            check_installs(tmp_path / "from serve", url, version, static=static)
         for result in report["results"]:
-            checksum = tmp_path / "store" / "releases" / version / result["target"]
+            checksum = store / "releases" / version / result["target"]
             run("sha256sum", "-c", f"{result['file']}.sha256", cwd=checksum)
-        run("sh", "-c", "sha256sum -c *.sha256", cwd=tmp_path / "store" / version)
+            names = run("tar", "-tzf", checksum / result["file"]).split()
+            assert [name.rpartition("/")[2] for name in names] == FILES
+        run("sh", "-c", "sha256sum -c *.sha256", cwd=store / version)
+
+        with serving("bucket") as service:
+            url = f"{service.url}/bucket/ballistics"
+            path = inventory(tmp_path, node, store="gs://bucket/ballistics", url=url)
+            again = release(path, version, STORAGE_EMULATOR_HOST=service.url)
+            assert [result["was_attached"] for result in again["results"]] == [True, True]
+            assert [result["sha256"] for result in again["results"]] == [
+                result["sha256"] for result in report["results"]
+            ]
+            check_installs(tmp_path / "from the bucket", url, version, static=static)
+            assert service.ops("public", r"ballistics/releases/.*\.tar\.gz")
