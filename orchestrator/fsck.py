@@ -222,7 +222,7 @@ class _Inspection:
         found = await self.store.read(INSTALL_SIGNATURE, limit_bytes=SIGNATURE_LIMIT)
         keys = await accepted_keys(self.store, channel.keys, channel.authority)
         judge = Judge(project=channel.project, keys=keys)
-        check = judge.installer(INSTALL_SCRIPT, script, found.data if found else None)
+        check = judge.installer(INSTALL_SIGNATURE, script, found.data if found else None)
         if check.verdict is Verdict.GOOD or await self._has_moved(channel, index):
             return
         problem = check.message

@@ -154,7 +154,7 @@ async def test_whoever_asks_a_person_for_a_signature_does_not_hold_up_the_rest()
     class SlowSigner(ToySigner):
         def sign_ssh(self, data: bytes, *, namespace: str) -> str:
             loop.call_soon_threadsafe(is_asked.set)
-            assert may_answer.wait(60)
+            assert may_answer.wait(10)
             return super().sign_ssh(data, namespace=namespace)
 
     work = asyncio.ensure_future(signature_pointer(MemoryStore(), b"script", by(SlowSigner())))

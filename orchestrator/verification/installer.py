@@ -49,7 +49,7 @@ async def _read_installer(read: Reader, judge: Judge) -> tuple[Found, Found, lis
     )
     checks = [*script.checks, *signature.checks]
     if script.data is not None and not signature.checks:
-        checks.append(judge.installer(INSTALL_SCRIPT, script.data, signature.data))
+        checks.append(judge.installer(INSTALL_SIGNATURE, script.data, signature.data))
     return script, signature, checks
 
 

@@ -145,7 +145,7 @@ class Site:
         if script is None:
             return []
         if await self.reader.store.stat(INSTALL_SIGNATURE) is None:
-            return [self.judge.installer(INSTALL_SCRIPT, script, None)]
+            return [self.judge.installer(INSTALL_SIGNATURE, script, None)]
 
         async def is_right(answer: Answer) -> bool:
             nonlocal script
@@ -157,10 +157,10 @@ class Site:
         if isinstance(found, str):
             return [wrong(INSTALL_SIGNATURE, OBJECT, found)]
         headers = headers_of(INSTALL_SIGNATURE, found)
-        return [*headers, self.judge.installer(INSTALL_SCRIPT, script, found.body)]
+        return [*headers, self.judge.installer(INSTALL_SIGNATURE, script, found.body)]
 
     def _is_signed(self, script: bytes, signature: bytes) -> bool:
-        check = self.judge.installer(INSTALL_SCRIPT, script, signature)
+        check = self.judge.installer(INSTALL_SIGNATURE, script, signature)
         return check.verdict is Verdict.GOOD
 
     async def _pointer(self, name: str) -> list[Check]:

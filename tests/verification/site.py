@@ -14,10 +14,11 @@ from orchestrator.core.evidence import BuildRecord, Evidence, Machine
 from orchestrator.core.installer import render_installer
 from orchestrator.core.version import parse_version
 from orchestrator.signing import verify_raw
-from orchestrator.site import installer_values
+from orchestrator.site import installer_values, renew_copy, script_signer
 from orchestrator.stores.channel import publish_index
 from orchestrator.stores.directory import DirectoryStore
 from orchestrator.stores.evidence import Notary, publish_evidence
+from orchestrator.stores.installer import signature_pointer
 from orchestrator.stores.pointers import INSTALL_SCRIPT, PAGE, Pointer, publish_pointers
 from orchestrator.stores.publish import pending_rows, publish_artifact, publish_reissue
 from orchestrator.stores.store import ObjectKind, kind_of
@@ -144,9 +145,12 @@ class Site:
             script = render_installer(outlet.template, values).encode()
             pointers = (
                 Pointer(INSTALL_SCRIPT, script, ObjectKind.SCRIPT),
+                await signature_pointer(store, script, script_signer(outlet)),
                 Pointer(PAGE, f"<p>serial {index.serial}</p>".encode(), ObjectKind.PAGE),
             )
             await publish_pointers(store, outlet.channel, pointers, serial=index.serial)
+            inventory = self.operator.inventory
+            await renew_copy(inventory, outlet, index, version=parse_version(version))
         return index
 
     def point(self, name: str, text: str) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FOLDER = f"releases/1.0.0/{NETBSD}"
 ARCHIVE = f"{FOLDER}/demo-1.0.0-{NETBSD}.tar.gz"
+COPY = "releases/1.0.0/install.sh"
 FLAT = "1.0.0/demo-1.0.0-netbsd-x86_64"
 
 
@@ -236,7 +237,10 @@ NAMES = (
     f"{FLAT}.sha256",
     "stable.idx",
     "install.sh",
+    "install.sh.sig",
     "index.html",
+    COPY,
+    f"{COPY}.sig",
 )
 
 
@@ -331,6 +335,24 @@ def test_an_old_installer_is_accepted_from_no_cache(site: Site, mirror: Mirror) 
     mirror.bodies["install.sh"] = lambda _: b"old"
     mirror.headers["install.sh"] = {"Age": "30"}
     assert site.verify("1.0.0", "--public").code == 5
+
+
+def test_a_store_without_a_signature_of_the_installer_is_told_what_to_do(
+    site: Site, mirror: Mirror
+) -> None:
+    (site.store / "install.sh.sig").unlink()
+    said = site.verify("1.0.0", "--public")
+    assert said.code == 0, said.data
+    assert said.part("signature of the installer", "install.sh.sig") == {"not checked"}
+    assert "orchestrator renew" in str(said.data)
+    assert "install.sh.sig" not in mirror.asked
+
+
+def test_an_old_signature_of_the_installer_is_waited_for(site: Site, mirror: Mirror) -> None:
+    served = [b"old", b"old"]
+    mirror.bodies["install.sh.sig"] = lambda data: served.pop() if served else data
+    assert site.verify("1.0.0", "--public").code == 0
+    assert mirror.asked.count("install.sh.sig") == 3
 
 
 def test_an_installer_that_somebody_changed_in_the_store_too_is_named(
