@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SH_FILES := build.sh install.sh.j2 orchestrator/nodes/job.sh
 
-.PHONY: help venv demo test check lint types imports shell format coverage test-thorough test-faults test-installer test-chroots test-real test-bucket lock clean
+.PHONY: help venv demo test check lint types imports shell format coverage test-thorough test-faults test-installer test-truncation test-corruption test-chroots test-real test-bucket lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -43,6 +43,12 @@ test-faults: $(VENV)/.test ## faults on purpose: kill, cut, fill, lie; FAULTS=60
 
 test-installer: $(VENV)/.test ## the installer: shells x hosts x tools x states of the world; CASES=600 for a sample
 	@$(BIN)/python -m tests.matrix $(if $(CASES),--cases $(CASES)) $(if $(SEED),--seed $(SEED))
+
+test-truncation: $(VENV)/.test ## the installer cut off after every byte, in every shell; PREFIXES=300 for a sample of each
+	@$(BIN)/python -m tests.life truncation $(if $(SHELLS),--shells "$(SHELLS)") $(if $(PREFIXES),--prefixes $(PREFIXES)) $(if $(SEED),--seed $(SEED))
+
+test-corruption: $(VENV)/.test ## what the installer gets damaged at random: CASES=1000, SEED=... to repeat
+	@$(BIN)/python -m tests.life corruption $(if $(CASES),--cases $(CASES)) $(if $(SEED),--seed $(SEED))
 
 # The first time it makes the systems, in the cache folder of who runs it.
 test-chroots: $(VENV)/.test ## the installer on real Debian and BusyBox systems; needs root and mmdebstrap

@@ -134,6 +134,11 @@ project:
   binaries: [trajectory]
   source: {{ git: {WORK}/trajectory }}
   gate: '{{binary}} --velocity 800 --bc 0.45 --range 300'
+  extras:
+    - man/{{name}}.1
+    - completions/{{name}}.bash
+    - completions/_{{name}}
+    - completions/{{name}}.fish
 publication:
   store: store
   url: {url}

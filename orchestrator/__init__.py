@@ -4,6 +4,7 @@ cli, options        the way in for a person: argv
 commands            each command
 service             the way in for a machine
 fsck                whether a store holds what its indexes say
+offline             a part of a store for machines without a network
 console, listing    the ways out: events as a live table, data as text
 wiring              the real world of an operator, opened when it is needed
 preflight           whether a release can start

@@ -161,6 +161,7 @@ COMMANDS = {
     "history": "tell what happened to the index, newest first",
     "fsck": "hold every row of every index against the store",
     "verify": "check an archive, an index or a version against the trusted keys",
+    "bundle": "write what an installation without a network needs into one file",
     "keygen": "make the signing key",
     "keys": "show which keys sign and are trusted, or change them in the store",
     "render": "print install.sh as it would be published",

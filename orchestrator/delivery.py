@@ -20,14 +20,15 @@ from orchestrator.core.errors import (
     PassingError,
 )
 from orchestrator.core.events import LogAppended, Phase, PhaseChanged, TryingAgain, Warned
-from orchestrator.core.plan import fill_command
+from orchestrator.core.extras import extra_name
+from orchestrator.core.plan import fill_command, fill_extra
 from orchestrator.core.preflight import GOOD_DISK_BYTES, Severity, judge, needs_of
 from orchestrator.core.result import Artifact, Built, Failed, FailureClass, Skipped
 from orchestrator.core.wording import human_size
 from orchestrator.evidence import Witness
 from orchestrator.inspection import Inspection, Place
 from orchestrator.nodes.bundle import Sending, push_bundle, source_folder
-from orchestrator.nodes.collect import Collection
+from orchestrator.nodes.collect import BINARIES, EXTRAS, Collection
 from orchestrator.nodes.follow import Follower, follow_job, require_success
 from orchestrator.nodes.housekeeping import tidy
 from orchestrator.nodes.job import (
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from orchestrator.core.facts import NodeFacts
     from orchestrator.core.inventory import Node
     from orchestrator.core.plan import BuildPlan, BuildTask, NodeTask
-    from orchestrator.core.result import Result
+    from orchestrator.core.result import CollectedFile, Result
     from orchestrator.nodes.job import Job, JobState
     from orchestrator.nodes.line import Line
     from orchestrator.source import Bundle
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
 # In the folder of a version and node.
 BUILD_LOG: Final = "build.log"
 JOB_RECORD: Final = "job.json"
+# Below it: an extra file may have any name.
+_EXTRAS: Final = "extras"
 _LOG_TAIL_LINES: Final = 20
 _LOG_TAIL_BYTES: Final = 16 * 1024
 _DISK_ERRORS: Final = frozenset(
@@ -146,6 +149,7 @@ class _NodeDelivery:
         begun = self._world.monotonic()
         try:
             sweep_parts(self._folder)
+            sweep_parts(self._folder / _EXTRAS)
             return await self._build_again_and_again(begun)
         except NodeError as error:
             return self._failed(FailureClass.MACHINE, error)
@@ -255,8 +259,14 @@ class _NodeDelivery:
     async def _take_delivery(self, witness: Witness) -> tuple[Artifact, tuple[str, ...]]:
         self._enter(Phase.COLLECTING)
         line, facts, job = witness.line, witness.facts, witness.job
-        with Collection(job, names=self._binary_names, into=self._folder) as collection:
-            binaries = await line.run(collection.fetch, progress=lambda: collection.received_bytes)
+        binaries = await self._collect(
+            witness, Collection(job, names=self._binary_names, into=self._folder, sort=BINARIES)
+        )
+        extras: tuple[CollectedFile, ...] = ()
+        if names := tuple(map(extra_name, self._task.extra_paths)):
+            extras = await self._collect(
+                witness, Collection(job, names=names, into=self._folder / _EXTRAS, sort=EXTRAS)
+            )
         inspection = Inspection(
             plan=self._plan, task=self._task, enter=self._enter, open_line=self._line
         )
@@ -264,12 +274,18 @@ class _NodeDelivery:
             Place(line=line, facts=facts, out=f"{job.directory}/out"), binaries
         )
         self._enter(Phase.CHECKING)
-        leaks = await asyncio.to_thread(inspection.scan, facts, binaries)
+        leaks = await asyncio.to_thread(inspection.scan, facts, binaries, extras)
         evidence, unknown = await witness.tell(gated)
         artifact = await asyncio.to_thread(
-            inspection.pack, binaries, gated, evidence, into=self._folder
+            inspection.pack, binaries, gated, evidence, extras=extras, into=self._folder
         )
         return artifact, (*leaks, *unknown)
+
+    async def _collect(self, witness: Witness, collection: Collection) -> tuple[CollectedFile, ...]:
+        with collection:
+            return await witness.line.run(
+                collection.fetch, progress=lambda: collection.received_bytes
+            )
 
     def _line(self, node: Node, *, has_spare: bool) -> AbstractAsyncContextManager[Line]:
         return self._reach.line(
@@ -297,6 +313,7 @@ class _NodeDelivery:
         source = f"{folder}/source/{bundle.subdirectory}".rstrip("/") if bundle else None
         command = fill_command(self._task, source=source, jobs=node.jobs or facts.cpus or 1)
         target_dir = f"{facts.workdir}/target/{node.name}" if self._task.is_kept_warm else None
+        extras = tuple(fill_extra(path, source=source) for path in self._task.extra_paths)
         id_ = job_id(
             project=project.name,
             version=str(self._plan.version),
@@ -308,6 +325,8 @@ class _NodeDelivery:
                 *node.env,
                 ("CARGO_TARGET_DIR", target_dir or ""),
                 ("binaries", " ".join((*project.binaries, *self._task.binary_paths))),
+                # Where there are none, a job is the one that it was before there were any.
+                *([("extras", " ".join(extras))] if extras else ()),
             ),
         )
         names = self._binary_names
@@ -316,6 +335,7 @@ class _NodeDelivery:
             id=id_,
             command=command,
             binaries=tuple(zip(names, paths, strict=True)),
+            extras=tuple((extra_name(path), path) for path in extras),
             lock=node.group or "host",
             slots=node.slots,
             timeout=node.timeout,

@@ -28,11 +28,24 @@ from orchestrator.core.provenance import PROVENANCE_NAME
 from orchestrator.core.sbom import SBOM_NAME
 from orchestrator.core.verification import Verdict, judge_checksum
 from orchestrator.site import Beside
-from orchestrator.stores.channel import TEXT_LIMIT, keys_ever, read_index, read_signed
+from orchestrator.stores.channel import (
+    TEXT_LIMIT,
+    keys_ever,
+    read_index,
+    read_signed,
+    refuse_signer,
+)
 from orchestrator.stores.evidence import EVIDENCE_LIMIT
 from orchestrator.stores.history import read_copy, serials_among
-from orchestrator.stores.keyring import KEYS_NAME, keys_serial
-from orchestrator.stores.pointers import publish_pointers
+from orchestrator.stores.installer import (
+    INSTALL_SIGNATURE,
+    SIGNATURE_LIMIT,
+    is_copy,
+    sign_script,
+    signature_name,
+)
+from orchestrator.stores.keyring import KEYS_NAME, accepted_keys, keys_serial
+from orchestrator.stores.pointers import INSTALL_SCRIPT, Pointer, publish_pointers
 from orchestrator.stores.store import ObjectKind, kind_of
 from orchestrator.verification.judge import ArchiveFiles, Judge
 
@@ -41,8 +54,8 @@ if TYPE_CHECKING:
     from datetime import date
 
     from orchestrator.core.index import Index, Row
+    from orchestrator.core.signature import Signer
     from orchestrator.stores.channel import Channel
-    from orchestrator.stores.pointers import Pointer
     from orchestrator.stores.store import ReleaseStore, StoredObject
 
     Derive = Callable[[Channel, Index, Beside], tuple[Pointer, ...]]
@@ -61,13 +74,19 @@ class Scope:
 
 
 async def check_store(
-    store: ReleaseStore, channel: Channel, scope: Scope, *, derive: Derive, today: date
+    store: ReleaseStore,
+    channel: Channel,
+    scope: Scope,
+    *,
+    derive: Derive,
+    today: date,
+    signer: Callable[[], Signer] | None = None,
 ) -> FsckReport:
     """Return what was found in the store.
 
     `channel` says whose project it is and who may sign; `derive` returns what follows from an
-    index. Raise ConfigError for a channel that is not there, StoreError for a store that cannot be
-    listed.
+    index; `signer` is asked for when the signature of install.sh is to be written again. Raise
+    ConfigError for a channel that is not there, StoreError for a store that cannot be listed.
     """
     names = scope.names
     # Before any index is read: what is published meanwhile is then no orphan and no later serial.
@@ -85,11 +104,13 @@ async def check_store(
         derive=derive,
         today=today,
         scope=scope,
+        signer=signer,
     )
     channels = [replace(channel, name=name) for name in (names or there)]
     summaries = [await inspection.check_channel(each) for each in channels]
     past = await inspection.as_it_was(channel)
     await inspection.check_rows(past)
+    await inspection.check_copies(channel, past)
     if not names:
         await inspection.find_orphans([replace(past, name=each.name) for each in channels])
     return FsckReport(
@@ -114,6 +135,7 @@ class _Inspection:
     derive: Derive
     today: date
     scope: Scope
+    signer: Callable[[], Signer] | None = None
 
     findings: list[Finding] = field(default_factory=list)
     looked_at: set[str] = field(default_factory=set)
@@ -174,14 +196,15 @@ class _Inspection:
         for pointer in self.derive(channel, index, beside):
             async with self._looking_at(pointer.name):
                 await self._check_pointer(channel, index, pointer)
+            if pointer.name == INSTALL_SCRIPT:
+                async with self._looking_at(INSTALL_SIGNATURE):
+                    await self._check_signature(channel, index, pointer.data)
 
     async def _check_pointer(self, channel: Channel, index: Index, pointer: Pointer) -> None:
         found = await self.store.read(pointer.name, limit_bytes=TEXT_LIMIT)
         if found is not None and found.data == pointer.data:
             return
-        now = await read_index(self.store, channel)
-        if now is None or now.serial != index.serial:
-            # Somebody is publishing, and writes it.
+        if await self._has_moved(channel, index):
             return
         problem = f"it does not follow from {channel.index_name}" if found else "it is missing"
         if self.scope.is_repairing:
@@ -189,6 +212,64 @@ class _Inspection:
             self.findings.append(repaired(pointer.name, problem))
         else:
             self._damaged(pointer.name, problem)
+
+    async def _has_moved(self, channel: Channel, index: Index) -> bool:
+        """Return whether somebody is publishing, and writes what follows."""
+        now = await read_index(self.store, channel)
+        return now is None or now.serial != index.serial
+
+    async def _check_signature(self, channel: Channel, index: Index, script: bytes) -> None:
+        found = await self.store.read(INSTALL_SIGNATURE, limit_bytes=SIGNATURE_LIMIT)
+        keys = await accepted_keys(self.store, channel.keys, channel.authority)
+        judge = Judge(project=channel.project, keys=keys)
+        check = judge.installer(INSTALL_SCRIPT, script, found.data if found else None)
+        if check.verdict is Verdict.GOOD or await self._has_moved(channel, index):
+            return
+        problem = check.message
+        if self.scope.is_repairing and self.signer:
+            try:
+                pointer = await self._signed(channel, script, self.signer())
+            except ConfigError as error:
+                problem = f"{problem}, and nobody could sign it: {error.message}"
+            else:
+                await publish_pointers(self.store, channel, (pointer,), serial=index.serial)
+                self.findings.append(repaired(INSTALL_SIGNATURE, "install.sh was not signed"))
+                return
+        # Older releases left none.
+        say = damage if found else warning
+        self.findings.append(say(INSTALL_SIGNATURE, problem))
+
+    async def _signed(self, channel: Channel, script: bytes, signer: Signer) -> Pointer:
+        await refuse_signer(self.store, channel, signer.public)
+        signature = await sign_script(script, signer, channel.project)
+        return Pointer(INSTALL_SIGNATURE, signature, ObjectKind.SIGNATURE)
+
+    async def check_copies(self, channel: Channel, past: Channel) -> None:
+        """Look at the install.sh of each version, and whether it is signed."""
+        keys = await accepted_keys(self.store, channel.keys, channel.authority)
+        judge = Judge(project=channel.project, keys=keys, past=past.keys)
+        scripts = [name for name in self.objects if is_copy(name)]
+        await asyncio.gather(*(self._check_copy_of_script(judge, name) for name in scripts))
+        for name in self.objects:
+            script = name.removesuffix(".sig")
+            if script != name and is_copy(script) and script not in self.objects:
+                version = name.split("/")[1]
+                told = f"its script is not there: `orchestrator release --version {version}`"
+                self.findings.append(warning(name, f"{told} writes it"))
+
+    async def _check_copy_of_script(self, judge: Judge, name: str) -> None:
+        signature = signature_name(name)
+        async with self._looking_at(signature):
+            await self._require(signature)
+        if not self.scope.is_deep or signature not in self.objects:
+            return
+        async with self._looking_at(name), self.turns:
+            script = await self.store.read(name, limit_bytes=TEXT_LIMIT)
+            found = await self.store.read(signature, limit_bytes=SIGNATURE_LIMIT)
+            if script and found:
+                check = judge.installer_copy(name, script.data, found.data)
+                if check.verdict is Verdict.WRONG:
+                    self._damaged(name, f"{check.part}: {check.message}")
 
     async def check_rows(self, channel: Channel) -> None:
         """Look at what every row of every index names."""

@@ -24,7 +24,7 @@ from orchestrator.nodes.probe import probe
 from orchestrator.parts import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from orchestrator.core.facts import NodeFacts
     from orchestrator.core.inventory import Node
     from orchestrator.core.plan import BuildPlan, NodeTask
-    from orchestrator.core.result import CollectedBinary, Floor
+    from orchestrator.core.result import CollectedFile, Floor
     from orchestrator.core.target import Target
     from orchestrator.nodes.line import Line
 
@@ -78,7 +78,7 @@ class Inspection:
     enter: Callable[[Phase, str], None]
     open_line: OpenLine
 
-    async def gate(self, builder: Place, binaries: tuple[CollectedBinary, ...]) -> Gated:
+    async def gate(self, builder: Place, binaries: tuple[CollectedFile, ...]) -> Gated:
         """Return what the gate found: the binaries' floors, and where they ran.
 
         They are checked and run on the node that the task names for it, else where they were built.
@@ -105,7 +105,7 @@ class Inspection:
         )
 
     async def _check_on(
-        self, place: Place, node: Node, binaries: tuple[CollectedBinary, ...]
+        self, place: Place, node: Node, binaries: tuple[CollectedFile, ...]
     ) -> Gated:
         target, project = self.task.node.target, self.plan.inventory.project
         os_release = _os_release(self.task.node, place.facts)
@@ -134,40 +134,46 @@ class Inspection:
         )
         return Gated(node=node, facts=place.facts, floors=floors, os_release=os_release)
 
-    def scan(self, facts: NodeFacts, binaries: tuple[CollectedBinary, ...]) -> tuple[str, ...]:
-        """Return what the binaries tell of the node that built them.
+    def scan(
+        self,
+        facts: NodeFacts,
+        binaries: tuple[CollectedFile, ...],
+        extras: tuple[CollectedFile, ...],
+    ) -> tuple[str, ...]:
+        """Return what the files tell of the node that built them.
 
         Raise BuildError for it if the project refuses leaks.
         """
         needles = {"home path": facts.home, "user name": facts.user}
         if facts.hostname:
             needles["host name"] = facts.hostname
-        leaks = tuple(
-            f"{binary.name} holds the {leak}"
-            for binary in binaries
-            for leak in find_leaks(_read(binary), needles)
-        )
-        if leaks and self.plan.inventory.project.leaks is LeakPolicy.REFUSE:
-            hint = "build with --remap-path-prefix, or set `leaks: warn` to publish it all the same"
-            raise BuildError("; ".join(leaks), hint=hint)
-        return leaks
+        # A licence may name its author, who may be the node's user: in text that is no leak.
+        in_text = {"home path": facts.home}
+        in_binaries, in_extras = _leaks(binaries, needles), _leaks(extras, in_text)
+        if (in_binaries or in_extras) and self.plan.inventory.project.leaks is LeakPolicy.REFUSE:
+            cure = "build with --remap-path-prefix" if in_binaries else "make it without that path"
+            hint = f"{cure}, or set `leaks: warn` to publish it all the same"
+            raise BuildError("; ".join((*in_binaries, *in_extras)), hint=hint)
+        return (*in_binaries, *in_extras)
 
     def pack(
         self,
-        binaries: tuple[CollectedBinary, ...],
+        binaries: tuple[CollectedFile, ...],
         gated: Gated,
         evidence: Evidence,
         *,
+        extras: tuple[CollectedFile, ...],
         into: Path,
     ) -> Artifact:
-        """Return the archive of the binaries, in the folder `into`."""
+        """Return the archive of the binaries and the extra files, in the folder `into`."""
         project, version = self.plan.inventory.project.name, str(self.plan.version)
         key = f"{self.task.node.target}{gated.os_release or ''}"
         data = pack_archive(
             f"{project}-{version}-{key}",
             [
-                ArchiveEntry(name=binary.name, data=_read(binary), is_executable=True)
-                for binary in binaries
+                ArchiveEntry(name=file.name, data=_read(file), is_executable=is_executable)
+                for files, is_executable in ((binaries, True), (extras, False))
+                for file in files
             ],
         )
         path = into / archive_name(project, version, key)
@@ -214,7 +220,7 @@ def _require_system(target: Target, facts: NodeFacts) -> None:
 
 
 def _measure(
-    binaries: tuple[CollectedBinary, ...], target: Target, os_release: str | None
+    binaries: tuple[CollectedFile, ...], target: Target, os_release: str | None
 ) -> tuple[Floor, ...]:
     return join_floors(
         floor
@@ -223,12 +229,20 @@ def _measure(
     )
 
 
-def _read(binary: CollectedBinary) -> bytes:
+def _leaks(files: tuple[CollectedFile, ...], needles: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(
+        f"{file.name} holds the {leak}"
+        for file in files
+        for leak in find_leaks(_read(file), needles)
+    )
+
+
+def _read(file: CollectedFile) -> bytes:
     """Return the bytes that were collected; raise NodeError if the file is another one by now."""
-    data = binary.path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != binary.sha256:
+    data = file.path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != file.sha256:
         raise NodeError(
-            f"{binary.path} on this machine was changed after it was collected",
+            f"{file.path} on this machine was changed after it was collected",
             hint="does another release write there? run the same command again",
         )
     return data

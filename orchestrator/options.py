@@ -221,6 +221,26 @@ def _add_verify(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print it as one JSON document")
 
 
+def _add_bundle(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Write what an installation without a network needs into a tar or a folder: install.sh, "
+        "the signed index, and archives with what lies beside them, all verified on the way. "
+        "Without VERSION, that is the newest build of each target."
+    )
+    parser.add_argument("version", nargs="?", metavar="VERSION", help="this version only")
+    parser.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="T",
+        help="this target only, for OpenBSD with or without its release; may be repeated",
+    )
+    parser.add_argument("--output", required=True, metavar="FILE.tar|DIR", help="where to write it")
+    parser.add_argument("--channel", metavar="C", help="the channel (default: the inventory's)")
+    _add_inventory(parser)
+    parser.add_argument("--json", action="store_true", help="print it as one JSON document")
+
+
 def _add_keygen(parser: ArgumentParser) -> None:
     parser.description = (
         "Make an ed25519 key at `publication.signing.key`, and print its public half as OpenSSH "
@@ -311,6 +331,7 @@ OPTIONS: dict[str, Callable[[ArgumentParser], None]] = {
     "history": _add_history,
     "fsck": _add_fsck,
     "verify": _add_verify,
+    "bundle": _add_bundle,
     "keygen": _add_keygen,
     "keys": _add_keys,
     "render": _add_inventory,

@@ -14,7 +14,7 @@ from orchestrator.core.index import RowKey, Status
 from orchestrator.core.inventory import Policy
 from orchestrator.core.merge import row_of, why_not_offered
 from orchestrator.core.result import Built, Failed, FailureClass
-from orchestrator.site import leads_to, renew_derived
+from orchestrator.site import leads_to, renew_copy, renew_derived
 from orchestrator.stores.channel import (
     Origin,
     keys_ever,
@@ -206,6 +206,7 @@ class Publication:
             )
             self._index = index
             await renew_derived(self._plan.inventory, outlet, index)
+            await renew_copy(self._plan.inventory, outlet, index, version=self._plan.version)
         offered = []
         for row in rows:
             if why := why_not_offered(index.rows, row):

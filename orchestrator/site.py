@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.core.derived import VERSIONS, derive_conveniences
 from orchestrator.core.downloads import newest_builds
+from orchestrator.core.index import Status
 from orchestrator.core.installer import (
     InstallerValues,
     render_installer,
@@ -15,6 +16,12 @@ from orchestrator.core.installer import (
     version_words,
 )
 from orchestrator.core.page import render_page
+from orchestrator.stores.installer import (
+    ScriptSigner,
+    copy_name,
+    publish_copy,
+    signature_pointer,
+)
 from orchestrator.stores.keyring import keys_serial
 from orchestrator.stores.pointers import INSTALL_SCRIPT, PAGE, Pointer, publish_pointers
 from orchestrator.stores.store import ObjectKind, kind_of
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
 
     from orchestrator.core.index import Index
     from orchestrator.core.inventory import Inventory, Project
+    from orchestrator.core.version import Version
     from orchestrator.stores.channel import Channel
     from orchestrator.stores.store import ReleaseStore
     from orchestrator.world import Outlet
@@ -94,7 +102,7 @@ def derived_objects(
 
 
 async def renew_derived(inventory: Inventory, outlet: Outlet, index: Index) -> None:
-    """Write what follows from an index that stands in the store now."""
+    """Write what follows from an index that stands in the store now, and sign the installer."""
     # After the index, so that whoever follows a change of keys has seen that change too.
     beside = Beside(
         statements=await find_statements(outlet.store, index),
@@ -108,7 +116,41 @@ async def renew_derived(inventory: Inventory, outlet: Outlet, index: Index) -> N
         url=outlet.url,
         beside=beside,
     )
+    script = next((each.data for each in objects if each.name == INSTALL_SCRIPT), None)
+    if script is not None:
+        signature = await signature_pointer(outlet.store, script, script_signer(outlet))
+        objects = (*objects, signature)
     await publish_pointers(outlet.store, outlet.channel, objects, serial=index.serial)
+
+
+async def renew_copy(
+    inventory: Inventory, outlet: Outlet, index: Index, *, version: Version
+) -> None:
+    """Write the install.sh that belongs to a version, once it can be installed from this index.
+
+    It is written once, and whoever renders other bytes later leaves it. There is none for what can
+    be installed from another channel only.
+    """
+    is_there = any(
+        row.status is Status.OK and str(row.version) == str(version) for row in index.rows
+    )
+    if outlet.url is None or not is_there or not leads_to(inventory, outlet.channel):
+        return
+    serial = await keys_serial(outlet.store, outlet.channel.authority)
+    values = installer_values(inventory.project, outlet.url, outlet.channel, keys_serial=serial)
+    script = render_installer(outlet.template, replace(values, version=str(version))).encode()
+    name = copy_name(str(version))
+    await publish_copy(outlet.store, name, script, by=script_signer(outlet))
+
+
+def script_signer(outlet: Outlet) -> ScriptSigner:
+    """Return who signs the installer of an outlet."""
+    return ScriptSigner(
+        project=outlet.channel.project,
+        signer=outlet.signer,
+        keys=outlet.channel.keys,
+        verify=outlet.verify_ssh,
+    )
 
 
 async def find_statements(store: ReleaseStore, index: Index) -> frozenset[str]:

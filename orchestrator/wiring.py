@@ -222,7 +222,10 @@ class Operator:
 
     def outlet_of(self, channel_name: str, signer: Signer | None = None) -> Outlet:
         """Return the way to a channel; raise ConfigError if nothing could be signed."""
-        from orchestrator.signing import verify_raw  # noqa: PLC0415 -- only a release needs it
+        from orchestrator.signing import (  # noqa: PLC0415 -- only a release needs it
+            verify_raw,
+            verify_sshsig,
+        )
         from orchestrator.world import Outlet  # noqa: PLC0415 -- only a release needs it
 
         parse_channel(channel_name)
@@ -233,6 +236,7 @@ class Operator:
             channel=channel,
             signer=signer,
             verify_raw=verify_raw,
+            verify_ssh=verify_sshsig,
             template=self.template(),
             url=self.inventory.publication.url,
             today=self.today,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.core.events import Observer
-    from orchestrator.core.signature import RawVerifier, Signer
+    from orchestrator.core.signature import RawVerifier, Signer, SshVerifier
     from orchestrator.github.releases import Releases
     from orchestrator.nodes.transport import Connect
     from orchestrator.stores.channel import Channel
@@ -52,6 +52,7 @@ class Outlet:
     channel: Channel
     signer: Signer
     verify_raw: RawVerifier
+    verify_ssh: SshVerifier
     template: str
     url: str | None
     today: Callable[[], date]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.core.errors import StoreError
-from orchestrator.core.result import Artifact, CollectedBinary, Floor
+from orchestrator.core.result import Artifact, CollectedFile, Floor
 from orchestrator.core.signature import PublicKey, Signatures
 from orchestrator.core.target import parse_target
 from orchestrator.stores.store import (
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.core.evidence import Evidence
-    from orchestrator.core.signature import RawVerifier, Signer, Verifier
+    from orchestrator.core.signature import RawVerifier, Signer, SshVerifier, Verifier
     from orchestrator.stores.store import ReleaseStore
 
 
@@ -113,8 +113,17 @@ class ToySigner:
             minisig=f"untrusted comment: toy\n{mark}\ntrusted comment: {comment}\n{mark}\n",
         )
 
+    def sign_ssh(self, data: bytes, *, namespace: str) -> str:
+        return self.sign(data, namespace=namespace, comment="any").sshsig
+
     def sign_raw(self, data: bytes) -> bytes:
         return _toy_mark(self.name, data).encode()
+
+
+def toy_verify_ssh(data: bytes, sshsig: str, *, keys: Sequence[PublicKey], namespace: str) -> None:
+    """Accept the SSHSIG of a ToySigner with one of the keys."""
+    if sshsig not in {ToySigner(key.ssh).sign_ssh(data, namespace=namespace) for key in keys}:
+        raise StoreError("bad toy signature")
 
 
 def toy_verify_raw(data: bytes, signature: bytes, *, keys: Sequence[PublicKey]) -> PublicKey:
@@ -172,11 +181,11 @@ def make_artifact(
     )
 
 
-def _make_binary(folder: Path, label: str, name: str) -> CollectedBinary:
+def _make_binary(folder: Path, label: str, name: str) -> CollectedFile:
     data = f"{name} of {label}".encode()
     path = folder / f"{label}.{name}"
     path.write_bytes(data)
-    return CollectedBinary(
+    return CollectedFile(
         name=name, path=path, size_bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
     )
 
@@ -185,4 +194,5 @@ if TYPE_CHECKING:
     _store: ReleaseStore = MemoryStore()
     _signer: Signer = ToySigner()
     _verify: Verifier = toy_verify
+    _verify_ssh: SshVerifier = toy_verify_ssh
     _verify_raw: RawVerifier = toy_verify_raw

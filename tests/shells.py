@@ -16,6 +16,11 @@ def shell_params() -> list[object]:
     return [_param(name) for name in SHELLS]
 
 
+def needs_shell(name: str) -> pytest.MarkDecorator:
+    """Return the mark of a test that needs this shell, or any other program."""
+    return pytest.mark.skipif(shutil.which(name) is None, reason=f"needs {name}")
+
+
 def _param(name: str) -> object:
-    needed = pytest.mark.skipif(shutil.which(name) is None, reason=f"needs {name}")
+    needed = needs_shell(name)
     return pytest.param(name, marks=[needed] if name in _ALWAYS else [needed, pytest.mark.thorough])

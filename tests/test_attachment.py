@@ -23,7 +23,14 @@ from orchestrator.stores.channel import Channel, publish_index
 from orchestrator.stores.publish import publish_artifact
 from orchestrator.stores.store import Generation, StoredObject
 from orchestrator.world import Outlet
-from tests.fakes import MemoryStore, ToySigner, make_artifact, toy_verify, toy_verify_raw
+from tests.fakes import (
+    MemoryStore,
+    ToySigner,
+    make_artifact,
+    toy_verify,
+    toy_verify_raw,
+    toy_verify_ssh,
+)
 from tests.github_server import REPOSITORY, TOKEN, FakeGitHub, Fault, serving_github
 
 if TYPE_CHECKING:
@@ -96,6 +103,7 @@ class Desk:
             channel=CHANNEL,
             signer=ToySigner(),
             verify_raw=toy_verify_raw,
+            verify_ssh=toy_verify_ssh,
             template="",
             url="https://example.org",
             today=lambda: TODAY,

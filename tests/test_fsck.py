@@ -78,8 +78,8 @@ def test_a_store_that_is_whole_is_clean(shop: Shop, options: tuple[str, ...]) ->
     answer = shop.run("fsck", *options)
     assert (answer.code, answer.err) == (0, "")
     # Two indexes with copies, four archives with three files each, and what follows from the one
-    # index: install.sh, the page, versions.json and two of the newest versions.
-    assert answer.out == f"{shop.store}: 2 channels, 7 rows, 25 objects: all is well\n"
+    # index: install.sh with its signature, the page, versions.json and two of the newest versions.
+    assert answer.out == f"{shop.store}: 2 channels, 7 rows, 26 objects: all is well\n"
     assert contents(shop.store) == before
 
 
@@ -272,7 +272,7 @@ def test_without_a_public_key_nothing_can_be_judged(shop: Shop) -> None:
 
 def derive(channel: Channel, index: Index, beside: Beside | None = None) -> tuple[Pointer, ...]:
     del channel, beside
-    return (Pointer("install.sh", f"serial {index.serial}".encode(), ObjectKind.SCRIPT),)
+    return (Pointer("index.html", f"serial {index.serial}".encode(), ObjectKind.PAGE),)
 
 
 async def publish(
@@ -368,8 +368,8 @@ class BusyStore(MemoryStore):
     folder: Path | None = None
 
     async def read(self, name: str, *, limit_bytes: int) -> StoredObject | None:
-        folder, self.folder = self.folder, self.folder if name != "install.sh" else None
-        if folder and name == "install.sh":
+        folder, self.folder = self.folder, self.folder if name != "index.html" else None
+        if folder and name == "index.html":
             await publish(self, folder, "2.0.0")
         return await MemoryStore.read(self, name, limit_bytes=limit_bytes)
 
@@ -379,7 +379,7 @@ async def test_a_release_that_goes_on_meanwhile_is_no_damage(tmp_path: Path) -> 
     await publish(store, tmp_path, "1.0.0")
     store.folder = tmp_path
     assert (await check(store, Scope(is_repairing=True))).findings == ()
-    assert store.objects["install.sh"].data == b"serial 2"
+    assert store.objects["index.html"].data == b"serial 2"
     assert store.folder is None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import random
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Final
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.installer_hosts import on_bsd
-from tests.installer_site import Host, Server, Site, said, serve, uname
+from tests.installer_site import Host, Server, Site, assert_untouched, needs, said, serve, uname
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,6 +143,106 @@ def test_without_a_receipt_they_are_not_placed(published: Site, host: Host) -> N
     assert not share(host).exists()
 
 
+# Places that are not as one would wish
+
+
+def mounted(host: Host, *commands: str, at_the_end: str = "") -> None:
+    """Let the host's shell run these commands first, with mounts that nobody else sees."""
+    unshare, shell = shutil.which("unshare"), shutil.which("sh")
+    steps = " && ".join(commands)
+    script = host.root / "mounted"
+    script.write_text(
+        f"all=$PATH PATH={os.environ['PATH']}\n{steps} || exit 99\n"
+        f'PATH=$all {shell} "$@" || status=$?\nPATH={os.environ["PATH"]}\n'
+        f"{at_the_end}\nexit ${{status:-0}}\n"
+    )
+    wrapper = host.root / "mount"
+    wrapper.write_text(f"#!{shell}\nexec {unshare} -rm {shell} '{script}' \"$@\"\n")
+    wrapper.chmod(0o755)
+    host.shell = wrapper
+
+
+def quoted(path: Path) -> str:
+    return f'"{path}"'
+
+
+@needs("unshare")
+def test_a_temporary_folder_without_execution_is_enough(published: Site, host: Host) -> None:
+    mounted(host, f"mount -t tmpfs -o noexec tmpfs {quoted(host.temporary)}")
+    result = host.run(published.script)
+    assert result.returncode == 0, said(result)
+    assert host.binary.exists()
+
+
+@needs("unshare")
+def test_a_destination_without_execution_is_named(published: Site, host: Host) -> None:
+    host.bin.mkdir(parents=True)
+    mounted(host, f"mount -t tmpfs -o noexec tmpfs {quoted(host.bin)}")
+    refused = assert_untouched(host, lambda: host.run(published.script))
+    assert f"no program can be started in {host.bin} (is it mounted noexec?)" in refused
+    assert "--prefix" in refused
+
+
+@needs("unshare")
+def test_a_home_that_cannot_be_written_is_named(published: Site, host: Host) -> None:
+    home = quoted(host.home)
+    mounted(host, f"mount --bind {home} {home}", f"mount -o remount,bind,ro {home}")
+    refused = assert_untouched(host, lambda: host.run(published.script))
+    assert f"cannot make the directory {host.bin}" in refused
+
+
+@needs("unshare")
+def test_a_full_destination_keeps_what_it_has(site: Site, host: Host) -> None:
+    host.bin.mkdir(parents=True)
+    noise = "".join(random.Random(1).choices("abcdefgh", k=300_000))
+    site.add("1.0.0", program=f"#!/bin/sh\necho tool\nexit\n{noise}\n")
+    site.publish()
+    mounted(
+        host,
+        f"mount -t tmpfs -o size=64k tmpfs {quoted(host.bin)}",
+        f"echo old >{quoted(host.binary)}",
+        at_the_end=f"cat {quoted(host.binary)}; ls -A {quoted(host.bin)}",
+    )
+    result = host.run(site.script)
+    assert result.returncode == 1, said(result)
+    assert "error: cannot unpack the archive of 1.0.0" in result.stderr
+    assert result.stdout.splitlines() == ["old", "tool"]
+    assert not list(host.temporary.iterdir())
+
+
+def test_a_home_that_is_missing_is_made_and_taken_away_again(published: Site, host: Host) -> None:
+    home = host.root / "not yet" / "there"
+    env = {"HOME": str(home), "XDG_BIN_HOME": ""}
+    result = host.run(published.script, env=env)
+    assert result.returncode == 0, said(result)
+    assert (home / ".local/bin/tool").exists()
+    assert host.run(published.script, "--uninstall", env=env).returncode == 0
+    assert not (host.root / "not yet").exists()
+
+
+def test_a_link_at_the_destination_is_replaced_and_not_followed(
+    published: Site, host: Host
+) -> None:
+    other = host.home / "elsewhere"
+    other.write_text("precious")
+    host.bin.mkdir(parents=True)
+    host.binary.symlink_to(other)
+    assert host.run(published.script).returncode == 0
+    assert not host.binary.is_symlink()
+    assert other.read_text() == "precious"
+
+
+def test_a_destination_behind_a_link_is_that_destination(published: Site, host: Host) -> None:
+    (host.home / "real").mkdir()
+    host.bin.parent.mkdir()
+    host.bin.symlink_to(host.home / "real")
+    before = host.tree()
+    assert host.run(published.script).returncode == 0
+    assert (host.home / "real/tool").exists()
+    assert host.run(published.script, "--uninstall").returncode == 0
+    assert host.tree() == before
+
+
 # Whom it speaks to
 
 
@@ -206,6 +307,12 @@ def test_a_script_gets_the_path_and_no_colours(published: Site, host: Host) -> N
 
 
 # CI
+
+
+@pytest.mark.parametrize("value", ["", "0", "false"])
+def test_who_says_that_it_is_no_ci_is_believed(published: Site, host: Host, value: str) -> None:
+    assert host.run(published.script, env={"CI": value}).returncode == 0
+    assert (host.home / ".profile").exists()
 
 
 def test_in_ci_no_start_up_file_is_edited_and_the_next_steps_find_it(

@@ -314,6 +314,10 @@ def test_a_folder_is_verified_like_everything_else(site: Site, host: Host) -> No
     refused = assert_untouched(host, lambda: host.run(site.script, f"--from={site.root}"))
     assert "the SHA-256 of" in refused
     assert "could not be read and verified" in refused
+    archive.write_bytes(archive.read_bytes()[:-9])
+    refused = assert_untouched(host, lambda: host.run(site.script, f"--from={site.root}"))
+    assert f" bytes instead of {row.size_bytes}" in refused
+    assert "connection" not in refused
     text = site.index.read_text()
     site.index.write_text(text.replace("2.0.0", "2.0.1"))
     refused = assert_untouched(host, lambda: host.run(site.script, f"--from={site.root}"))

@@ -107,6 +107,19 @@ def test_every_way_accepts_what_one_of_several_keys_signed(
     assert outcomes(download, signers[1:])["signify"] == 0
 
 
+def test_the_installer_is_verified_with_the_same_keys(
+    download: Path, signers: tuple[FileSigner, FileSigner]
+) -> None:
+    said = sections(signers)
+    setup, command = said["With OpenSSH 8.1 or newer"], said["The installer itself, with OpenSSH"]
+    (download / "install.sh").write_bytes(DATA)
+    sshsig = signers[1].sign_ssh(DATA, namespace="installer@tool")
+    (download / "install.sh.sig").write_text(sshsig)
+    assert run(download, setup.rpartition("\n")[0], command) == 0
+    (download / "install.sh").write_bytes(DATA + b"!")
+    assert run(download, command) != 0
+
+
 @needs_tools
 def test_every_way_refuses_an_archive_that_was_changed(
     download: Path, signers: tuple[FileSigner, FileSigner]

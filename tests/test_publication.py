@@ -22,7 +22,14 @@ from orchestrator.site import Beside, derived_objects, find_statements, renew_de
 from orchestrator.stores.channel import Channel
 from orchestrator.stores.store import Created, ObjectKind, kind_of
 from orchestrator.world import Outlet
-from tests.fakes import MemoryStore, ToySigner, make_artifact, toy_verify, toy_verify_raw
+from tests.fakes import (
+    MemoryStore,
+    ToySigner,
+    make_artifact,
+    toy_verify,
+    toy_verify_raw,
+    toy_verify_ssh,
+)
 from tests.sample_index import make_index, make_row, sample_index
 
 if TYPE_CHECKING:
@@ -66,6 +73,7 @@ def _publication(store: MemoryStore, *nodes: Node) -> Publication:
         channel=channel,
         signer=ToySigner(),
         verify_raw=toy_verify_raw,
+        verify_ssh=toy_verify_ssh,
         template="",
         url=None,
         today=lambda: date(2026, 11, 21),
@@ -162,6 +170,7 @@ def _outlet(store: MemoryStore, *, url: str | None = URL) -> Outlet:
         channel=KEYLESS,
         signer=ToySigner(),
         verify_raw=toy_verify_raw,
+        verify_ssh=toy_verify_ssh,
         template=TEMPLATE,
         url=url,
         today=lambda: date(2026, 11, 21),

@@ -94,6 +94,25 @@ def test_an_agent_signs_what_the_file_of_its_key_would_sign(
     )
 
 
+def test_an_ssh_signature_alone_is_one_question_to_the_agent(
+    keys: Path, signer: AgentSigner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestrator.signing import agent  # noqa: PLC0415 -- here only
+
+    asked: list[int] = []
+    ask = agent._ask
+
+    def counted(socket: str, kind: int, body: bytes) -> tuple[int, bytes]:
+        asked.append(kind)
+        return ask(socket, kind, body)
+
+    monkeypatch.setattr(agent, "_ask", counted)
+    sshsig = signer.sign_ssh(LARGE, namespace=NAMESPACE)
+    assert len(asked) == 1
+    assert sshsig == load_signer(keys / "release", None).sign_ssh(LARGE, namespace=NAMESPACE)
+    assert ssh_keygen_verifies(keys, LARGE, sshsig, public=signer.public)
+
+
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
 def test_what_an_agent_signs_verifies_with_the_tools(
     keys: Path, signer: AgentSigner, data: bytes

@@ -345,6 +345,7 @@ def test_the_shipped_inventory_builds_here_and_knows_the_articles_nodes(fake_rus
         (node.name, node.host, node.target, node.build_command) for node in article.nodes
     ]
     assert [node.binary_path for node in others] == [node.binary_path for node in article.nodes]
+    assert shipped.project.extras == ("LICENSE", "LICENSE-APACHE", "README.md")
 
 
 def test_editors_find_the_schema_in_the_first_line() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.commands.bundle import bundle
 from orchestrator.commands.index import fsck, history, promote, renew, unyank, yank
 from orchestrator.commands.jobs import cancel, logs, shell, status
 from orchestrator.commands.keys import keygen, keys
@@ -42,6 +43,7 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "history": history,
     "fsck": fsck,
     "verify": verify,
+    "bundle": bundle,
     "keygen": keygen,
     "keys": keys,
     "render": render,

@@ -100,7 +100,7 @@ async def _promote(operator: Operator, version: Version, *, source: str, target:
     from orchestrator.core.history import differences
     from orchestrator.core.merge import why_not_offered
     from orchestrator.publication import pass_on
-    from orchestrator.site import renew_derived
+    from orchestrator.site import renew_copy, renew_derived
     from orchestrator.stores.channel import Origin, pass_rows, read_index
 
     outlet = operator.outlet_of(target)
@@ -115,6 +115,7 @@ async def _promote(operator: Operator, version: Version, *, source: str, target:
         today=outlet.today(),
     )
     await renew_derived(operator.inventory, outlet, after)
+    await renew_copy(operator.inventory, outlet, after, version=version)
     await pass_on(outlet, after, version)
     selection = Selection(version=version)
     changes = differences(selection.of(before.rows) if before else (), selection.of(after.rows))
@@ -188,6 +189,7 @@ def fsck(arguments: argparse.Namespace) -> int:
             ),
             derive=operator.derive,
             today=operator.today(),
+            signer=operator.signer,
         )
     )
     data = report.as_data()

@@ -79,6 +79,7 @@ def _node_task(plan: BuildPlan, task: NodeTask, rows: Sequence[Row]) -> Mapping[
         "command": task.command,
         "env": dict(node.env),
         "binaries": list(task.binary_paths) or [f"$ORCHESTRATOR_OUT/{n}" for n in project.binaries],
+        "extras": list(task.extra_paths),
         "gate_on": [gate.name for gate in task.gate_nodes] or [node.name],
         "gate": [project.version_command, *project.gate],
         "publishes": _objects(plan, node, rows) if plan.request.publish else [],

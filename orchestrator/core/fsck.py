@@ -155,15 +155,18 @@ def judge_archive(row: Row, size_bytes: int, sha256: str) -> str | None:
 def unexplained(names: Iterable[str], rows: Sequence[Row]) -> tuple[str, ...]:
     """Return the objects that are neither an archive of these rows nor lie beside one as its own.
 
-    Side files have the archive's name and an ending; statements are JSON in the same folder.
+    Side files have the archive's name and an ending; statements are JSON in the same folder; a
+    version has an install.sh of its own.
     """
     archives = {row.path for row in rows if row.path}
     folders = {path.rpartition("/")[0] for path in archives}
+    scripts = {f"releases/{row.version}/install.sh{end}" for row in rows for end in ("", ".sig")}
     return tuple(
         name
         for name in names
         if not (
             name in archives
+            or name in scripts
             or any(name.removesuffix(ending) in archives for ending in SIDE_FILES)
             or (name.endswith(".json") and name.rpartition("/")[0] in folders)
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.extras import clashes
 from orchestrator.core.inventory import (
     ANY_VERSION,
     LOCAL,
@@ -20,7 +21,7 @@ from orchestrator.core.inventory import (
 from orchestrator.core.kinds import INVALID, Place, shown, suggestion
 from orchestrator.core.schema import HOST_TARGET, INVENTORY, NAME
 from orchestrator.core.target import TARGETS
-from orchestrator.core.template import placeholders_in
+from orchestrator.core.template import fill_placeholders, placeholders_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -134,6 +135,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 def _check(draft: _Draft, host_triple: str | None) -> None:
     _check_source(draft)
     _check_project_name(draft)
+    _check_extras(draft)
     _check_node_names(draft.entries)
     _check_slots(draft)
     _check_verify(draft)
@@ -178,6 +180,23 @@ def _check_project_name(draft: _Draft) -> None:
     elif not NAME.matches(_file_name(path)):
         draft.root.key("project").refuse(
             f"`name` is missing, and {shown(_file_name(path))}, from a `binary_path`, cannot be it"
+        )
+
+
+def _check_extras(draft: _Draft) -> None:
+    extras = draft.project.get("extras", INVALID)
+    if extras is INVALID:
+        return
+    name, binaries = _names(draft)
+    if INVALID in (name, *binaries, *extras):
+        return
+    filled = [fill_placeholders(path, {"name": name}, ("name",)) for path in extras]
+    for position, other in clashes(binaries, filled):
+        if extras[position] in extras[:position]:
+            continue  # reported already, as what stands in the list twice
+        draft.root.key("project").key("extras").item(position).refuse(
+            f"{shown(extras[position])} has the same name in the archive as {other}, "
+            "where files lie flat"
         )
 
 
@@ -275,10 +294,18 @@ def _target(entry: _Entry, host_triple: str | None) -> Target | None:
 
 
 def _project(draft: _Draft) -> Project:
-    path = _first_binary_path(draft) or ""
-    binaries = draft.project.get("binaries") or (draft.project.get("name") or _file_name(path),)
-    named = {"name": binaries[0], **draft.project}
-    return Project(**{**named, "binaries": binaries, "source": _source(draft.source)})
+    name, binaries = _names(draft)
+    named = {**draft.project, "name": name, "binaries": binaries}
+    return Project(**{**named, "source": _source(draft.source)})
+
+
+def _names(draft: _Draft) -> tuple[Any, tuple[Any, ...]]:
+    """Return the names of the project and of its binaries; INVALID stands for a wrong one."""
+    given, name = draft.project.get("binaries"), draft.project.get("name")
+    if given is INVALID:
+        return name or INVALID, (INVALID,)
+    binaries = given or (name or _file_name(_first_binary_path(draft) or ""),)
+    return name or binaries[0], binaries
 
 
 def _source(read: tuple[type[Source], Mapping[str, Any]] | None) -> Source | None:

@@ -256,6 +256,7 @@ class ListOf:
 
     item: Kind
     unique: bool = False
+    max_items: int | None = None
 
     @property
     def words(self) -> str:
@@ -268,6 +269,8 @@ class ListOf:
             return place.refuse(f"must be a list, not {shown(raw)}")
         if not raw:
             return place.refuse("is empty")
+        if self.max_items is not None and len(raw) > self.max_items:
+            return place.refuse(f"has more than {self.max_items} items")
         values = tuple(self.item.read(each, place.item(index)) for index, each in enumerate(raw))
         if self.unique:
             seen = {INVALID}
@@ -280,7 +283,8 @@ class ListOf:
     def schema(self) -> dict[str, Any]:
         """Return an array."""
         schema = {"type": "array", "minItems": 1, "items": self.item.schema()}
-        return schema | ({"uniqueItems": True} if self.unique else {})
+        limit = {} if self.max_items is None else {"maxItems": self.max_items}
+        return schema | limit | ({"uniqueItems": True} if self.unique else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

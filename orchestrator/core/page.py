@@ -39,6 +39,7 @@ def render_page(values: InstallerValues, index: Index, *, statements: Collection
         style=STYLE,
         summary=_summary(versions, platforms),
         install=_install(values.base_urls),
+        signature=_SIGNATURE if values.ssh_keys else "",
         builds=_builds(versions, platforms, statements) if platforms else _NOTHING_YET,
         verification=render_verification(values, next(_archives(platforms), None)),
     )
@@ -210,6 +211,7 @@ _FLOOR_NAMES: Final = {
     "netbsd": "NetBSD",
     "macos": "macOS",
 }
+_SIGNATURE: Final = '; it is <a href="./install.sh.sig">signed</a>'
 _NOTHING_YET: Final = "<p>Nothing is published yet.</p>"
 _NO_BUILD: Final = "<p>No build can be installed now.</p>"
 _LEGEND: Final = """\
@@ -239,10 +241,10 @@ _PAGE: Final = """\
 <main>
 <h2>Install</h2>
 {install}
-<p><a href="./install.sh">Read the script</a> before you run it. To see what it would do, end the
-line with <code>| sh -s -- --plan</code>; to take everything away again, with
-<code>| sh -s -- --uninstall</code>. It verifies what it downloads, needs no root, and installs the
-newest version that runs on your machine.</p>
+<p><a href="./install.sh">Read the script</a> before you run it{signature}.
+To see what it would do, end the line with <code>| sh -s -- --plan</code>; to take everything away
+again, with <code>| sh -s -- --uninstall</code>. It verifies what it downloads, needs no root, and
+installs the newest version that runs on your machine.</p>
 <h2>Versions</h2>
 {builds}
 <h2>Verify by hand</h2>

@@ -6,7 +6,11 @@ import re
 from html import escape
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from orchestrator.core.signature import artifact_namespace, index_namespace
+from orchestrator.core.signature import (
+    artifact_namespace,
+    index_namespace,
+    installer_namespace,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,6 +66,12 @@ def _steps(values: InstallerValues, file_name: str) -> Iterator[_Step]:
     if values.ssh_keys:
         note = _trust(values.ssh_keys)
         yield _Step(title="With OpenSSH 8.1 or newer", note=note, commands=_ssh(values))
+        yield _Step(
+            title="The installer itself, with OpenSSH",
+            note="With the same file of keys, when install.sh and install.sh.sig are downloaded. "
+            "Right after a release one of them may be new and the other one old: wait a minute.",
+            commands=_ssh_installer(values.project),
+        )
     if values.minisign_keys:
         note = _any_of(values.minisign_keys)
         commands = "\n".join(_minisign(values.minisign_keys))
@@ -85,12 +95,21 @@ def _any_of(keys: Sequence[str]) -> str:
 
 def _ssh(values: InstallerValues) -> str:
     project = values.project
-    namespaces = f"{index_namespace(project)},{artifact_namespace(project)}"
+    made_for = (index_namespace, artifact_namespace, installer_namespace)
+    namespaces = ",".join(namespace(project) for namespace in made_for)
     lines = "".join(f'{project} namespaces="{namespaces}" {key}\n' for key in values.ssh_keys)
     return (
         f"cat > allowed_signers <<'END'\n{lines}END\n"
         f"ssh-keygen -Y verify -f allowed_signers -I {project} -n {artifact_namespace(project)} "
         '-s "$file.sshsig" < "$file"'
+    )
+
+
+def _ssh_installer(project: str) -> str:
+    namespace = installer_namespace(project)
+    return (
+        f"ssh-keygen -Y verify -f allowed_signers -I {project} -n {namespace} "
+        "-s install.sh.sig < install.sh"
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError, Problem
+from orchestrator.core.extras import require_extras
 from orchestrator.core.inventory import Policy
 from orchestrator.core.result import Skipped
 from orchestrator.core.template import fill_placeholders
@@ -46,13 +47,17 @@ class ReleaseRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeTask:
-    """How one node builds: the command is complete but for `{source}` and `{jobs}`."""
+    """How one node builds: the command is complete but for `{source}` and `{jobs}`.
+
+    So are the paths of the extra files, each of which may begin with `{source}`.
+    """
 
     node: Node
     command: str
     # Absolute paths on the node; without any, the command puts the binaries into $ORCHESTRATOR_OUT.
     binary_paths: tuple[str, ...]
     gate_nodes: tuple[Node, ...]
+    extra_paths: tuple[str, ...] = ()
 
     @property
     def is_kept_warm(self) -> bool:
@@ -145,6 +150,11 @@ def fill_command(task: NodeTask, *, source: str | None, jobs: int) -> str:
     if source is not None:
         values["source"] = source
     return fill_placeholders(task.command, values)
+
+
+def fill_extra(path: str, *, source: str | None) -> str:
+    """Return the path of an extra file as the node has it."""
+    return path if source is None else fill_placeholders(path, {"source": source})
 
 
 def _check_names(inventory: Inventory, request: ReleaseRequest) -> None:
@@ -257,12 +267,20 @@ def _plan_node(inventory: Inventory, request: ReleaseRequest, node: Node) -> Nod
     if request.clean and not paths:
         command = _CLEAN + command
     by_name = {other.name: other for other in inventory.nodes}
+    extras = tuple(fill_placeholders(path, values) for path in project.extras)
+    require_extras(project.binaries, extras)
     return NodeTask(
         node=node,
         command=fill_placeholders(command, values),
         binary_paths=tuple(fill_placeholders(path, values) for path in paths),
         gate_nodes=tuple(by_name[name] for name in node.gate_on),
+        extra_paths=tuple(_located(project, path) for path in extras),
     )
+
+
+def _located(project: Project, path: str) -> str:
+    is_below_source = project.source is not None and not path.startswith("/")
+    return f"{{source}}/{path}" if is_below_source else path
 
 
 def _default_command(project: Project, target: Target) -> str:

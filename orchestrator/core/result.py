@@ -45,14 +45,14 @@ class Artifact:
     size_bytes: int
     sha256: str
     floors: tuple[Floor, ...]
-    binaries: tuple[CollectedBinary, ...]
+    binaries: tuple[CollectedFile, ...]
     # How it was made, to be published beside it; None: nothing is said.
     evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CollectedBinary:
-    """A binary as it came from its node: the bytes that were gated."""
+class CollectedFile:
+    """A binary, or an extra file, as it came from its node; a binary's bytes are what was gated."""
 
     name: str
     path: Path

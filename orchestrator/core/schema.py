@@ -7,7 +7,9 @@ import binascii
 import dataclasses
 from typing import Any, Final
 
+from orchestrator.core.archive import MAX_ENTRY
 from orchestrator.core.errors import ConfigError
+from orchestrator.core.extras import MAX_EXTRAS, extra_name
 from orchestrator.core.inventory import (
     ANY_VERSION,
     LOCAL,
@@ -74,6 +76,7 @@ _LINE: Final = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*"
 _LINES: Final = r"(?=[\s\S]*\S)[^\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]+"
 _NOT_ABOVE: Final = r"(?!(?:[\s\S]*/)?\.\.(?:/|$))"
 _PATH: Final = "[A-Za-z0-9._/+-]*"
+_FILLED: Final = r"\{(?:version|target|name)\}"
 _HOSTNAME: Final = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
 _USER: Final = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
 _URL_PATH: Final = "(?:/[A-Za-z0-9._~/+-]*)?"
@@ -159,6 +162,12 @@ def _git_complaint(text: str) -> str | None:
         return "must be fetched over https, ssh or from a path: http can be changed on its way"
     if not text.startswith("/") and "://" not in text and "@" in text and ":" in text:
         return "is written as `ssh://USER@HOST/PATH` here"
+    return None
+
+
+def _extra_complaint(text: str) -> str | None:
+    if len(extra_name(text)) > MAX_ENTRY:
+        return f"its last component is longer than {MAX_ENTRY} characters"
     return None
 
 
@@ -345,6 +354,26 @@ PROJECT: Final = Record(
             example=["{binary} self-test"],
         ),
         Field(
+            key="extras",
+            kind=ListOf(
+                item=Text(
+                    words="a path of letters, digits, `.`, `_`, `/`, `+` and `-` without `..`, "
+                    "whose last component begins with none of `.`, `-`; `{version} {target} "
+                    "{name}` are replaced",
+                    pattern=rf"{_NOT_ABOVE}(?:(?:{_FILLED}|[A-Za-z0-9._/+-])*/)?"
+                    rf"(?:{_FILLED}|[A-Za-z0-9_+])(?:{_FILLED}|[A-Za-z0-9._+-])*",
+                    max_length=1024,
+                    refused=("{source}", "{jobs}"),
+                    complaint=_extra_complaint,
+                ),
+                unique=True,
+                max_items=MAX_EXTRAS,
+            ),
+            summary="Files that lie in the archive beside the binaries: licence, man pages, "
+            "completions.",
+            example=["LICENSE", "man/ballistics.1", "completions/ballistics.bash"],
+        ),
+        Field(
             key="leaks",
             kind=Choice(noun="leak rule", choices=tuple(LeakPolicy), convert=LeakPolicy),
             summary="What a path or name of the node inside a binary means.",
@@ -529,8 +558,7 @@ _NODE_FIELDS: Final = (
         kind=Text(
             words="an absolute path of letters, digits, `.`, `_`, `/`, `+` and `-` without `..`; "
             "`{version} {target} {name}` are replaced",
-            pattern=rf"{_NOT_ABOVE}/(?:\{{(?:version|target|name)\}}|[A-Za-z0-9._/+-])*"
-            r"(?:\{(?:version|target|name)\}|[A-Za-z0-9._+-])",
+            pattern=rf"{_NOT_ABOVE}/(?:{_FILLED}|[A-Za-z0-9._/+-])*(?:{_FILLED}|[A-Za-z0-9._+-])",
             max_length=1024,
             refused=("{source}", "{jobs}"),
         ),

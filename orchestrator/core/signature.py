@@ -48,6 +48,10 @@ class Signer(Protocol):
         """Return both signatures, already verified; `comment` is signed into the minisig."""
         ...
 
+    def sign_ssh(self, data: bytes, *, namespace: str) -> str:
+        """Return the SSHSIG alone, as the text of its file, already verified."""
+        ...
+
     def sign_raw(self, data: bytes) -> bytes:
         """Return the 64 bytes of a plain ed25519 signature over the data, already verified."""
         ...
@@ -60,6 +64,16 @@ class Verifier(Protocol):
         self, data: bytes, signatures: Signatures, *, keys: Sequence[PublicKey], namespace: str
     ) -> None:
         """Return if both signatures are good and by one of `keys`; raise StoreError otherwise."""
+        ...
+
+
+class SshVerifier(Protocol):
+    """Who checks an SSHSIG that has no minisig beside it."""
+
+    def __call__(
+        self, data: bytes, sshsig: str, *, keys: Sequence[PublicKey], namespace: str
+    ) -> None:
+        """Return if it is over the data, for the namespace, by one of `keys`; else StoreError."""
         ...
 
 
@@ -79,6 +93,11 @@ def index_namespace(project: str) -> str:
 def artifact_namespace(project: str) -> str:
     """Return the SSHSIG namespace of a project's archives."""
     return f"artifact@{project}"
+
+
+def installer_namespace(project: str) -> str:
+    """Return the SSHSIG namespace of install.sh, which people run."""
+    return f"installer@{project}"
 
 
 def keys_namespace(project: str) -> str:
@@ -134,5 +153,6 @@ def _base64(data: bytes) -> str:
 
 def render_allowed_signers(project: str, keys: Sequence[PublicKey]) -> str:
     """Return the allowed_signers file for `ssh-keygen -Y verify -I PROJECT`, a line per key."""
-    namespaces = f"{index_namespace(project)},{artifact_namespace(project)}"
+    made_for = (index_namespace, artifact_namespace, installer_namespace)
+    namespaces = ",".join(namespace(project) for namespace in made_for)
     return "".join(f'{project} namespaces="{namespaces}" {key.ssh}\n' for key in keys)

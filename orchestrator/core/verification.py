@@ -25,6 +25,7 @@ PROVENANCE: Final = "provenance"
 INDEX: Final = "index"
 CHECKSUM: Final = "checksum file"
 SBOM: Final = "bill of materials"
+INSTALLER: Final = "signature of the installer"
 _VOUCHING: Final = frozenset({SSH_SIGNATURE, MINISIGN_SIGNATURE, PROVENANCE, INDEX})
 
 

@@ -12,7 +12,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeVar
 
 from orchestrator.core.errors import BuildError, PassingError
-from orchestrator.core.result import CollectedBinary
+from orchestrator.core.extras import MAX_EXTRA_BYTES
+from orchestrator.core.result import CollectedFile
 from orchestrator.nodes.job import JOB_SH, Job, address, refusal
 from orchestrator.nodes.transport import run
 from orchestrator.parts import create_part
@@ -27,23 +28,43 @@ if TYPE_CHECKING:
 _HASH_TIMEOUT: Final = timedelta(minutes=5)
 _STALL: Final = timedelta(seconds=60)
 _T = TypeVar("_T")
-DEFAULT_MAX_BYTES: Final = 1024**3
 _UNSTEADY: Final = "is its disk or memory failing, or does something still write to the file?"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sort:
+    """What sort of files arrives: its name, how large one may be, and what helps if it is not."""
+
+    noun: str
+    max_bytes: int
+    hint: str
+
+
+BINARIES: Final = Sort(
+    noun="binary",
+    max_bytes=1024**3,
+    hint="is it stripped? `strip = true` in the release profile",
+)
+EXTRAS: Final = Sort(
+    noun="extra file",
+    max_bytes=MAX_EXTRA_BYTES,
+    hint="archives are for programs: leave it out of `project.extras`",
+)
+
+
 class Collection:
-    """The binaries of a job on their way to `into`; what has arrived stays when a link is lost.
+    """Files of a job on their way to `into`; what has arrived stays when a link is lost.
 
     Leaving its `with` block removes what did not arrive whole.
     """
 
     def __init__(
-        self, job: Job, *, names: tuple[str, ...], into: Path, max_bytes: int = DEFAULT_MAX_BYTES
+        self, job: Job, *, names: tuple[str, ...], into: Path, sort: Sort = BINARIES
     ) -> None:
         self._job = job
-        self._arrivals = tuple(_Arrival(destination=into / name) for name in names)
+        self._arrivals = tuple(_Arrival(destination=into / name, noun=sort.noun) for name in names)
         self._into = into
-        self._max_bytes = max_bytes
+        self._sort = sort
 
     def __enter__(self) -> Self:
         return self
@@ -57,8 +78,8 @@ class Collection:
         """How much has arrived so far."""
         return sum(arrival.received_bytes for arrival in self._arrivals)
 
-    async def fetch(self, transport: Transport) -> tuple[CollectedBinary, ...]:
-        """Return the binaries at `into`/NAME, in their order; go on where the last link broke.
+    async def fetch(self, transport: Transport) -> tuple[CollectedFile, ...]:
+        """Return the files at `into`/NAME, in their order; go on where the last link broke.
 
         The bytes are hashed as they arrive and compared with what the node reads from its disk.
         Raise BuildError for what the build is to blame for, NodeError for what the node is; nothing
@@ -67,19 +88,19 @@ class Collection:
         await asyncio.to_thread(self._into.mkdir, parents=True, exist_ok=True)
         return tuple([await self._fetch_one(transport, arrival) for arrival in self._arrivals])
 
-    async def _fetch_one(self, transport: Transport, arrival: _Arrival) -> CollectedBinary:
-        if arrival.binary is None:
+    async def _fetch_one(self, transport: Transport, arrival: _Arrival) -> CollectedFile:
+        if arrival.file is None:
             size_bytes, sha256 = await _announced(transport, self._job, arrival.name)
-            if size_bytes > self._max_bytes:
+            if size_bytes > self._sort.max_bytes:
                 raise BuildError(
-                    f"the binary {arrival.name} has {size_bytes} bytes, and the limit is "
-                    f"{self._max_bytes}",
-                    hint="is it stripped? `strip = true` in the release profile",
+                    f"the {arrival.noun} {arrival.name} has {size_bytes} bytes, and the limit is "
+                    f"{self._sort.max_bytes}",
+                    hint=self._sort.hint,
                 )
             arrival.expect(size_bytes, sha256)
             await _receive(transport, self._job, arrival)
-            arrival.binary = await asyncio.to_thread(arrival.settle)
-        return arrival.binary
+            arrival.file = await asyncio.to_thread(arrival.settle)
+        return arrival.file
 
 
 async def collect(
@@ -88,24 +109,25 @@ async def collect(
     *,
     names: tuple[str, ...],
     into: Path,
-    max_bytes: int = DEFAULT_MAX_BYTES,
-) -> tuple[CollectedBinary, ...]:
+    sort: Sort = BINARIES,
+) -> tuple[CollectedFile, ...]:
     """Return what `Collection.fetch` does, over one link."""
-    with Collection(job, names=names, into=into, max_bytes=max_bytes) as collection:
+    with Collection(job, names=names, into=into, sort=sort) as collection:
         return await collection.fetch(transport)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Arrival:
-    """One binary: what the node says of it, and how much of it is here."""
+    """One file: what the node says of it, and how much of it is here."""
 
     destination: Path
+    noun: str
     part: tuple[Path, BinaryIO] | None = None
     size_bytes: int = 0
     sha256: str = ""
     digest: Any = field(default_factory=hashlib.sha256)
     received_bytes: int = 0
-    binary: CollectedBinary | None = None
+    file: CollectedFile | None = None
 
     @property
     def name(self) -> str:
@@ -131,19 +153,20 @@ class _Arrival:
         self.part[1].write(data)
         self.received_bytes += len(data)
 
-    def settle(self) -> CollectedBinary:
+    def settle(self) -> CollectedFile:
         """Give the part its final name, or raise PassingError if it holds other bytes."""
         path, file = self.part or create_part(self.destination)
         self.part = (path, file)
         if self.digest.hexdigest() != self.sha256:
             raise PassingError(
-                f"the binary {self.name} arrived with other bytes than the node has on its disk",
+                f"the {self.noun} {self.name} arrived with other bytes than the node has on its "
+                "disk",
                 hint=_UNSTEADY,
             )
         file.flush()
         os.fsync(file.fileno())
         path.rename(self.destination)
-        return CollectedBinary(
+        return CollectedFile(
             name=self.name,
             path=self.destination,
             size_bytes=self.size_bytes,

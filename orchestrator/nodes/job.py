@@ -23,6 +23,8 @@ from orchestrator.nodes.script import clean_environment, exports, here_document,
 from orchestrator.nodes.transport import run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orchestrator.nodes.probe import NodeFacts
     from orchestrator.nodes.transport import Completed, Transport
 
@@ -42,7 +44,8 @@ class JobSpec:
 
     `command` runs in an empty folder, line by line until one fails (`sh -e`). `binaries` pairs a
     name with the path where the command leaves it: absolute, or relative to that folder; None
-    when the command puts it into $ORCHESTRATOR_OUT under its name. At most
+    when the command puts it into $ORCHESTRATOR_OUT under its name. `extras` are more files, and a
+    name that the command puts there goes before the file at the path. At most
     `slots` jobs with the same `lock` run at once on the host. `source` is an unpacked bundle on
     the node, kept out of the binary; `target_dir` is the folder that cargo keeps between builds.
     Whoever takes longer than `timeout` or writes more than `log_limit_bytes` is ended. `label` is
@@ -52,6 +55,7 @@ class JobSpec:
     id: str
     command: str
     binaries: tuple[tuple[str, str | None], ...]
+    extras: tuple[tuple[str, str], ...] = ()
     lock: str
     timeout: timedelta
     log_limit_bytes: int = 500_000_000
@@ -339,7 +343,8 @@ def start_script(facts: NodeFacts, spec: JobSpec) -> str:
         here_document(name, text, or_else="return")
         for name, text in (
             ("script", build_script(facts, spec)),
-            ("binaries", _binary_lines(spec, directory)),
+            ("binaries", _file_lines(spec.binaries, directory)),
+            ("extras", _file_lines(spec.extras, directory)),
             ("label", " ".join(spec.label)),
             ("uses", f"{used[0] or '-'} {used[1] or '-'}"),
             ("rustc-wrapper", _rustc_wrapper(facts, spec, directory)),
@@ -420,13 +425,13 @@ def _rustc_wrapper(facts: NodeFacts, spec: JobSpec, directory: str) -> str:
     return f'#!/bin/sh\nexec {inner} "$@" {options}'
 
 
-def _binary_lines(spec: JobSpec, directory: str) -> str:
+def _file_lines(files: Iterable[tuple[str, str | None]], directory: str) -> str:
     def absolute(name: str, path: str | None) -> str:
         if path is None:
             return f"{directory}/out/{name}"
         return path if path.startswith("/") else f"{directory}/work/{path}"
 
-    return "\n".join(f"{name} {absolute(name, path)}" for name, path in spec.binaries)
+    return "\n".join(f"{name} {absolute(name, path)}" for name, path in files)
 
 
 _WORD: Final = re.compile(r"[A-Za-z0-9._+@:-]+")
@@ -438,6 +443,7 @@ def _check(spec: JobSpec) -> None:
     words = (
         ("lock", spec.lock),
         *(("binary name", name) for name, _ in spec.binaries),
+        *(("name of an extra file", name) for name, _ in spec.extras),
         *(("label", word) for word in spec.label),
     )
     for what, word in words:
@@ -446,8 +452,8 @@ def _check(spec: JobSpec) -> None:
     for name, _ in spec.env:
         if not _VARIABLE.fullmatch(name):
             raise ConfigError(f"{name!r} is not the name of an environment variable")
-    for _, path in spec.binaries:
+    for _, path in (*spec.binaries, *spec.extras):
         if path is None:
             continue
         if not path or not path.isprintable() or ".." in path.split("/") or path.strip() != path:
-            raise ConfigError(f"the path {path!r} of a binary cannot be used")
+            raise ConfigError(f"the path {path!r} of a file to deliver cannot be used")

@@ -392,26 +392,26 @@ remove_old_binaries() {
 
 # Copies into out/ while the host is still ours: the next job there may clear the same /tmp folder.
 deliver() {
-    while read -r binary_name binary_path; do
-        [ -n "$binary_name" ] || continue
-        if problem=$(deliver_one "$binary_name" "$binary_path" 2>&1); then
+    deliver_all binary binaries && deliver_all extra extras
+}
+
+# deliver_all KIND LIST: each file that the list names.
+deliver_all() {
+    while read -r file_name file_path; do
+        [ -n "$file_name" ] || continue
+        if problem=$("deliver_$1" "$file_name" "$file_path" 2>&1); then
             continue
         fi
         printf 'orchestrator: %s\n' "$problem" >>log
         undelivered=$problem
-        return
-    done <binaries
+        return 1
+    done <"$2"
 }
 
-deliver_one() {
-    refuse_links_below "$2" || return
-    if [ -L "$2" ]; then
-        fail "the binary $2 is a link, and links are never followed"
-    elif [ ! -e "$2" ]; then
-        fail "the command exited with status 0 but left no binary at $2"
-    elif [ ! -f "$2" ]; then
-        fail "the binary $2 is not a regular file"
-    fi
+deliver_binary() {
+    [ -e "$2" ] || [ -L "$2" ] || fail "the command exited with status 0 but left no binary at $2"
+    refuse_links "the binary" "$2"
+    require_file "the binary" "$2"
     case $2 in
     "$workdir"/*) ;;
     *)
@@ -420,14 +420,78 @@ deliver_one() {
             fail "the binary $2 is older than the build: it was made by an earlier one"
         ;;
     esac
+    take_in "$1" "$2"
+}
+
+# An extra file may be old: a licence is as old as its source.
+deliver_extra() {
+    extra_path=$2
+    if [ -e "out/$1" ] || [ -L "out/$1" ]; then
+        extra_path=$dir/out/$1
+    elif [ ! -e "$2" ]; then
+        fail "the command exited with status 0 but left no extra file at $2," \
+            "nor as $1 in \$ORCHESTRATOR_OUT (\`project.extras\`)"
+    fi
+    case $extra_path in
+    "$workdir"/sources/*) require_inside_source "$extra_path" ;;
+    *) refuse_links "the extra file" "$extra_path" ;;
+    esac
+    require_file "the extra file" "$extra_path"
+    take_in "$1" "$extra_path"
+}
+
+# refuse_links WHAT PATH
+refuse_links() {
+    refuse_links_below "$@"
+    [ ! -L "$2" ] || fail "$1 $2 is a link, and links are never followed"
+}
+
+# require_file WHAT PATH
+require_file() {
+    [ -f "$2" ] || fail "$1 $2 is not a regular file"
+}
+
+# require_inside_source PATH: a source has links, to a licence above for example, and none of them
+# leads out of it; what a build has put in their place could.
+require_inside_source() {
+    source_rest=${1#"$workdir"/sources/}
+    source_root=$(cd -P "$workdir/sources/${source_rest%%/*}" && pwd -P) || exit
+    source_file=$(real_path "$1") || fail "the extra file $1 is a link that leads nowhere"
+    case $source_file in
+    "$source_root"/*) ;;
+    *) fail "the extra file $1 lies behind a link that leads out of the source" ;;
+    esac
+}
+
+# real_path FILE: where the file itself lies, with every link on the way followed.
+real_path() {
+    real_file=$1
+    real_links=0
+    while :; do
+        real_folder=$(cd -P "${real_file%/*}/" && pwd -P) || return
+        real_file=$real_folder/${real_file##*/}
+        [ -L "$real_file" ] || break
+        real_links=$((real_links + 1))
+        [ "$real_links" -le 40 ] || return
+        real_target=$(readlink "$real_file") || return
+        case $real_target in
+        /*) real_file=$real_target ;;
+        *) real_file=$real_folder/$real_target ;;
+        esac
+    done
+    printf '%s\n' "$real_file"
+}
+
+# take_in NAME PATH: copies a file into out/, unless it is there already.
+take_in() {
     [ "$2" != "$dir/out/$1" ] || return 0
     rm -rf "out/$1" && cp "$2" ".out.$$" && mv -f ".out.$$" "out/$1"
 }
 
-# refuse_links_below PATH: inside the job's folder no part of a path may lead elsewhere.
+# refuse_links_below WHAT PATH: inside the job's folder no part of a path may lead elsewhere.
 refuse_links_below() {
-    case $1 in
-    "$dir"/*) links_rest=${1#"$dir"/} ;;
+    case $2 in
+    "$dir"/*) links_rest=${2#"$dir"/} ;;
     *) return 0 ;;
     esac
     links_path=$dir
@@ -438,7 +502,7 @@ refuse_links_below() {
         esac
         links_path=$links_path/${links_rest%%/*}
         links_rest=${links_rest#*/}
-        [ ! -L "$links_path" ] || fail "the binary $1 lies behind the link $links_path"
+        [ ! -L "$links_path" ] || fail "$1 $2 lies behind the link $links_path"
     done
 }
 

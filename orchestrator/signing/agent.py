@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError
 from orchestrator.signing.forms import COUNT_BYTES, KEY_TYPE, split_string, to_string
-from orchestrator.signing.pair import sign_pair
+from orchestrator.signing.pair import sign_pair, sign_ssh
 from orchestrator.signing.verification import verify_raw
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ class AgentSigner:
             comment=comment,
             is_prehashed=len(data) > MESSAGE_LIMIT,
         )
+
+    def sign_ssh(self, data: bytes, *, namespace: str) -> str:
+        """Return the SSHSIG alone, already verified: one question to the agent."""
+        return sign_ssh(data, self.public, self.sign_bytes, namespace=namespace)
 
     def sign_raw(self, data: bytes) -> bytes:
         """Return the 64 bytes of a plain ed25519 signature over the data, already verified."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.signature import parse_public_key, public_key
 from orchestrator.signing.forms import COUNT_BYTES, split_string, to_base64
-from orchestrator.signing.pair import sign_pair
+from orchestrator.signing.pair import sign_pair, sign_ssh
 from orchestrator.signing.verification import verify_raw
 
 if TYPE_CHECKING:
@@ -115,6 +115,10 @@ class FileSigner:
             comment=comment,
             is_prehashed=False,
         )
+
+    def sign_ssh(self, data: bytes, *, namespace: str) -> str:
+        """Return the SSHSIG alone, already verified."""
+        return sign_ssh(data, self.public, self.sign_bytes, namespace=namespace)
 
     def sign_raw(self, data: bytes) -> bytes:
         """Return the 64 bytes of a plain ed25519 signature over the data, already verified."""

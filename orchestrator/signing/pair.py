@@ -1,4 +1,4 @@
-"""Both signatures of some bytes, from bare ones, whoever makes those."""
+"""Both signatures of some bytes, or one of them, from bare ones, whoever makes those."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.signing.forms import (
     render_sshsig,
     sshsig_message,
 )
-from orchestrator.signing.verification import verify
+from orchestrator.signing.verification import verify, verify_sshsig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,9 +45,16 @@ def sign_pair(
         trusted=sign_bytes(signature + comment.encode("ascii")),
     )
     signatures = Signatures(
-        sshsig=render_sshsig(public, sign_bytes(sshsig_message(data, namespace)), namespace),
+        sshsig=sign_ssh(data, public, sign_bytes, namespace=namespace),
         minisig=render_minisig(public, minisig),
     )
     # A fault in memory can make a signature that gives the key away: none leaves unverified.
     verify(data, signatures, keys=(public,), namespace=namespace)
     return signatures
+
+
+def sign_ssh(data: bytes, public: PublicKey, sign_bytes: SignBytes, *, namespace: str) -> str:
+    """Return the SSHSIG, verified; see `sign_pair`."""
+    sshsig = render_sshsig(public, sign_bytes(sshsig_message(data, namespace)), namespace)
+    verify_sshsig(data, sshsig, keys=(public,), namespace=namespace)
+    return sshsig

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from orchestrator.stores.channel import TEXT_LIMIT, despite_others, pause_briefly, read_index
+from orchestrator.stores.store import ConflictError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,8 +57,16 @@ async def _publish_pointer(
         return
     # In this order: a publisher with a higher serial moves the index first. If that is not seen
     # here, its pointer was not there above either, and the swap below fails.
-    index = await read_index(store, channel)
-    if index and index.serial > serial:
+    if await _is_outrun(store, channel, serial):
         return
     expected = stored.generation if stored else None
-    await store.replace(item.name, item.data, item.kind, expected=expected)
+    written = await store.replace(item.name, item.data, item.kind, expected=expected)
+    if stored and await _is_outrun(store, channel, serial):
+        # Its publisher may have found here what it would have written, before this write.
+        with suppress(ConflictError):
+            await store.replace(item.name, stored.data, item.kind, expected=written)
+
+
+async def _is_outrun(store: ReleaseStore, channel: Channel, serial: int) -> bool:
+    index = await read_index(store, channel)
+    return index is not None and index.serial > serial

@@ -115,11 +115,12 @@ class ObjectKind(Enum):
 
     ARCHIVE = ("archive", "application/gzip", _IMMUTABLE)
     BINARY = ("binary", "application/octet-stream", _IMMUTABLE)
-    TEXT = ("checksum, signature or history", _TEXT, _IMMUTABLE)
+    TEXT = ("checksum, signature, history or a version's own script", _TEXT, _IMMUTABLE)
     STATEMENT = ("provenance or bill of materials", "application/json", _IMMUTABLE)
     INDEX = ("index", _TEXT, "no-cache, no-transform")
     # Not application/x-sh: a person who opens the URL before running it should see the text.
     SCRIPT = ("script", _TEXT, _POINTER)
+    SIGNATURE = ("signature of the script", _TEXT, _POINTER)
     PAGE = ("page", "text/html; charset=utf-8", _POINTER)
     # What follows from an index, for scripts that cannot read one.
     SUMMARY = ("summary", "application/json", _POINTER)
@@ -146,6 +147,7 @@ _LAYOUT: Final = tuple(
     for pattern, kind in (
         (r"[^/]+\.idx", ObjectKind.INDEX),
         (r"[^/]+\.sh", ObjectKind.SCRIPT),
+        (r"[^/]+\.sh\.sig", ObjectKind.SIGNATURE),
         (r"[^/]+\.html", ObjectKind.PAGE),
         (r"index/[^/]+/[0-9]+\.idx", ObjectKind.TEXT),
         (r"versions\.json", ObjectKind.SUMMARY),
@@ -157,6 +159,7 @@ _LAYOUT: Final = tuple(
         (r"releases/.+\.tar\.gz", ObjectKind.ARCHIVE),
         (r"releases/.+\.json", ObjectKind.STATEMENT),
         (r"releases/.+\.(?:sha256|minisig|sshsig)", ObjectKind.TEXT),
+        (r"releases/[^/]+/install\.sh(?:\.sig)?", ObjectKind.TEXT),
     )
 )
 

@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING
 
 from orchestrator.core.errors import StoreError
 from orchestrator.core.index import parse_index, split_signed
-from orchestrator.core.signature import artifact_namespace, index_namespace
+from orchestrator.core.signature import (
+    artifact_namespace,
+    index_namespace,
+    installer_namespace,
+)
 from orchestrator.core.verification import (
     INDEX,
+    INSTALLER,
     MINISIGN_SIGNATURE,
     PROVENANCE,
     SBOM,
@@ -97,6 +102,27 @@ class Judge:
 
         return read_statement(provenance, keys=self.keys, verify=verify_raw)
 
+    def installer(self, subject: str, script: bytes, signature: bytes | None) -> Check:
+        """Return whether the install.sh that people get now is signed."""
+        if signature is None:
+            # As older releases left it.
+            return unknown(subject, INSTALLER, "not there: `orchestrator renew` writes it")
+        problem = self._installer_problem(script, signature, self.keys)
+        if problem:
+            return wrong(subject, INSTALLER, f"{problem}; `orchestrator renew` writes both anew")
+        return good(subject, INSTALLER)
+
+    def installer_copy(self, subject: str, script: bytes, signature: bytes | None) -> Check:
+        """Return whether the install.sh of one version is signed, which never changes."""
+        if signature is None:
+            return wrong(subject, INSTALLER, "it is not there")
+        problem = self._installer_problem(script, signature, self.keys)
+        if problem is None:
+            return good(subject, INSTALLER)
+        if self._installer_problem(script, signature, self.past) is None:
+            return unknown(subject, INSTALLER, "by a key that may not sign any more")
+        return wrong(subject, INSTALLER, problem)
+
     def index(
         self, subject: str, data: bytes, rules: IndexRules
     ) -> tuple[Index | None, list[Check]]:
@@ -117,6 +143,18 @@ class Judge:
             return self._genuine(data)
         except StoreError:
             return None
+
+    def _installer_problem(
+        self, script: bytes, signature: bytes, keys: tuple[PublicKey, ...]
+    ) -> str | None:
+        from orchestrator.signing import verify_sshsig  # noqa: PLC0415 -- lazy, see above
+
+        namespace = installer_namespace(self.project)
+        try:
+            verify_sshsig(script, _ascii(signature), keys=keys, namespace=namespace)
+        except StoreError as error:
+            return error.message
+        return None
 
     def _sshsig(self, files: ArchiveFiles) -> Check:
         from orchestrator.signing import verify_sshsig  # noqa: PLC0415 -- lazy, see above

@@ -11,9 +11,10 @@ from orchestrator.core.events import Verifying
 from orchestrator.core.installer import render_installer
 from orchestrator.core.report import Verified
 from orchestrator.core.verification import INDEX, IndexRules, Verification, rows_of, wrong
-from orchestrator.site import installer_values
+from orchestrator.site import installer_values, leads_to
 from orchestrator.stores.channel import keys_ever
 from orchestrator.stores.keyring import accepted_keys, keys_serial
+from orchestrator.verification.installer import check_copy, check_installer
 from orchestrator.verification.judge import Judge
 from orchestrator.verification.public import PublicReader, Site
 from orchestrator.verification.release import (
@@ -58,14 +59,19 @@ class Published:
         judge = await self._judge()
         index, checks = await self._store_index(judge)
         if index:
-            checks += await self._version(store_reader(self.store), judge).checks(index)
+            read = store_reader(self.store)
+            checks += await self._version(read, judge).checks(index)
+            checks += await check_copy(read, judge, self.version)
+            checks += await self._store_installer(judge)
         return self._verification(checks)
 
     async def at_a_glance(self) -> Verification:
         """Return what the store says of the version's archives, without reading them."""
-        index, checks = await self._store_index(await self._judge())
+        judge = await self._judge()
+        index, checks = await self._store_index(judge)
         if index:
             checks += await check_presence(self.store, rows_of(index, self.version))
+            checks += await self._store_installer(judge)
         return self._verification(checks)
 
     async def in_public(
@@ -77,7 +83,7 @@ class Published:
         if index is None:
             return self._verification(checks)
         reader = PublicReader(url=url, store=self.store)
-        is_led_to = self.channel.name == self.inventory.publication.channel
+        is_led_to = leads_to(self.inventory, self.channel)
         site = Site(
             reader=reader,
             judge=judge,
@@ -87,9 +93,15 @@ class Published:
         index, checks = await site.index(self.channel, self._rules(newest=index.serial))
         if index:
             checks += await self._version(reader, judge).checks(index)
+            checks += await check_copy(reader, judge, self.version)
         if is_led_to:
             checks += await site.pointers()
         return self._verification(checks)
+
+    async def _store_installer(self, judge: Judge) -> list[Check]:
+        if not leads_to(self.inventory, self.channel):
+            return []
+        return await check_installer(store_reader(self.store), judge)
 
     async def _installer(self, url: str) -> bytes | None:
         if self.template is None:

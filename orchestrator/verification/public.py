@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.verification import (
     INDEX,
+    Verdict,
     good,
     is_recent_copy,
     judge_headers,
     wrong,
 )
 from orchestrator.stores.channel import TEXT_LIMIT
+from orchestrator.stores.installer import INSTALL_SIGNATURE
 from orchestrator.stores.pointers import INSTALL_SCRIPT, PAGE
 from orchestrator.stores.store import kind_of
 from orchestrator.verification.release import Found
@@ -136,7 +138,30 @@ class Site:
         """Return a check of everything that follows from the index, as far as it is published."""
         names = [*_DERIVED, *await self.reader.store.list("latest/")]
         found = await asyncio.gather(*(self._pointer(name) for name in names))
-        return [check for group in found for check in group]
+        return [*(check for group in found for check in group), *await self._signature()]
+
+    async def _signature(self) -> list[Check]:
+        script = await self._expected(INSTALL_SCRIPT)
+        if script is None:
+            return []
+        if await self.reader.store.stat(INSTALL_SIGNATURE) is None:
+            return [self.judge.installer(INSTALL_SCRIPT, script, None)]
+
+        async def is_right(answer: Answer) -> bool:
+            nonlocal script
+            # Another release may have replaced both since it was read.
+            script = await self._expected(INSTALL_SCRIPT) or b""
+            return self._is_signed(script, answer.body)
+
+        found = await self._until(INSTALL_SIGNATURE, is_right)
+        if isinstance(found, str):
+            return [wrong(INSTALL_SIGNATURE, OBJECT, found)]
+        headers = headers_of(INSTALL_SIGNATURE, found)
+        return [*headers, self.judge.installer(INSTALL_SCRIPT, script, found.body)]
+
+    def _is_signed(self, script: bytes, signature: bytes) -> bool:
+        check = self.judge.installer(INSTALL_SCRIPT, script, signature)
+        return check.verdict is Verdict.GOOD
 
     async def _pointer(self, name: str) -> list[Check]:
         expected = await self._expected(name)

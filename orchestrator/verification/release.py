@@ -121,23 +121,27 @@ class Version:
         ]
 
     async def _row(self, row: Row, index: Index) -> list[Check]:
+        files, found = await self.archive(row, index)
+        if files and self.is_flat and row.status is Status.OK:
+            found += await self._flat(row, files.provenance)
+        return found
+
+    async def archive(self, row: Row, index: Index) -> tuple[ArchiveFiles | None, list[Check]]:
+        """Return an archive and what lies beside it, and a check of each; None if it is not it."""
         if row.path is None or row.size_bytes is None:
-            return [unknown(f"{row.target} {row.version}", ARCHIVE, "it is pending")]
+            return None, [unknown(f"{row.target} {row.version}", ARCHIVE, "it is pending")]
         archive = await self.read(row.path, limit_bytes=row.size_bytes)
         if archive.data is None:
-            return list(archive.checks) or [wrong(row.path, ARCHIVE, "it is not there")]
+            return None, list(archive.checks) or [wrong(row.path, ARCHIVE, "it is not there")]
         if (len(archive.data), hashlib.sha256(archive.data).hexdigest()) != (
             row.size_bytes,
             row.sha256,
         ):
             message = f"it has other bytes than serial {index.serial} says"
-            return [*archive.checks, wrong(row.path, ARCHIVE, message)]
+            return None, [*archive.checks, wrong(row.path, ARCHIVE, message)]
         files, checks = await self._files(row.path, archive.data)
         judged = self.judge.archive(files, index, is_for_use=False)
-        found = [*archive.checks, *checks, *judged]
-        if self.is_flat and row.status is Status.OK:
-            found += await self._flat(row, files.provenance)
-        return found
+        return files, [*archive.checks, *checks, *judged]
 
     async def _files(self, path: str, data: bytes) -> tuple[ArchiveFiles, list[Check]]:
         folder, _, name = path.rpartition("/")

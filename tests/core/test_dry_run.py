@@ -46,7 +46,8 @@ def test_a_plan_says_what_runs_where_and_what_is_published() -> None:
         "gate_on": "b",
     }
     second = {"name": "b", "host": "192.0.2.2", "target": NETBSD, "binary_path": "/b/tool"}
-    data = as_data(plan(first, second, project={"gate": "{binary} 1"}, publication={"flat": True}))
+    project = {"gate": "{binary} 1", "extras": ["man/{name}.1", "/made/{version}/{name}.fish"]}
+    data = as_data(plan(first, second, project=project, publication={"flat": True}))
 
     [task] = data.pop("tasks")
     [spare] = task.pop("standby")
@@ -58,6 +59,7 @@ def test_a_plan_says_what_runs_where_and_what_is_published() -> None:
         "command": "make 1.2.3 {source}",
         "env": {"CC": "cc"},
         "binaries": ["$ORCHESTRATOR_OUT/tool"],
+        "extras": ["{source}/man/tool.1", "/made/1.2.3/tool.fish"],
         "gate_on": ["b"],
         "gate": ["{binary} --version", "{binary} 1"],
         "publishes": [

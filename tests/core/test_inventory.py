@@ -141,6 +141,7 @@ def test_the_rich_example_is_read_into_values() -> None:
     )
     assert project.binaries == ("ballistics", "ballistics-server")
     assert len(project.gate) == 2
+    assert project.extras[:2] == ("LICENSE", "man/{name}.1")
     assert project.leaks is LeakPolicy.REFUSE
     assert publication.signing == Signing(
         key="~/.config/orchestrator/ballistics.key",

@@ -119,7 +119,7 @@ def test_links_within_the_page_lead_somewhere() -> None:
 
 def test_files_that_are_linked_are_those_of_the_index_and_what_every_release_has() -> None:
     published = {row.path for row in sample_index().rows if row.status is Status.OK}
-    known = published | {"install.sh", "stable.idx", "versions.json"}
+    known = published | {"install.sh", "install.sh.sig", "stable.idx", "versions.json"}
     for link in links(PAST):
         if link.startswith("./"):
             assert re.sub(r"\.(?:sha256|minisig|sshsig)$", "", link[2:]) in known
@@ -239,7 +239,7 @@ def test_each_key_can_be_used_to_verify_by_hand() -> None:
     page = PAGES["two keys and two addresses"]
     said = "\n".join(commands(page))
     for ssh, minisign in zip(SSH_KEYS, MINISIGN_KEYS, strict=True):
-        assert f'tool namespaces="index@tool,artifact@tool" {ssh}\n' in said
+        assert f'tool namespaces="index@tool,artifact@tool,installer@tool" {ssh}\n' in said
         assert f'minisign -V -P {minisign} -x "$file.minisig" -m "$file"' in said
         assert f"{minisign}\\n' > tool-" in said
     assert "one command must succeed" in text_of(parse(page))

@@ -13,6 +13,7 @@ from orchestrator.core.plan import (
     NodeTask,
     ReleaseRequest,
     fill_command,
+    fill_extra,
     plan_release,
 )
 from orchestrator.core.result import Floor
@@ -227,3 +228,24 @@ def test_a_required_node_that_is_left_out_stops_the_release_before_it_starts() -
     assert names(plan.tasks) == ["b"]
     plan = plan_release(nodes, request(skip=("a",)), expected={}, rows=(row(LINUX),))
     assert names(plan.tasks) == ["b"]
+
+
+def test_extra_files_lie_below_the_source_unless_their_path_is_absolute() -> None:
+    extras = ("man/{name}.1", "/made/{version}/{target}.fish")
+    for source, prefix in ((CrateSource(crate="x"), "{source}/"), (None, "")):
+        nodes = inventory(node("a"), source=source, extras=extras)
+        (task,) = plan_release(nodes, request(), expected={}).tasks
+        found = task.first
+        assert found.extra_paths == (
+            f"{prefix}man/ballistics.1",
+            f"/made/1.2.3/{found.node.target}.fish",
+        )
+        place = "/src" if source else None
+        expected = "/src/man/ballistics.1" if source else "man/ballistics.1"
+        assert fill_extra(found.extra_paths[0], source=place) == expected
+
+
+def test_extra_files_of_one_name_in_this_version_are_refused() -> None:
+    extras = ("a/1.2.3.md", "b/{version}.md")
+    with pytest.raises(ConfigError, match=r"`b/1.2.3.md` has the same name"):
+        plan_release(inventory(node("a"), extras=extras), request(), expected={})

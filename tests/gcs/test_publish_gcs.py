@@ -21,7 +21,7 @@ from tests.gcs.objects import Bucket
 from tests.gcs.publisher import Publishers, channel_of
 from tests.gcs.server import client_of
 from tests.gcs.trouble import ANY_WRITE, KilledError, Kind, publisher
-from tests.gcs.whole import assert_complete, whole_index
+from tests.gcs.whole import assert_complete, assert_signed, whole_index
 from tests.releases import (
     VERSION,
     host_target,
@@ -246,6 +246,8 @@ def complete_release(service: Service, desk: Desk) -> None:
     assert outcome.code == 0, outcome
     store = store_at(service, "gs://bucket/tool")
     index = asyncio.run(assert_complete(store, desk_channel(desk)))
+    for script in ("install.sh", f"releases/{VERSION}/install.sh"):
+        asyncio.run(assert_signed(store, script, desk_channel(desk)))
     assert [row.target for row in index.rows] == [host_target()]
     assert index.serial == 1
     names = {name.removeprefix("tool/") for name in service.bucket("bucket").live}
@@ -301,6 +303,32 @@ def test_a_release_can_be_installed_from_the_public_url(
     )
     assert said.stdout == f"tool {VERSION}\n"
     assert service.ops("public", r"tool/releases/.*\.tar\.gz")
+
+
+def test_a_bundle_of_a_bucket_has_what_the_bucket_has(
+    service: Service, desk: Desk, tmp_path: Path
+) -> None:
+    desk.write(desk.node())
+    assert desk.release().code == 0
+    base = f"{service.url}/bucket/tool"
+    for name, lifetime in (
+        ("install.sh.sig", "public, max-age=60, no-transform"),
+        (f"releases/{VERSION}/install.sh", "public, max-age=31536000, immutable"),
+        (f"releases/{VERSION}/install.sh.sig", "public, max-age=31536000, immutable"),
+    ):
+        answer = requests.get(f"{base}/{name}", timeout=30)
+        assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert answer.headers["Cache-Control"] == lifetime
+    assert desk.run("verify", VERSION, "--public").code == 0
+    assert desk.run("fsck", "--deep").code == 0
+
+    made = desk.run("bundle", "--json", "--output", str(tmp_path / "here"))
+    assert made.code == 0, made
+    folder = tmp_path / "here" / made.data["folder"]
+    for name in made.data["files"]:
+        held = service.bucket("bucket").find(f"tool/{name}")
+        assert (folder / name).read_bytes() == held.data
+    assert {"install.sh", "install.sh.sig", "stable.idx"} < set(made.data["files"])
 
 
 def install(script: str, home: Path) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator import signing
 from orchestrator.core.index import Status
-from orchestrator.core.signature import Signatures, artifact_namespace
+from orchestrator.core.signature import Signatures, artifact_namespace, installer_namespace
 from orchestrator.stores.channel import read_index
 
 if TYPE_CHECKING:
@@ -18,7 +18,10 @@ _LIMIT: Final = 64 * 1024 * 1024
 
 
 async def whole_index(store: ReleaseStore, channel: Channel) -> Index | None:
-    """Return the index, if it is signed and everything that it names is there and is signed."""
+    """Return the index, if it is signed and everything that it names is there and is signed.
+
+    So is the script of each version that has one, at every moment.
+    """
     index = await read_index(store, channel)
     for row in index.rows if index else ():
         if row.status is Status.PENDING:
@@ -36,7 +39,17 @@ async def whole_index(store: ReleaseStore, channel: Channel) -> Index | None:
         )
         namespace = artifact_namespace(channel.project)
         signing.verify(data, signatures, keys=channel.keys, namespace=namespace)
+    for name in await store.list("releases/"):
+        if name.endswith("/install.sh"):
+            await assert_signed(store, name, channel)
     return index
+
+
+async def assert_signed(store: ReleaseStore, script: str, channel: Channel) -> None:
+    """Fail unless an install.sh is there, and signed."""
+    data, sshsig = await _bytes(store, script), await _bytes(store, f"{script}.sig")
+    namespace = installer_namespace(channel.project)
+    signing.verify_sshsig(data, sshsig.decode(), keys=channel.keys, namespace=namespace)
 
 
 async def assert_complete(store: ReleaseStore, channel: Channel) -> Index:
@@ -44,6 +57,7 @@ async def assert_complete(store: ReleaseStore, channel: Channel) -> Index:
     index = await whole_index(store, channel)
     assert index
     explained = {row.path.rpartition("/")[0] for row in index.rows if row.path}
+    explained |= {f"releases/{row.version}" for row in index.rows}
     orphans = [
         name for name in await store.list("releases/") if name.rpartition("/")[0] not in explained
     ]

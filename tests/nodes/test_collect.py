@@ -3,13 +3,14 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from orchestrator.core.errors import BuildError, LinkError, NodeError
-from orchestrator.nodes.collect import Collection, collect
+from orchestrator.nodes.collect import BINARIES, Collection, collect
 from orchestrator.nodes.follow import require_success
 from orchestrator.nodes.job import JOB_SH
 from orchestrator.nodes.local import LocalTransport
@@ -98,8 +99,9 @@ async def test_an_old_binary_in_a_warm_folder_is_not_delivered_again(node: Bench
 
 async def test_too_large_a_binary_is_refused_before_it_is_sent(node: Bench, tmp_path: Path) -> None:
     job = await built(node, "seq 1 100 >demo")
+    small = replace(BINARIES, max_bytes=100)
     with pytest.raises(BuildError, match="has 292 bytes, and the limit is 100"):
-        await collect(node.transport, job, names=("demo",), into=tmp_path, max_bytes=100)
+        await collect(node.transport, job, names=("demo",), into=tmp_path, sort=small)
 
 
 async def test_a_delivered_file_that_was_changed_later_is_refused(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CRATE = "ballistics-engine"
+FILES = ["LICENSE", "LICENSE-APACHE", "README.md", "ballistics"]
 REPOSITORY = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.real, sshd.needs_sshd]
@@ -175,6 +176,8 @@ def test_the_real_crate_reaches_a_users_machine(tmp_path: Path) -> None:
         for result in report["results"]:
             checksum = store / "releases" / version / result["target"]
             run("sha256sum", "-c", f"{result['file']}.sha256", cwd=checksum)
+            names = run("tar", "-tzf", checksum / result["file"]).split()
+            assert [name.rpartition("/")[2] for name in names] == FILES
         run("sh", "-c", "sha256sum -c *.sha256", cwd=store / version)
 
         with serving("bucket") as service:

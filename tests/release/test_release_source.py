@@ -81,6 +81,7 @@ def _write(desk: Desk, *, workdir: str) -> None:
             "binaries": ["trajectory"],
             "source": {"git": str(desk.folder / "clone")},
             "gate": "{binary} --velocity 800 --bc 0.45 --range 300",
+            "extras": ["man/{name}.1", "completions/_{name}"],
         }
     )
     node: dict[str, Any] = {"name": "here", "host": "local", "target": "host", "workdir": workdir}

@@ -13,7 +13,7 @@ from orchestrator.nodes import collect
 from tests.releases import VERSION, needs_two_targets, other_target, wait_for
 
 if TYPE_CHECKING:
-    from orchestrator.core.result import CollectedBinary
+    from orchestrator.core.result import CollectedFile
     from tests.releases import Desk, SshNode
 
 
@@ -109,7 +109,7 @@ def test_what_went_wrong_after_a_rebuild_does_not_build_again(
     settle = collect._Arrival.settle
     damaged: list[str] = []
 
-    def damage_once(self: collect._Arrival) -> CollectedBinary:
+    def damage_once(self: collect._Arrival) -> CollectedFile:
         if not damaged:
             damaged.append(self.name)
             raise PassingError("arrived with other bytes")

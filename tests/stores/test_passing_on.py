@@ -14,7 +14,7 @@ from orchestrator.core.version import parse_version
 from orchestrator.publication import pass_on
 from orchestrator.stores.channel import Origin, edit_index, pass_rows, read_index
 from orchestrator.world import Outlet
-from tests.fakes import MemoryStore, make_artifact, toy_verify_raw
+from tests.fakes import MemoryStore, make_artifact, toy_verify_raw, toy_verify_ssh
 from tests.stores.model import TOY
 from tests.stores.test_publish_model import (
     ARM,
@@ -94,6 +94,7 @@ async def follow_from(store: Store, index: Index) -> None:
         channel=CHANNEL,
         signer=TOY,
         verify_raw=toy_verify_raw,
+        verify_ssh=toy_verify_ssh,
         template="",
         url=None,
         today=lambda: TODAY,

@@ -622,6 +622,34 @@ async def test_a_slow_publisher_never_takes_the_installer_back() -> None:
     assert await text_of(store, "index.html") == "new"
 
 
+@dataclass(slots=True)
+class OverlookedStore(MemoryStore):
+    """A store where the newer release finds the pointers as it would write them, just before."""
+
+    is_armed: bool = field(default=True)
+
+    async def replace(
+        self, name: str, data: bytes, kind: ObjectKind, *, expected: Generation | None
+    ) -> Generation:
+        if name == "install.sh" and self.is_armed:
+            self.is_armed = False
+            await publish_serial(self, 2)
+            writes = self.writes
+            await publish_pointers(self, CHANNEL, pointers("as it was", "page"), serial=2)
+            assert self.writes == writes, "it left both alone"
+        return await MemoryStore.replace(self, name, data, kind, expected=expected)
+
+
+async def test_a_slow_publisher_takes_back_what_a_faster_one_could_not_see() -> None:
+    store = OverlookedStore()
+    await publish_serial(store, 1)
+    store.is_armed = False
+    await publish_pointers(store, CHANNEL, pointers("as it was", "page"), serial=1)
+    store.is_armed = True
+    await publish_pointers(store, CHANNEL, pointers("old", "page"), serial=1, pause=at_once)
+    assert await text_of(store, "install.sh") == "as it was"
+
+
 # Kill -9
 
 

@@ -19,7 +19,7 @@ from orchestrator.stores.pointers import Pointer, publish_pointers
 from orchestrator.stores.publish import publish_artifact, publish_reissue
 from orchestrator.stores.store import Generation, ObjectKind
 from orchestrator.world import Outlet
-from tests.fakes import MemoryStore, make_artifact, toy_verify, toy_verify_raw
+from tests.fakes import MemoryStore, make_artifact, toy_verify, toy_verify_raw, toy_verify_ssh
 from tests.stores.model import POINTERS, TOY, ViolationError, Walk
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ async def release_to_both(store: ReleaseStore, artifact: Artifact) -> None:
         channel=CHANNEL,
         signer=TOY,
         verify_raw=toy_verify_raw,
+        verify_ssh=toy_verify_ssh,
         template="",
         url=None,
         today=lambda: TODAY,
