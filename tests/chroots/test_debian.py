@@ -69,6 +69,9 @@ def test_its_life_on_a_real_system(system: System, site: Site, *, name: str, use
         assert upgrade.returncode == 0, said(upgrade)
         assert downloaded(upgrade) == [target]
         assert_runs(root, place, NEW, user=user)
+        share = root.folder / place.removeprefix("/").replace("/bin", "/share")
+        assert (share / f"man/man1/{PROJECT}.1").is_file()
+        assert (share / f"bash-completion/completions/{PROJECT}").is_file()
 
         again = root.run(piped(name, site), user=user)
         assert f"already installed: {PROJECT} {NEW} in {place}/{PROJECT}\n" in again.stderr
