@@ -52,7 +52,7 @@ test-corruption: $(VENV)/.test ## what the installer gets damaged at random: CAS
 
 # The first time it makes the systems, in the cache folder of who runs it.
 test-chroots: $(VENV)/.test ## the installer on real Debian and BusyBox systems; needs root and mmdebstrap
-	@$(BIN)/python -m pytest -m chroots --no-header tests/chroots
+	@$(BIN)/python -m pytest -m chroots -p no:cacheprovider --no-header tests/chroots
 
 test-real: $(VENV)/.test ## release the real crate on two nodes; minutes
 	@$(BIN)/python -m pytest -m real --no-header tests/real

@@ -463,16 +463,14 @@ require_inside_source() {
     esac
 }
 
-# real_path FILE: where the file itself lies, with every link on the way followed.
+# real_path FILE: where the file itself lies, with every link on the way followed. It is there, so
+# that its links come to an end.
 real_path() {
     real_file=$1
-    real_links=0
     while :; do
         real_folder=$(cd -P "${real_file%/*}/" && pwd -P) || return
         real_file=$real_folder/${real_file##*/}
         [ -L "$real_file" ] || break
-        real_links=$((real_links + 1))
-        [ "$real_links" -le 40 ] || return
         real_target=$(readlink "$real_file") || return
         case $real_target in
         /*) real_file=$real_target ;;

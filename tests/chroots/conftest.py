@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
 
 import pytest
 
@@ -22,7 +23,7 @@ from tests.installer_site import certificate, serve
 from tests.servers import orchestrator_serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -45,12 +46,51 @@ def archives() -> Mapping[str, Path]:
         return dict(zip(RECIPES, made, strict=True))
 
 
-@pytest.fixture
+class System(Protocol):
+    """Opens one of the systems; its `own` copy may be changed for good."""
+
+    def __call__(self, name: str, *, own: bool = False) -> AbstractContextManager[Root]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Systems:
+    """The systems of this session: unpacked once, and again after somebody has left something."""
+
+    archives: Mapping[str, Path]
+    folder: Path
+    unpacked: dict[str, tuple[ExitStack, Root]] = field(default_factory=dict)
+
+    @contextmanager
+    def opened(self, name: str, *, own: bool = False) -> Iterator[Root]:
+        if own:
+            with debian(self.archives[name], self.folder / "own") as root:
+                yield root
+            return
+        if name not in self.unpacked:
+            stack = ExitStack()
+            root = stack.enter_context(debian(self.archives[name], self.folder / name))
+            self.unpacked[name] = stack, root
+        stack, root = self.unpacked[name]
+        before = root.tree()
+        try:
+            yield root
+        finally:
+            if root.tree() != before:
+                del self.unpacked[name]
+                stack.close()
+
+    def close(self) -> None:
+        for stack, _ in self.unpacked.values():
+            stack.close()
+
+
+@pytest.fixture(scope="session")
 def system(
-    archives: Mapping[str, Path], tmp_path: Path
-) -> Callable[[str], AbstractContextManager[Root]]:
-    """What opens one of the systems."""
-    return lambda name: debian(archives[name], tmp_path / "root")
+    archives: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[System]:
+    systems = Systems(archives=archives, folder=tmp_path_factory.mktemp("systems"))
+    yield systems.opened
+    systems.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,6 +84,7 @@ project:
   binaries: [{PROJECT}]
   source: {{ git: {folder}/repository }}
   gate: '{{binary}} --velocity 800 --bc 0.45 --range 300'
+  extras: [ 'man/{{name}}.1', 'completions/{{name}}.bash' ]
 publication:
   store: {store}
   url: {url}

@@ -11,7 +11,7 @@ import shutil
 import stat
 import subprocess
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -39,6 +39,8 @@ class Root:
     """A system in a folder."""
 
     folder: Path
+    # Digests of files, by what changes whenever somebody writes to them.
+    _digests: dict[tuple[int, int, int], str] = field(default_factory=dict)
 
     def run(
         self, command: str, *, user: str = "root", stdin: str = "", patience: float = 120
@@ -80,22 +82,24 @@ class Root:
         for top, folders, files in os.walk(self.folder):
             for name in (*folders, *files):
                 path = Path(top, name)
-                found[str(path.relative_to(self.folder))] = _entry(path)
+                found[str(path.relative_to(self.folder))] = self._entry(path)
         return found
+
+    def _entry(self, path: Path) -> Entry:
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            content = str(path.readlink())
+        elif stat.S_ISREG(status.st_mode):
+            key = (status.st_ino, status.st_ctime_ns, status.st_size)
+            if key not in self._digests:
+                self._digests[key] = hashlib.sha256(path.read_bytes()).hexdigest()
+            content = self._digests[key]
+        else:
+            content = str(status.st_rdev)
+        return status.st_mode, status.st_uid, status.st_gid, content
 
     def home(self, user: str) -> Path:
         return self.folder / ("root" if user == "root" else f"home/{user}")
-
-
-def _entry(path: Path) -> Entry:
-    status = path.lstat()
-    if stat.S_ISLNK(status.st_mode):
-        content = str(path.readlink())
-    elif stat.S_ISREG(status.st_mode):
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-    else:
-        content = str(status.st_rdev)
-    return status.st_mode, status.st_uid, status.st_gid, content
 
 
 # Debian

@@ -132,12 +132,11 @@ async def test_extra_files_are_delivered_under_any_shell(
     assert file.path.read_bytes() == b"do as you please\n"
 
 
-async def test_too_long_a_chain_of_links_is_no_extra_file(node: Bench, source: Path) -> None:
-    (source / "n0").write_text("x")
-    for number in range(1, 45):
-        (source / f"n{number}").symlink_to(f"n{number - 1}")
-    done = await node.run("true", extras=(("n9", f"{source}/n9"), ("n44", f"{source}/n44")))
-    with pytest.raises(BuildError, match=r"extra file .*n44"):
+async def test_links_that_never_end_are_no_extra_file(node: Bench, source: Path) -> None:
+    (source / "a").symlink_to("b")
+    (source / "b").symlink_to("a")
+    done = await node.run("true", extras=(("a", f"{source}/a"),))
+    with pytest.raises(BuildError, match="left no extra file"):
         require_success(done.end)
 
 

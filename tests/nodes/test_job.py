@@ -647,7 +647,7 @@ def test_an_id_is_made_of_what_defines_the_job() -> None:
         ({"lock": ".."}, "the lock '..'"),
         ({"binaries": (("a b", "x"),)}, "the binary name 'a b'"),
         ({"binaries": (("a", "../x"),)}, "the path '../x'"),
-        ({"binaries": (("a", "x\ny"),)}, "of a binary cannot be used"),
+        ({"binaries": (("a", "x\ny"),)}, "of a file to deliver cannot be used"),
         ({"env": (("A-B", "1"),)}, "'A-B' is not the name"),
         ({"env": (("A", "\0"),)}, "a NUL character"),
         ({"command": "a\0b"}, "a NUL character"),
