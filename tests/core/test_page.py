@@ -178,6 +178,18 @@ def test_only_what_can_be_installed_leads_to_an_archive() -> None:
         assert bool(list(cell.iter("a"))) == (text_of(cell) == "ok")
 
 
+def test_the_cpu_that_a_build_is_for_is_told() -> None:
+    index = sample_index()
+    rows = tuple(
+        replace(row, floors=(Floor(name="cpu", operator=">=", release="3"), *row.floors))
+        if row.target == LINUX
+        else row
+        for row in index.rows
+    )
+    page = render_page(VALUES, replace(index, rows=rows))
+    assert "needs an x86-64-v3 CPU · needs glibc" in page
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
