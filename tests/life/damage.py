@@ -170,7 +170,7 @@ def change_row(chance: random.Random, text: bytes) -> bytes:
     at = chance.choice([number for number, line in enumerate(lines) if line.count(b"\t") == 6])
     fields = lines[at].rstrip(b"\n").split(b"\t")
     other = {
-        0: b"x86_64-unknown-linux-musl",
+        0: b"aarch64-unknown-linux-gnu",
         1: b"%d.%d.0" % (chance.randint(3, 99), chance.randint(0, 99)),
         2: chance.choice([b"yanked", b"revoked", b"pending"]),
         3: b"%d" % chance.randint(10**6, 10**7),
