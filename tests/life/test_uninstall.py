@@ -79,7 +79,9 @@ def test_uninstall_restores_every_byte(site: Site, tmp_path: Path, shell: str) -
         upgrade(host, site, user)
         file = user.read_in(host.home)
         content = file.read_bytes() if file.exists() else b""
-        assert content.count(_TAG) == (home != "a link to nothing"), home
+        # tcsh goes on to the file of csh, and so does the line.
+        is_edited = home != "a link to nothing" or shell == "tcsh"
+        assert content.count(_TAG) == is_edited, home
         run(host, site, user, "--uninstall")
         assert host.tree() == before, home
 
