@@ -45,7 +45,7 @@ test-installer: $(VENV)/.test ## the installer: shells x hosts x tools x states 
 	@$(BIN)/python -m tests.matrix $(if $(CASES),--cases $(CASES)) $(if $(SEED),--seed $(SEED))
 
 test-truncation: $(VENV)/.test ## the installer cut off after every byte, in every shell; PREFIXES=300 for a sample of each
-	@$(BIN)/python -m tests.life truncation $(if $(SHELLS),--shells "$(SHELLS)") $(if $(PREFIXES),--prefixes $(PREFIXES)) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.life truncation $(if $(SHELLS),--shells "$(SHELLS)") $(if $(PREFIXES),--prefixes $(PREFIXES)) $(if $(THROUGH),--through $(THROUGH)) $(if $(SEED),--seed $(SEED))
 
 test-corruption: $(VENV)/.test ## what the installer gets damaged at random: CASES=1000, SEED=... to repeat
 	@$(BIN)/python -m tests.life corruption $(if $(CASES),--cases $(CASES)) $(if $(SEED),--seed $(SEED))

@@ -23,7 +23,9 @@ def main() -> int:
     if arguments.subject == "corruption":
         return corruption.main(seed=seed, number=arguments.cases, jobs=arguments.jobs)
     shells = arguments.shells.split(",") if arguments.shells else list(prefixes.SHELLS)
-    return truncation.main(shells, seed=seed, number=arguments.prefixes, jobs=arguments.jobs)
+    return truncation.main(
+        shells, seed=seed, number=arguments.prefixes, jobs=arguments.jobs, through=arguments.through
+    )
 
 
 def _arguments() -> argparse.Namespace:
@@ -32,6 +34,7 @@ def _arguments() -> argparse.Namespace:
     cut = subjects.add_parser("truncation", help="cut the script off")
     cut.add_argument("--shells", help="separated by commas (default: all)")
     cut.add_argument("--prefixes", type=int, help="a sample of so many in each shell")
+    cut.add_argument("--through", choices=prefixes.WAYS, default=prefixes.PIPE)
     damage = subjects.add_parser("corruption", help="damage what is downloaded")
     damage.add_argument("--cases", type=int, default=1000, help="(default: %(default)s)")
     for subject in (cut, damage):

@@ -34,6 +34,9 @@ SHELLS: Final[Mapping[str, tuple[str, ...]]] = {
     "posh": ("posh",),
     "zsh --emulate sh": ("zsh", "--emulate", "sh"),
 }
+# From a pipe most shells read byte by byte; a file they read in blocks, five times as fast.
+PIPE: Final = "pipe"
+WAYS: Final = (PIPE, "file")
 _ALARMS: Final = (*BASE_TOOLS, *DEFAULT_TOOLS, *VERIFIERS, "uname", "id", "fetch", "ftp", "getconf")
 _BATCH: Final = 200
 # ksh93u+m 1.0.4 turns for ever when its input ends behind the line that starts a here-document.
@@ -71,7 +74,7 @@ def start_of_command(script: bytes) -> int:
 
 
 def play(
-    script: bytes, cuts: Mapping[str, Sequence[int]], *, jobs: int
+    script: bytes, cuts: Mapping[str, Sequence[int]], *, jobs: int, through: str = PIPE
 ) -> Iterator[tuple[str, int, list[Finding]]]:
     """Pipe the first N bytes into each shell for each of its cuts.
 
@@ -79,7 +82,7 @@ def play(
     """
     with ThreadPoolExecutor(jobs) as pool:
         parts = [
-            pool.submit(_play_some, shell, script, part)
+            pool.submit(_play_some, shell, script, part, through=through)
             for shell, chosen in cuts.items()
             for part in _chunked(chosen, 10 * _BATCH)
         ]
@@ -87,9 +90,11 @@ def play(
             yield part.result()
 
 
-def _play_some(shell: str, script: bytes, cuts: Sequence[int]) -> tuple[str, int, list[Finding]]:
+def _play_some(
+    shell: str, script: bytes, cuts: Sequence[int], *, through: str = PIPE
+) -> tuple[str, int, list[Finding]]:
     with tempfile.TemporaryDirectory(prefix="prefixes-") as folder:
-        cage = _Cage(Path(folder), shell, script)
+        cage = _Cage(Path(folder), shell, script, through=through)
         found = [finding for batch in _chunked(cuts, _BATCH) for finding in cage.try_all(batch)]
     return shell, len(cuts), found
 
@@ -109,8 +114,9 @@ def _chunked(values: Iterable[int], size: int) -> Iterator[list[int]]:
 class _Cage:
     """A folder to be in, homes to write to and tools that only tell that they were called."""
 
-    def __init__(self, folder: Path, shell: str, script: bytes) -> None:
+    def __init__(self, folder: Path, shell: str, script: bytes, *, through: str) -> None:
         self.shell = shell
+        self.through = through
         self.script = script
         self.start = start_of_command(script)
         program, *options = SHELLS[shell]
@@ -188,11 +194,7 @@ class _Cage:
 
     def _run(self, cut: int, out: int, err: int) -> int:
         """Do what `curl … | sh` does when no more than this arrives; return the exit status."""
-        reading, writing = os.pipe()
-        # All of it has to fit before there is a reader.
-        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, max(1 << 16, 2 * len(self.script)))
-        os.write(writing, self.script[:cut])
-        os.close(writing)
+        reading = self._as_pipe(cut) if self.through == PIPE else self._as_file(cut)
         with subprocess.Popen(
             self.words,
             stdin=reading,
@@ -204,6 +206,20 @@ class _Cage:
             os.close(reading)
             _limit(process.pid)
             return process.wait()
+
+    def _as_pipe(self, cut: int) -> int:
+        reading, writing = os.pipe()
+        # All of it has to fit before there is a reader.
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, max(1 << 16, 2 * len(self.script)))
+        os.write(writing, self.script[:cut])
+        os.close(writing)
+        return reading
+
+    def _as_file(self, cut: int) -> int:
+        file = os.memfd_create("script")
+        os.write(file, self.script[:cut])
+        os.lseek(file, 0, os.SEEK_SET)
+        return file
 
 
 def _limit(process: int) -> None:

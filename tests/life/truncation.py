@@ -50,7 +50,7 @@ def is_start_of_document(script: bytes, cut: int) -> bool:
     return script[:cut].endswith(b"\n") and b"<<" in script[:cut].splitlines()[-1]
 
 
-def main(shells: Sequence[str], *, seed: str, number: int | None, jobs: int) -> int:
+def main(shells: Sequence[str], *, seed: str, number: int | None, jobs: int, through: str) -> int:
     """Cut, and print one table; 0 if nothing but failures was seen."""
     script = rendered()
     begun = time.monotonic()
@@ -62,7 +62,7 @@ def main(shells: Sequence[str], *, seed: str, number: int | None, jobs: int) -> 
     tried: Counter[str] = Counter()
     found: Counter[str] = Counter()
     endless: Counter[str] = Counter()
-    for shell, count, findings in prefixes.play(script, cuts, jobs=jobs):
+    for shell, count, findings in prefixes.play(script, cuts, jobs=jobs, through=through):
         tried[shell] += count
         for finding in findings:
             if finding.is_endless and is_start_of_document(script, finding.cut):
@@ -75,5 +75,7 @@ def main(shells: Sequence[str], *, seed: str, number: int | None, jobs: int) -> 
     for shell in shells:
         print(f"| {shell} | {tried[shell]} | {found[shell]} | {endless[shell]} |")
     seconds = time.monotonic() - begun
-    print(f"\n{tried.total()} prefixes in {seconds:.0f} s: {found.total()} found")
+    print(
+        f"\n{tried.total()} prefixes through a {through} in {seconds:.0f} s: {found.total()} found"
+    )
     return 1 if found.total() else 0
