@@ -45,7 +45,12 @@ _SH: Final = b"# mine\nMINE=1\nexport MINE\n"
 _CSH: Final = b"# mine\nsetenv MINE 1\n"
 USERS: Final[Mapping[str, User]] = {
     "sh": User(program="dash", file=".profile", mine=_SH, starts=(("-l", "-c"),)),
-    "bash": User(program="bash", file=".bashrc", mine=_SH, starts=(("-i", "-c"),)),
+    "bash": User(
+        program="bash",
+        file=".bashrc",
+        mine=_SH,
+        starts=(("-i", "-c"), ("-l", "-c"), ("-l", "-i", "-c")),
+    ),
     "zsh": User(program="zsh", file=".zshrc", mine=_SH, starts=(("-i", "-c"),)),
     "mksh": User(program="mksh", file=".profile", mine=_SH, starts=(("-l", "-c"),)),
     "ksh93": User(program="ksh93", file=".profile", mine=_SH, starts=(("-l", "-c"),)),

@@ -127,6 +127,40 @@ def test_what_the_user_adds_stays_and_only_our_line_goes(
         add_lines(site, Host(root=tmp_path / place), home, place=place)
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        ({}, {".bashrc", ".profile"}),
+        ({".profile": "# mine"}, {".bashrc", ".profile"}),
+        ({".profile": ". ~/.bashrc\n"}, {".bashrc"}),
+        ({".profile": ". ~/.bashrc\n", ".bash_login": "# mine\n"}, {".bashrc", ".bash_login"}),
+        ({".bash_profile": ". ~/.bashrc\n", ".bash_login": "# mine\n"}, {".bashrc"}),
+    ],
+)
+@pytest.mark.thorough
+def test_bash_is_led_there_also_when_somebody_logs_in(
+    site: Site, host: Host, case: tuple[dict[str, str], set[str]]
+) -> None:
+    login, edited = case
+    user = USERS["bash"]
+    for name, text in login.items():
+        (host.home / name).write_text(text)
+    before = host.tree()
+    plan = host.run(site.script, "--plan", env={"SHELL": user.shell, "XDG_BIN_HOME": ""})
+    told = {line for line in plan.stdout.splitlines() if line.startswith("would edit: ")}
+    assert told == {f"would edit: {host.home / name}" for name in edited}
+    run(host, site, user, "--version=1.0.0")
+    found = {
+        path.name for path in host.home.iterdir() if path.is_file() and _TAG in path.read_bytes()
+    }
+    assert found == edited
+    for path in paths_seen(user, host):
+        assert path is not None
+        assert path.count(str(host.bin)) == 1
+    run(host, site, user, "--uninstall")
+    assert host.tree() == before
+
+
 def add_lines(site: Site, host: Host, home: str, *, place: str) -> None:
     user = USERS["zsh"]
     file = move_in(host, user, home)
