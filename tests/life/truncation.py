@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
@@ -70,6 +71,8 @@ def main(shells: Sequence[str], *, seed: str, number: int | None, jobs: int, thr
                 continue
             found[shell] += 1
             print(f"\nFOUND: {finding.shell}, the first {finding.cut} bytes: {finding.what}")
+        if tried[shell] == len(cuts[shell]):
+            print(f"{shell}: {tried[shell]} prefixes", file=sys.stderr, flush=True)
     print(f"| shell | prefixes of {len(script)} bytes | acted, or ended well | never ended |")
     print("|---" * 4 + "|")
     for shell in shells:
