@@ -243,7 +243,7 @@ def test_a_yanked_version_is_installed_only_when_asked_for(site: Site, host: Hos
     site.add("1.0.0")
     assert "installed tool 1.0.0" in choose(host, site)
     withdrawn = choose(host, site, "--version", "v1.1.0")
-    assert "warning: 1.1.0 was withdrawn by who published it\n" in withdrawn
+    assert "warning: 1.1.0 was withdrawn by its publisher\n" in withdrawn
     assert "installed tool 1.1.0" in withdrawn
     text = assert_untouched(host, lambda: host.run(site.script, "--version=1.2.0"))
     assert f"1.2.0 for {GNU} was revoked" in text
@@ -1002,7 +1002,7 @@ def test_path_is_left_alone_when_it_is_right_or_not_ours_to_change(
     host.path.pop(0)
     for arguments, env in ((["--no-modify-path"], {}), ([], {"NO_MODIFY_PATH": "1"})):
         result = host.run(published.script, *arguments, env=env)
-        assert f"{host.bin} is not on PATH, or run: " in result.stderr
+        assert f"{host.bin} is not on PATH: run: export PATH=" in result.stderr
     assert not (host.home / ".profile").exists()
 
 

@@ -84,6 +84,23 @@ def test_completions_and_manual_pages_get_their_places(published: Site, host: Ho
     assert host.tree() == before
 
 
+def test_uninstall_takes_no_version(published: Site, host: Host) -> None:
+    assert host.run(published.script).returncode == 0
+    before = host.tree()
+    refused = host.run(published.script, "--uninstall", "--version", "0.9.0")
+    assert refused.returncode == 2
+    assert "--uninstall removes everything" in refused.stderr
+    assert host.tree() == before
+
+
+def test_who_uses_csh_is_told_its_own_command(published: Site, host: Host) -> None:
+    result = host.run(published.script, env={"SHELL": "/bin/tcsh"})
+    assert f': open a new one, or run: setenv PATH "{host.bin}:$PATH"\n' in result.stderr
+    elsewhere = host.home / "opt/bin"
+    hint = host.run(published.script, "--no-modify-path", "--prefix", str(elsewhere.parent))
+    assert f'{elsewhere} is not on PATH: run: export PATH="{elsewhere}:$PATH"\n' in hint.stderr
+
+
 def test_an_upgrade_replaces_them(site: Site, host: Host) -> None:
     site.add("1.0.0", extras={"tool.1": b"old"})
     site.publish()
@@ -107,8 +124,10 @@ def test_a_file_of_somebody_else_is_left_alone(published: Site, host: Host) -> N
     link.parent.mkdir(parents=True)
     link.symlink_to("nowhere")
     before = host.tree()
-    assert host.run(published.script).returncode == 0
+    result = host.run(published.script)
+    assert result.returncode == 0
     assert page.read_text() == "mine"
+    assert f"left {page} as it is" in result.stderr
     assert link.is_symlink()
     assert (share(host) / "man/man8/tool-run.8").exists()
     assert host.run(published.script, "--uninstall").returncode == 0

@@ -62,7 +62,7 @@ def test_a_signature_cannot_be_required_where_nothing_checks_it(site: Site, tmp_
         before = root.tree()
         result = root.run("sh -s -- --require-signature", stdin=site.script)
         assert result.returncode == 1
-        assert result.stderr.endswith("and a signature is required: refusing\n")
+        assert "and a signature is required: refusing" in result.stderr
         assert root.tree() == before
 
 

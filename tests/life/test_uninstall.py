@@ -235,7 +235,7 @@ def test_a_file_that_may_not_be_written_is_left_alone_and_hinders_no_uninstall(
         user = USERS[shell]
         result = run(host, site, user)
         assert f"warning: cannot write to {host.home / user.file}\n" in result.stderr
-        assert "is not on PATH, or run: " in result.stderr
+        assert "is not on PATH: run: " in result.stderr
     upgrade(host, site, USERS["bash"])
     run(host, site, USERS["bash"], "--uninstall")
     assert host.tree() == before
