@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,12 @@ class RunningAgent:
         subprocess.run(["ssh-add", "-q", *words], env=environment, check=True, capture_output=True)
 
 
+def _listens(path: str) -> bool:
+    """Whether somebody answers there: a socket is there a moment before anybody listens to it."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(path) == 0
+
+
 @contextmanager
 def running_agent(**environment: str) -> Iterator[RunningAgent]:
     """Yield an ssh-agent that lives as long as the block."""
@@ -48,7 +55,7 @@ def running_agent(**environment: str) -> Iterator[RunningAgent]:
             stderr=subprocess.DEVNULL,
         ) as process:
             try:
-                wait_for(lambda: os.path.exists(path))  # noqa: PTH110 -- a socket, not a file
+                wait_for(lambda: _listens(path))
                 yield RunningAgent(socket=path)
             finally:
                 process.terminate()
