@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from orchestrator.core.target import Target
 
-_TARGET_CPU: Final = re.compile(r"target-cpu[= ]([A-Za-z0-9._-]+)")
+_TARGET_CPU: Final = re.compile(r"target-cpu[= ][\"']?([A-Za-z0-9._-]+)")
 # The levels of the x86-64 psABI; every x86_64 CPU has the first.
 _LEVELS: Final = {"x86-64": 1, "x86-64-v2": 2, "x86-64-v3": 3, "x86-64-v4": 4}
 

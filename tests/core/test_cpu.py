@@ -19,6 +19,7 @@ ARM = parse_target("aarch64-unknown-linux-gnu")
         (["-Ctarget-cpu=x86-64-v3 -C lto"], ["cpu>=3"]),
         (["RUSTFLAGS='-C target-cpu=x86-64-v2' cargo build", "-Ctarget-cpu=x86-64-v4"], ["cpu>=4"]),
         (["-C target-cpu=native"], []),
+        (['-C target-cpu="x86-64-v3"'], ["cpu>=3"]),
     ],
 )
 def test_a_level_of_the_psabi_is_a_floor(texts: list[str], floors: list[str]) -> None:
