@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.inventory import Inventory, Node, PathSource, Publication, Signing
+from orchestrator.core.inventory_edit import Entry, NodeBlock, Span
 from orchestrator.core.inventory_parser import parse_inventory
 from orchestrator.core.schema import HOST_TARGET
 from orchestrator.core.wording import human_size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import yaml
 
 TEMPLATE: Final = "install.sh.j2"
@@ -30,7 +33,12 @@ def load_inventory(path: Path) -> Inventory:
     They are relative to the file's own folder, and `~/` is the home. Raises ConfigError with every
     problem, each at its place in the file.
     """
-    data = read_yaml(path)
+    return load_text(read_text(path), path)
+
+
+def load_text(text: str, path: Path) -> Inventory:
+    """Return the inventory in a text that is in that file, or is about to be; as load_inventory."""
+    data = parse_yaml(text, path)
     inventory = parse_inventory(
         data,
         place=str(path),
@@ -81,7 +89,11 @@ def host_triple() -> str | None:
 
 def read_yaml(path: Path) -> object:
     """Return a YAML file as plain data; raise ConfigError with the line of what is wrong."""
-    text = _read_text(path)
+    return parse_yaml(read_text(path), path)
+
+
+def parse_yaml(text: str, path: Path) -> object:
+    """Return a text as plain data; `path` is the file that it is in."""
     # 20 ms of imports that only a command which reads an inventory should pay for.
     import yaml  # noqa: PLC0415
 
@@ -99,11 +111,71 @@ def read_yaml(path: Path) -> object:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
 
 
+def locate_nodes(text: str) -> NodeBlock:
+    """Return where the nodes stand in the text of an inventory that `load_inventory` accepts.
+
+    Raise ConfigError for a list that is not written one key a line: nobody edits that by lines.
+    """
+    import yaml  # noqa: PLC0415 -- as in read_yaml
+
+    root = _loader(yaml)(text).get_single_node()
+    nodes = root
+    if root.id == "mapping":
+        nodes = next(value for key, value in root.value if key.value == "nodes")
+    entries = nodes.value if nodes.id == "sequence" else []
+    if not entries or nodes.flow_style or any(entry.flow_style for entry in entries):
+        raise ConfigError(
+            "its nodes are not written as a list with one key a line",
+            hint="write them as docs/inventory.md does, or change the file by hand",
+        )
+    lines = text.splitlines()
+    found = tuple(_entry(entry, lines) for entry in entries)
+    return NodeBlock(dash=nodes.start_mark.column, entries=found, end=found[-1].end)
+
+
+def _entry(entry: yaml.MappingNode, lines: Sequence[str]) -> Entry:
+    name = next(value.value for key, value in entry.value if key.value == "name")
+    first = entry.start_mark.line
+    # A dash may stand on a line of its own; and the mark of the end is behind what follows.
+    while not lines[first].lstrip().startswith("-"):
+        first -= 1
+    values = tuple(
+        (
+            key.value,
+            Span(
+                line=value.start_mark.line,
+                begin=value.start_mark.column,
+                end=value.end_mark.column,
+            ),
+        )
+        for key, value in entry.value
+        if value.id == "scalar" and value.start_mark.line == value.end_mark.line
+    )
+    return Entry(
+        name=name,
+        first=first,
+        end=_last_line(entry, lines) + 1,
+        column=entry.start_mark.column,
+        values=values,
+    )
+
+
+def _last_line(entry: yaml.MappingNode, lines: Sequence[str]) -> int:
+    line = min(entry.end_mark.line, len(lines)) - (entry.end_mark.column == 0)
+    column = entry.start_mark.column
+    line = min(line, len(lines) - 1)
+    # Back over what belongs to nobody, or to the next one: empty lines, and comments further left.
+    while not lines[line].strip() or len(lines[line]) - len(lines[line].lstrip(" ")) < column:
+        line -= 1
+    return line
+
+
 def _in_file(path: Path, mark: yaml.Mark | None) -> str:
     return f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the text of an inventory; raise ConfigError if there is none."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)

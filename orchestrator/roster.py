@@ -1,0 +1,88 @@
+"""The nodes in the inventory's file: added, changed, removed; every other line stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orchestrator.core.errors import ConfigError
+from orchestrator.core.inventory_edit import add_entry, remove_entry, set_value
+from orchestrator.parts import write_whole
+from orchestrator.workspace import load_inventory, load_text, locate_nodes, read_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from orchestrator.core.inventory import Inventory, Node
+    from orchestrator.core.inventory_edit import Entry, NodeBlock, Value
+
+
+def add_node(path: Path, keys: Iterable[tuple[str, Value]]) -> Node:
+    """Write one more node into an inventory, and return it as the file now says.
+
+    Raise ConfigError, with nothing written, if the inventory would be wrong with it.
+    """
+    return _change(path, lambda text, block: add_entry(text, block, keys), adds=1)
+
+
+def set_in_node(path: Path, name: str, changes: Mapping[str, Value]) -> Node:
+    """Change values of a node, and return it as the file now says; raise ConfigError as above."""
+
+    def edit(text: str, block: NodeBlock) -> str:
+        for key, value in changes.items():
+            text = set_value(text, _entry(locate_nodes(text), name), key=key, value=value)
+        del block
+        return text
+
+    return _change(path, edit, name=name)
+
+
+def remove_node(path: Path, name: str) -> None:
+    """Take a node out of an inventory; raise ConfigError, with nothing written, if it cannot be."""
+
+    def edit(text: str, block: NodeBlock) -> str:
+        _entry(block, name)
+        return remove_entry(text, block, name)
+
+    _change(path, edit, adds=-1, name=name)
+
+
+def _entry(block: NodeBlock, name: str) -> Entry:
+    for entry in block.entries:
+        if entry.name == name:
+            return entry
+    names = ", ".join(entry.name for entry in block.entries)
+    raise ConfigError(f"no node is named `{name[:80]}`", hint=f"the nodes are: {names}")
+
+
+def _change(
+    path: Path, edit: Callable[[str, NodeBlock], str], *, adds: int = 0, name: str | None = None
+) -> Node:
+    before, text = load_inventory(path), read_text(path)
+    new = edit(text, locate_nodes(text))
+    after = load_text(new, path)
+    _require_rest(before, after, adds=adds, name=name)
+    if read_text(path) != text:
+        raise ConfigError(f"{path}: was changed by somebody else meanwhile", hint="run it again")
+    # Through a link, to the file itself.
+    file = path.resolve()
+    mode = file.stat().st_mode
+    write_whole(file, new.encode())
+    file.chmod(mode)
+    return next((node for node in after.nodes if node.name == name), after.nodes[-1])
+
+
+def _require_rest(before: Inventory, after: Inventory, *, adds: int, name: str | None) -> None:
+    """Raise ConfigError if anything else than the one node has changed its meaning."""
+    added = after.nodes[len(before.nodes) :] if adds > 0 else ()
+    names = {name, *(node.name for node in added)}
+    rests = [
+        replace(each, nodes=tuple(node for node in each.nodes if node.name not in names))
+        for each in (before, after)
+    ]
+    if rests[0] != rests[1] or len(after.nodes) != len(before.nodes) + adds:
+        raise ConfigError(
+            "the change would alter other parts of the inventory; nothing was written",
+            hint="its layout is one that this command does not understand: change it by hand",
+        )
