@@ -35,6 +35,13 @@ class Option(NamedTuple):
         return (self.name, self.value) if self.value else (self.name,)
 
 
+SANDBOX: Final = Option(
+    "-sandbox",
+    "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    "QEMU may start no program and gain no rights",
+)
+
+
 def qemu_argv(
     vm: Vm,
     paths: VmPaths,
@@ -73,7 +80,7 @@ def qemu_options(
         *_network(vm),
         Option("-device", "virtio-rng-pci", "random numbers: without them sshd may wait for hours"),
         *_reach(vm, paths),
-        *(_SANDBOX if sandboxed else ()),
+        *((SANDBOX,) if sandboxed else ()),
     )
 
 
@@ -95,13 +102,9 @@ def firmware_of(vm: Vm) -> Firmware:
     return Firmware(_value(Setting.FIRMWARE, vm))
 
 
-_SANDBOX: Final = (
-    Option(
-        "-sandbox",
-        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-        "QEMU may start no program and gain no rights",
-    ),
-)
+def shutdown_command(vm: Vm) -> str:
+    """Return the command that ends the guest from within, as the user that builds."""
+    return _value(Setting.SHUTDOWN, vm)
 
 
 def _row(setting: Setting, vm: Vm, accelerator: Accelerator | None = None) -> Row:
@@ -139,7 +142,8 @@ def _disks(vm: Vm, paths: VmPaths) -> tuple[Option, ...]:
     # A disk that is thrown away need not survive a power cut.
     cache = "unsafe" if vm.fresh else "writeback"
     drive = f"if=none,id=disk,file={_escaped(paths.disk)},format=qcow2,cache={cache},discard=unmap"
-    first = "" if firmware_of(vm) is Firmware.KERNEL else f",bootindex={1 if paths.medium else 0}"
+    # Behind an installer's medium, which is only there while it installs.
+    first = "" if firmware_of(vm) is Firmware.KERNEL else ",bootindex=1"
     bus: tuple[Option, ...] = ()
     if row.value.startswith("scsi"):
         bus = (Option("-device", "virtio-scsi-pci", "the bus of the disk"),)
@@ -191,8 +195,9 @@ def _reach(vm: Vm, paths: VmPaths) -> tuple[Option, ...]:
     console, log = _escaped(paths.console), _escaped(paths.serial_log)
     serial = f"socket,id=serial,path={console},server=on,wait=off,logfile={log}"
     monitor = f"unix:{_escaped(paths.monitor)},server=on,wait=off"
-    reboot = _row(Setting.REBOOT, vm)
+    screen, reboot = _row(Setting.SCREEN, vm), _row(Setting.REBOOT, vm)
     return (
+        *((Option("-device", screen.value, screen.because),) if screen.value else ()),
         Option("-display", "none", "nobody sits in front of it"),
         Option("-chardev", serial, "the serial line: in a file, and for whoever connects"),
         Option("-serial", "chardev:serial", "the serial line"),

@@ -24,11 +24,13 @@ class Setting(StrEnum):
     FIRMWARE = "firmware"
     DISK = "disk"
     MEDIUM = "medium"
+    SCREEN = "screen"
     NIC = "nic"
     NETWORK = "network"
     REBOOT = "reboot"
     CONSOLE = "console"
     MEMORY_LIMIT = "memory limit"
+    SHUTDOWN = "shutdown"
 
 
 class Firmware(StrEnum):
@@ -362,6 +364,26 @@ _DISK: Final = (
     ),
 )
 
+_SCREEN: Final = (
+    Row(
+        setting=Setting.SCREEN,
+        value="",
+        guest=Guest.DEBIAN,
+        because="its kernel is told to speak on the serial line",
+    ),
+    Row(
+        setting=Setting.SCREEN,
+        value="VGA",
+        arch=VmArch.AMD64,
+        because="a kernel that nobody told of the serial line looks for a screen",
+    ),
+    Row(
+        setting=Setting.SCREEN,
+        value="",
+        because="boards without a BIOS have only the serial line",
+    ),
+)
+
 _NIC: Final = (
     Row(
         setting=Setting.NIC,
@@ -409,6 +431,17 @@ _BOOT: Final = (
         because="a guest that reboots has crashed, or has been installed: both end here",
     ),
     Row(
+        setting=Setting.SHUTDOWN,
+        value="systemctl poweroff",
+        guest=Guest.DEBIAN,
+        because="systemd's own word for it; a small guest may ignore the power button",
+    ),
+    Row(
+        setting=Setting.SHUTDOWN,
+        value="shutdown -p now",
+        because="the group operator may do it; without ACPI there is no power button to press",
+    ),
+    Row(
         setting=Setting.CONSOLE,
         value="ttyAMA0",
         guest=Guest.DEBIAN,
@@ -428,4 +461,4 @@ _BOOT: Final = (
     ),
 )
 
-ROWS: Final = (*_MACHINE, *_ACCELERATOR, *_CPU, *_FIRMWARE, *_DISK, *_NIC, *_BOOT)
+ROWS: Final = (*_MACHINE, *_ACCELERATOR, *_CPU, *_FIRMWARE, *_DISK, *_SCREEN, *_NIC, *_BOOT)
