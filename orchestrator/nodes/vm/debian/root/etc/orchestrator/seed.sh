@@ -1,0 +1,16 @@
+#!/bin/sh
+# Takes over the keys of this guest from its seed, a small FAT disk: they are not in the image.
+set -eu
+umask 077
+seed=/run/orchestrator-seed
+mkdir -p "$seed"
+mount -t vfat -o ro,umask=077 /dev/disk/by-label/SEED "$seed"
+install -m 600 "$seed/ssh_host_ed25519_key" /etc/ssh/
+install -m 644 "$seed/ssh_host_ed25519_key.pub" /etc/ssh/
+install -d -m 700 /root/.ssh
+install -m 600 "$seed/authorized_keys" /root/.ssh/
+install -d -m 700 -o build -g build /home/build/.ssh
+install -m 600 -o build -g build "$seed/authorized_keys" /home/build/.ssh/
+tr -cd 'A-Za-z0-9-' <"$seed/hostname" >/etc/hostname
+hostname -F /etc/hostname
+umount "$seed"
