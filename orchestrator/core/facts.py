@@ -21,7 +21,12 @@ class NodeFacts:
     it has no limit of them. `data_limit_bytes` is what one process may at most have of memory, None
     also without a limit. `workdir_runs_programs` and `tmp_runs_programs` say whether a program that
     lies there can be started (`noexec`). `kills_processes` says whether the system ends what a user
-    left running at the end of the last login (systemd's KillUserProcesses).
+    left running at the end of the last login (systemd's KillUserProcesses). `cpu` is the CPU's
+    name, and `musl` the version of that C library, where it is the system's. `login_shell` is the
+    user's own, which runs nothing of ours. `cargo_path` is where builds find cargo, and
+    `login_finds_cargo` whether a plain `ssh HOST cargo` does. `downloader` can fetch over HTTPS, ""
+    if there is none. `allows_wx` says whether OpenBSD lets a program on the workdir's file system
+    map memory writable and executable.
     """
 
     system: str
@@ -54,3 +59,10 @@ class NodeFacts:
     tmp_runs_programs: bool | None
     kills_processes: bool | None
     clock_offset: timedelta | None
+    cpu: str | None = None
+    musl: str | None = None
+    login_shell: str | None = None
+    cargo_path: str | None = None
+    login_finds_cargo: bool | None = None
+    downloader: str | None = None
+    allows_wx: bool | None = None

@@ -137,7 +137,11 @@ def judge(facts: NodeFacts, node: Node, needs: Needs) -> tuple[Finding, ...]:
         _cpu(needs),
         _linker(facts, needs),
         _tools(facts, needs),
+        _shell(facts),
+        _login_path(facts) if needs.builds else None,
+        _download(facts, needs),
         _workdir(facts),
+        _wx(facts) if needs.builds else None,
         _tmp(facts, needs),
         _disk(facts, needs),
         _inodes(facts, needs),
@@ -240,6 +244,39 @@ def _tools(facts: NodeFacts, needs: Needs) -> Finding:
         "no tar, which the source is unpacked with" if needs.unpacks_bundle else "no tar",
         "install tar",
         is_needed=needs.unpacks_bundle,
+    )
+
+
+def _shell(facts: NodeFacts) -> Finding | None:
+    shell = (facts.login_shell or "").rpartition("/")[2]
+    if shell not in _OTHER_SHELLS:
+        return None
+    return fine("shell", f"logins get {shell}, which does not matter: /bin/sh runs all of ours")
+
+
+def _login_path(facts: NodeFacts) -> Finding | None:
+    if facts.cargo_path is None or facts.login_finds_cargo is not False:
+        return None
+    return fine("path", f"builds find {facts.cargo_path}, also where a login over SSH does not")
+
+
+def _download(facts: NodeFacts, needs: Needs) -> Finding | None:
+    # With a source of ours, nothing is fetched on the node.
+    if facts.downloader != "" or needs.unpacks_bundle or not needs.builds:
+        return None
+    return warning(
+        "download",
+        "no curl, wget or fetch, and its build command fetches for itself",
+        f"{_DOWNLOAD.get(facts.system, 'install curl')}; or give the project a `source:`, which is "
+        "pushed from here",
+    )
+
+
+def _wx(facts: NodeFacts) -> Finding | None:
+    if facts.allows_wx is not False:
+        return None
+    return fine(
+        "w^x", f"{facts.workdir} is not on a file system with wxallowed: only JITs would need it"
     )
 
 
@@ -363,6 +400,13 @@ _LINKER: Final = {
     "FreeBSD": "install the base system's clang, or: pkg install llvm",
     "OpenBSD": "install the set comp: it has clang as cc",
     "NetBSD": "install the set comp: it has gcc as cc",
+}
+# These change what is quoted for a POSIX shell; the transport needs no quotes.
+_OTHER_SHELLS: Final = frozenset(("csh", "tcsh", "fish"))
+_DOWNLOAD: Final = {
+    "NetBSD": "pkgin install curl: its own ftp has no HTTPS, or none that verifies",
+    "OpenBSD": "its own ftp knows HTTPS: is /usr/bin in the PATH?",
+    "FreeBSD": "its own fetch knows HTTPS: is /usr/bin in the PATH?",
 }
 _CLASS: Final = {
     "OpenBSD": "put its user into a login class with more: usermod -L staff, "

@@ -131,6 +131,42 @@ kills_processes() {
     esac
 }
 
+cpu() {
+    {
+        sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo
+        sysctl_first machdep.cpu.brand_string machdep.cpu_brand hw.model
+        lscpu | sed -n 's/^Model name: *//p'
+        tr -d '\000' </proc/device-tree/model && echo
+    } | sed -n '/[^ -]/{p;q;}'
+}
+
+# musl's `ldd` is its loader, which says what it is on standard error.
+musl() {
+    ldd 2>&1 | sed -n 's/^Version //p'
+}
+
+login_finds_cargo() {
+    if (PATH=$inherited && command -v cargo) >/dev/null; then echo yes; else echo no; fi
+}
+
+# NetBSD's ftp knew no HTTPS for long, and then did not verify whom it spoke to.
+downloader() {
+    case $(uname -s) in
+    OpenBSD) first_of curl wget ftp ;;
+    *) first_of curl wget fetch ;;
+    esac
+}
+
+# OpenBSD only: `mount` tells it of each file system.
+allows_wx() {
+    [ "$(uname -s)" = OpenBSD ] || return
+    place=$(df -P . | awk 'NR == 2 { print $NF }')
+    case $(mount | awk -v place="$place" '$3 == place') in
+    *wxallowed*) echo yes ;;
+    *) echo no ;;
+    esac
+}
+
 use_workdir() {
     (umask 077 && mkdir -p "$1") || return
     # Someone else's folder could be changed under a build, up to the binary.
@@ -148,6 +184,7 @@ use_workdir() {
     say disk_kb "$(df -Pk . | awk 'NR == 2 { print ($4 > 0 ? $4 : 0) }')"
     say inodes "$(inodes)"
     say workdir_runs_programs "$(runs_programs .)"
+    say allows_wx "$(allows_wx)"
 }
 
 inherited=$PATH
@@ -175,7 +212,14 @@ say boot_id "$(cat /proc/sys/kernel/random/boot_id ||
     sysctl_first kern.bootsessionuuid kern.boot_id kern.boottime)"
 say cargo_home "${CARGO_HOME-}"
 say rustup_home "${RUSTUP_HOME-}"
+say cpu "$(cpu)"
+say musl "$(musl)"
+say login_shell "${SHELL-}"
 say cargo "$(cargo --version)"
+say cargo_path "$(first_of cargo)"
+say login_finds_cargo "$(login_finds_cargo)"
+found=$(downloader)
+say downloader "${found:-none}"
 rustc -vV | sed -n -e 's/^release: /rustc=/p' -e 's/^host: /host_triple=/p'
 say rust_targets "$(rust_targets)"
 say linker "$(linker)"
@@ -237,6 +281,13 @@ def _facts(said: dict[str, str], now: datetime) -> NodeFacts:
         tmp_runs_programs=_claim(said, "tmp_runs_programs"),
         kills_processes=_claim(said, "kills_processes"),
         clock_offset=_offset(_number(said, "now"), now),
+        cpu=said.get("cpu"),
+        musl=said.get("musl"),
+        login_shell=said.get("login_shell"),
+        cargo_path=said.get("cargo_path"),
+        login_finds_cargo=_claim(said, "login_finds_cargo"),
+        downloader="" if said.get("downloader") == "none" else said.get("downloader"),
+        allows_wx=_claim(said, "allows_wx"),
     )
 
 

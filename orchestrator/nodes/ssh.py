@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import os
 import signal
-import socket
 from collections import deque
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeVar, cast
 
 from orchestrator.core.errors import LinkError, NodeError
+from orchestrator.nodes.address import host_of, place_of, reason_of, user_of
+from orchestrator.nodes.host_keys import HostKeys
 from orchestrator.nodes.transport import (
     Completed,
     Tail,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import asyncssh
 
     from orchestrator.core.inventory import Node
+    from orchestrator.nodes.host_keys import ShownKey
     from orchestrator.nodes.transport import OnWritten, Transport
 
 # Below sshd's defaults: MaxStartups 10, MaxSessions 10.
@@ -122,7 +123,7 @@ class SshConnections:
         link.users += 1
         try:
             connection = await asyncio.shield(link.dialling)
-            transport = SshTransport(connection, link.channels, _place(node))
+            transport = SshTransport(connection, link.channels, place_of(node))
             try:
                 yield transport
             finally:
@@ -143,9 +144,9 @@ class SshConnections:
         link = self._links.get(key)
         if link is None or link.is_dead:
             handshakes = self._handshakes.setdefault(
-                _host(node), asyncio.Semaphore(_HANDSHAKES_PER_HOST)
+                host_of(node), asyncio.Semaphore(_HANDSHAKES_PER_HOST)
             )
-            link = _Link(key=key, dialling=asyncio.create_task(_dial(node, handshakes)))
+            link = _Link(key=key, dialling=asyncio.create_task(_dialled(node, handshakes)))
             self._links[key] = link
         return link
 
@@ -199,10 +200,33 @@ async def _hang_up(link: _Link) -> None:
         connection.abort()
 
 
-async def _dial(node: Node, handshakes: asyncio.Semaphore) -> asyncssh.SSHClientConnection:
+async def _dialled(node: Node, handshakes: asyncio.Semaphore) -> asyncssh.SSHClientConnection:
+    return await _dial(node, HostKeys(node), handshakes)
+
+
+async def show_host_key(node: Node) -> ShownKey:
+    """Return the key that a node's host shows; nothing is sent to a host whose key is not known.
+
+    Raise NodeError when there is no way to it, or when a known host refuses the login.
+    """
+    host_keys = HostKeys(node)
+    try:
+        connection = await _dial(node, host_keys, asyncio.Semaphore())
+    except NodeError:
+        if host_keys.offered is None:
+            raise
+        return host_keys.shown(host_keys.offered)
+    key = connection.get_server_host_key()
+    connection.abort()
+    assert key is not None  # noqa: S101 -- a connection without one was refused
+    return host_keys.shown(key)
+
+
+async def _dial(
+    node: Node, host_keys: HostKeys, handshakes: asyncio.Semaphore
+) -> asyncssh.SSHClientConnection:
     import asyncssh  # noqa: PLC0415 -- 0.2 s, which `--help` must not pay
 
-    host_keys = _HostKeys(node)
     options = _options(node, host_keys)
     async with handshakes:
         try:
@@ -210,43 +234,43 @@ async def _dial(node: Node, handshakes: asyncio.Semaphore) -> asyncssh.SSHClient
         except TimeoutError as error:
             seconds = node.connect_timeout.total_seconds()
             raise LinkError(
-                f"no answer from {_place(node)} within {seconds:g} s",
+                f"no answer from {place_of(node)} within {seconds:g} s",
                 hint="is it switched on, and is the address right? try `ssh` to it",
             ) from error
         except asyncssh.HostKeyNotVerifiable as error:
             raise host_keys.refusal(error) from error
         except asyncssh.PermissionDenied as error:
             raise NodeError(
-                f"{_place(node)} refuses the login of {_user(node) or 'the local user'}",
+                f"{place_of(node)} refuses the login of {user_of(node) or 'the local user'}",
                 hint=f"offered: {await _offered(node)}; one of them belongs into "
                 "its ~/.ssh/authorized_keys",
             ) from error
         except (asyncssh.Error, ConnectionResetError) as error:
             # What fails the same way again counts as a failed login, and sshd locks out for those.
             is_final = isinstance(error, (asyncssh.KeyExchangeFailed, asyncssh.IllegalUserName))
-            is_final = is_final or "authentication failures" in _reason(error)
+            is_final = is_final or "authentication failures" in reason_of(error)
             raise (NodeError if is_final else LinkError)(
-                f"{_place(node)} broke off the SSH handshake: {_reason(error)}",
+                f"{place_of(node)} broke off the SSH handshake: {reason_of(error)}",
                 hint="is it an SSH server? it may also be overloaded, or be refusing this "
                 "machine for some minutes after failed logins: look at its log",
             ) from error
         except OSError as error:
             raise LinkError(
-                f"cannot connect to {_place(node)}: {_reason(error)}",
+                f"cannot connect to {place_of(node)}: {reason_of(error)}",
                 hint="is sshd running there, and are address and port right?",
             ) from error
         except ValueError as error:
             raise NodeError(
-                f"cannot connect to {_place(node)}: {_reason(error)}",
+                f"cannot connect to {place_of(node)}: {reason_of(error)}",
                 hint="does ~/.ssh/config say something strange about it?",
             ) from error
 
 
-def _options(node: Node, host_keys: _HostKeys) -> dict[str, Any]:
+def _options(node: Node, host_keys: HostKeys) -> dict[str, Any]:
     options: dict[str, Any] = {
-        "host": _host(node),
+        "host": host_of(node),
         "known_hosts": host_keys.trusted,
-        "client_factory": lambda: _client(host_keys),
+        "client_factory": host_keys.client,
         "connect_timeout": node.connect_timeout.total_seconds(),
         # connect_timeout covers it.
         "login_timeout": 0,
@@ -267,7 +291,7 @@ def _options(node: Node, host_keys: _HostKeys) -> dict[str, Any]:
         "gss_kex": False,
         "gss_auth": False,
     }
-    if user := _user(node):
+    if user := user_of(node):
         options["username"] = user
     if node.port != _DEFAULT_PORT:
         options["port"] = node.port
@@ -306,97 +330,6 @@ async def _offered(node: Node) -> str:
         async with asyncssh.connect_agent() as agent:
             in_agent = [_fingerprint(key.public_data) for key in await agent.get_keys()]
     return f"the keys in ~/.ssh, and from the agent {', '.join(in_agent) or 'none'}"
-
-
-class _HostKeys:
-    """Which host keys a node may show, and which one it showed."""
-
-    def __init__(self, node: Node) -> None:
-        self._place = _place(node)
-        self._pinned = None if node.host_key is None else _parsed(node.host_key, self._place)
-        self._known = _known_hosts() if self._pinned is None else None
-        self._expected: Sequence[asyncssh.SSHKey] = ()
-        self.offered: asyncssh.SSHKey | None = None
-
-    def trusted(
-        self, host: str, address: str, port: int | None
-    ) -> tuple[Sequence[asyncssh.SSHKey], ...]:
-        """Return the keys, CA keys and revoked keys for a host."""
-        if self._known is None:
-            self._expected = [self._pinned] if self._pinned is not None else []
-            return self._expected, [], []
-        self._expected, authorities, revoked, *_ = self._known.match(host, address, port)
-        if port is not None:
-            # With no key for the port, asyncssh looks up the bare host, and forgets these.
-            for name in (host, address):
-                revoked = [*revoked, *self._known.match(f"[{name}]:{port}", "", None)[2]]
-        return self._expected, authorities, revoked
-
-    def refusal(self, error: asyncssh.HostKeyNotVerifiable) -> NodeError:
-        """Return what to tell: nobody ever accepts a key by continuing."""
-        if self.offered is None:
-            return NodeError(
-                f"the host key of {self._place} is not accepted: {error.reason}",
-                hint="look at the lines for it, and for a jump host before it, in known_hosts",
-            )
-        line = " ".join(self.offered.export_public_key().decode().split()[:2])
-        fingerprint = self.offered.get_fingerprint()
-        check = "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub"
-        if not self._expected:
-            return NodeError(
-                f"the host key of {self._place} is not known: it shows {fingerprint}",
-                hint=f"compare with what `{check}` prints on the machine itself, then add to the "
-                f"node in the inventory:\n    host_key: {line}",
-            )
-        where = "~/.ssh/known_hosts" if self._pinned is None else "the inventory's `host_key`"
-        known = " or ".join(key.get_fingerprint() for key in self._expected)
-        return NodeError(
-            f"THE HOST KEY OF {self._place} HAS CHANGED: it shows {fingerprint}, "
-            f"but {where} says {known}",
-            hint="somebody may be pretending to be this machine. If it was reinstalled: compare "
-            f"with what `{check}` prints on the machine itself, then replace the old key by:\n"
-            f"    host_key: {line}",
-        )
-
-
-def _parsed(host_key: str, place: str) -> asyncssh.SSHKey:
-    import asyncssh  # noqa: PLC0415 -- see _dial
-
-    try:
-        return asyncssh.import_public_key(host_key)
-    except asyncssh.KeyImportError as error:
-        raise NodeError(
-            f"the `host_key` for {place} is not a public key: {error}",
-            hint="it looks like `ssh-ed25519 AAAA…`, as in /etc/ssh/ssh_host_ed25519_key.pub",
-        ) from error
-
-
-def _known_hosts() -> asyncssh.SSHKnownHosts:
-    import asyncssh  # noqa: PLC0415 -- see _dial
-
-    files = (Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts"))
-    try:
-        return asyncssh.read_known_hosts([str(path) for path in files if path.is_file()])
-    except (OSError, ValueError) as error:
-        raise NodeError(
-            f"cannot read the known host keys: {_reason(error)}",
-            hint=f"mend {files[0]} or {files[1]}, or pin the node's key with `host_key`",
-        ) from error
-
-
-def _client(host_keys: _HostKeys) -> asyncssh.SSHClient:
-    import asyncssh  # noqa: PLC0415 -- see _dial
-
-    class Client(asyncssh.SSHClient):
-        def validate_host_public_key(  # noqa: PLR0917 -- asyncssh's signature
-            self, host: str, addr: str, port: int, key: asyncssh.SSHKey
-        ) -> bool:
-            """Refuse: asyncssh asks only about keys that `trusted` did not name."""
-            del host, addr, port
-            host_keys.offered = key
-            return False
-
-    return Client()
 
 
 _Opened = TypeVar("_Opened")
@@ -457,7 +390,7 @@ class SshTransport:
                 if self._connection.is_closed():
                     raise _lost(self._place, error) from error
                 raise NodeError(
-                    f"cannot write {target} on {self._place}: {_reason(error)}",
+                    f"cannot write {target} on {self._place}: {reason_of(error)}",
                     hint="is its disk full, or the folder another user's?",
                 ) from error
 
@@ -692,37 +625,13 @@ class _Unanswered(Exception):  # noqa: N818 -- it completes a sentence
 
 
 def _lost(place: str, cause: BaseException | None) -> LinkError:
-    why = "it was closed here" if cause is None else _reason(cause)
+    why = "it was closed here" if cause is None else reason_of(cause)
     return LinkError(
         f"lost the link to {place}: {why}",
         hint="what runs there goes on: run the same command again to go on from there",
     )
 
 
-def _reason(error: BaseException) -> str:
-    match error:
-        case socket.gaierror():
-            return error.strerror or "its name cannot be resolved"
-        case OSError(errno=int() as number):
-            # asyncio's own text repeats the address as a tuple.
-            return os.strerror(number)
-        case _:
-            return str(getattr(error, "reason", "")) or str(error) or type(error).__name__
-
-
 def _fingerprint(public_data: bytes) -> str:
     digest = hashlib.sha256(public_data).digest()
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
-
-
-def _user(node: Node) -> str:
-    return node.host.rpartition("@")[0]
-
-
-def _host(node: Node) -> str:
-    return node.host.rpartition("@")[2]
-
-
-def _place(node: Node) -> str:
-    host = _host(node)
-    return f"[{host}]:{node.port}" if ":" in host else f"{host}:{node.port}"

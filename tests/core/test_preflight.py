@@ -318,3 +318,30 @@ def test_an_error_is_a_problem_for_whoever_it_is_for() -> None:
     assert (refused.message, refused.hint, refused.exit_code) == ("no key", "make one", 2)
     assert found("linker", linker=None).exit_code == NodeError.exit_code
     assert not found("linker").is_problem
+
+
+@pytest.mark.parametrize(
+    ("facts", "needs", "subject"),
+    [
+        ({"login_shell": "/bin/csh"}, OURS, "shell"),
+        ({"login_shell": "/usr/local/bin/fish"}, GATE_ONLY, "shell"),
+        ({"cargo_path": "/root/.cargo/bin/cargo", "login_finds_cargo": False}, OURS, "path"),
+        ({"allows_wx": False}, OURS, "w^x"),
+    ],
+)
+def test_what_looks_like_trouble_and_is_none_is_explained(
+    facts: dict[str, Any], needs: Needs, subject: str
+) -> None:
+    found = judge(replace(HEALTHY, **facts), NODE, needs)
+    assert [finding.severity for finding in found if finding.subject == subject] == [OK]
+    assert subject not in {finding.subject for finding in judge(HEALTHY, NODE, needs)}
+
+
+@pytest.mark.parametrize("system", ["NetBSD", "OpenBSD", "Linux"])
+def test_a_command_that_fetches_for_itself_needs_something_to_fetch_with(system: str) -> None:
+    facts = replace(HEALTHY, system=system, downloader="")
+    (finding,) = [found for found in judge(facts, NODE, THEIRS) if found.subject == "download"]
+    assert finding.severity is WARNING
+    assert finding.hint
+    assert "curl" in finding.hint or "ftp" in finding.hint
+    assert "download" not in {found.subject for found in judge(facts, NODE, OURS)}

@@ -83,6 +83,37 @@ async def test_what_is_missing_is_none(tmp_path: Path) -> None:
     assert facts.system == ""
 
 
+@pytest.mark.parametrize(
+    ("mounted", "allows"), [("ffs, local, nodev, wxallowed", True), ("ffs, local, nodev", False)]
+)
+async def test_openbsd_says_whether_jits_can_run(
+    tmp_path: Path, mounted: str, *, allows: bool
+) -> None:
+    tools = tmp_path / "home/.cargo/bin"
+    tools.mkdir(parents=True)
+    (tools / "uname").write_text("#!/bin/sh\necho OpenBSD\n")
+    (tools / "df").write_text("#!/bin/sh\necho head; echo '/dev/sd0k 9 1 8 1% /home'\n")
+    (tools / "mount").write_text(
+        f"#!/bin/sh\necho '/dev/sd0a on / type ffs (local)'\n"
+        f"echo '/dev/sd0k on /home type ({mounted})'\n"
+    )
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    facts = await probe(LocalTransport(os.environ | {"HOME": str(tmp_path / "home")}))
+    assert facts.allows_wx is allows
+
+
+async def test_a_cargo_that_logins_do_not_find_is_told(tmp_path: Path) -> None:
+    tools = tmp_path / "home/.cargo/bin"
+    tools.mkdir(parents=True)
+    (tools / "cargo").write_text("#!/bin/sh\necho 'cargo 1.95.0 (f2d3ce0bd 2026-03-21)'\n")
+    (tools / "cargo").chmod(0o755)
+    environment = {"HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin", "SHELL": "/bin/csh"}
+    facts = await probe(LocalTransport(environment))
+    assert (facts.cargo_path, facts.login_finds_cargo) == (f"{tools}/cargo", False)
+    assert facts.login_shell == "/bin/csh"
+
+
 async def test_a_workdir_is_made_and_resolved(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
