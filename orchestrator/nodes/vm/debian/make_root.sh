@@ -1,20 +1,19 @@
 #!/bin/sh
 # Makes the root file system of a Debian guest from packages, in the current folder:
-#   make_root.sh MODE VARIANT SUITE ARCH MIRROR HOOK
+#   HOOK=... make_root.sh MODE VARIANT SUITE ARCH MIRROR PACKAGES
 #
-# The tree in `files` is laid over it. `out` gets what HOOK (make_image.sh) makes of it. MODE and
-# VARIANT are mmdebstrap's; with `extract` nothing of another architecture runs here, and the root is
-# finished inside of a guest.
+# The tree in `files` is laid over it; `out` gets what $HOOK, the text of make_image.sh, makes of it.
+# MODE and VARIANT are mmdebstrap's; with `extract` nothing of another architecture runs here, and
+# the root is finished inside of a guest. PACKAGES are more ones, each with a comma before it.
 set -eu
 mode=$1 variant=$2 suite=$3 arch=$4 mirror=$5
-export HOOK="$6"
 
 case $arch in
 amd64 | arm64) kernel=linux-image-cloud-$arch ;;
 *) kernel=linux-image-$arch ;;
 esac
 packages=apt,usr-is-merged,systemd,systemd-sysv,udev,dbus,openssh-server,kmod,procps,iproute2,passwd,mount
-packages=$packages,cargo,rustc,gcc,libc6-dev,ca-certificates,busybox-static,$kernel
+packages=$packages,cargo,rustc,gcc,libc6-dev,ca-certificates,busybox-static,$kernel$6
 # shellcheck disable=SC2016 # $1 and $HOOK are for the shell of the hook
 case $variant in
 extract)
@@ -42,6 +41,6 @@ exec mmdebstrap --quiet --mode="$mode" --variant="$variant" --architectures="$ar
     --dpkgopt='path-exclude=/usr/share/locale/*' \
     --$when-hook='sync-in files /' \
     --$when-hook="$configure" \
-    --$when-hook='unshare --mount /bin/sh "$HOOK" "$1"' \
+    --$when-hook='unshare --mount /bin/sh -c "$HOOK" sh "$1"' \
     --$when-hook='sync-out /out out' \
     "$suite" - "$mirror"

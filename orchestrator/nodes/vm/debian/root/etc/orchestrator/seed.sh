@@ -9,8 +9,11 @@ install -m 600 "$seed/ssh_host_ed25519_key" /etc/ssh/
 install -m 644 "$seed/ssh_host_ed25519_key.pub" /etc/ssh/
 install -d -m 700 /root/.ssh
 install -m 600 "$seed/authorized_keys" /root/.ssh/
-install -d -m 700 -o build -g build /home/build/.ssh
-install -m 600 -o build -g build "$seed/authorized_keys" /home/build/.ssh/
+user=$(tr -cd 'a-z0-9_-' <"$seed/user")
+id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash --password '*' "$user"
+home=$(getent passwd "$user" | cut -d : -f 6)
+install -d -m 700 -o "$user" -g "$user" "$home/.ssh"
+install -m 600 -o "$user" -g "$user" "$seed/authorized_keys" "$home/.ssh/"
 tr -cd 'A-Za-z0-9-' <"$seed/hostname" >/etc/hostname
 hostname -F /etc/hostname
 umount "$seed"
