@@ -154,8 +154,12 @@ class Machine:
         """Start QEMU as nobody's child, so that it lives on without us."""
         if self.vm.fresh:
             await asyncio.to_thread(renew_disk, self.vm, self.folder)
+        loop = asyncio.get_running_loop()
         accelerator = await asyncio.to_thread(
-            choose_accelerator, self.vm, self.accelerators, self.say
+            choose_accelerator,
+            self.vm,
+            self.accelerators,
+            lambda text: loop.call_soon_threadsafe(self.say, text),
         )
         for name in (PATHS.serial_log, PATHS.pid_file, PATHS.monitor, PATHS.console):
             self.folder.file(name).unlink(missing_ok=True)

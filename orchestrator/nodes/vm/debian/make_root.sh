@@ -13,7 +13,7 @@ amd64 | arm64) kernel=linux-image-cloud-$arch ;;
 *) kernel=linux-image-$arch ;;
 esac
 packages=apt,usr-is-merged,systemd,systemd-sysv,udev,dbus,openssh-server,kmod,procps,iproute2,passwd,mount
-packages=$packages,cargo,rustc,gcc,libc6-dev,ca-certificates,busybox-static,$kernel$6
+packages=$packages,gcc,libc6-dev,ca-certificates,busybox-static,$kernel$6
 # shellcheck disable=SC2016 # $1 and $HOOK are for the shell of the hook
 case $variant in
 extract)
@@ -31,6 +31,8 @@ extract)
     ;;
 esac
 
+# The RAM disk is made elsewhere: see initramfs.py.
+export INITRD=No
 # shellcheck disable=SC2016 # see above
 exec mmdebstrap --quiet --mode="$mode" --variant="$variant" --architectures="$arch" --format=null \
     --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
