@@ -12,6 +12,7 @@ from orchestrator.commands.keys import keygen, keys
 from orchestrator.commands.release import check, release
 from orchestrator.commands.site import render, schema, serve
 from orchestrator.commands.verify import verify
+from orchestrator.commands.vm import vm
 from orchestrator.core.errors import OrchestratorError
 
 if TYPE_CHECKING:
@@ -48,5 +49,6 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "keys": keys,
     "render": render,
     "serve": serve,
+    "vm": vm,
     "schema": schema,
 }
