@@ -323,7 +323,8 @@ def _add_vm(parser: ArgumentParser) -> None:
         choices=[
             *("create", "start", "stop", "status", "console", "ssh", "destroy", "render", "doctor"),
         ],
-        help="what to do",
+        metavar="ACTION",
+        help="create, start, stop, status, console, ssh, destroy, render or doctor",
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="which one; `status` shows all")
     parser.add_argument(
