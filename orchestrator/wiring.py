@@ -22,7 +22,12 @@ from orchestrator.source import Bundle, make_bundle
 from orchestrator.stores.channel import Channel, read_index
 from orchestrator.stores.directory import DirectoryStore
 from orchestrator.timings import append_timing, read_timings
-from orchestrator.workspace import inventory_folder, load_inventory, load_vm, read_installer_template
+from orchestrator.workspace import (
+    inventory_folder,
+    load_inventory,
+    load_vm,
+    read_installer_template,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
