@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from orchestrator.core.inventory_edit import Entry, NodeBlock, Value
 
 
-def add_node(path: Path, keys: Iterable[tuple[str, Value]]) -> Node:
+def add_node(path: Path, keys: Iterable[tuple[str, Value]], *, write: bool = True) -> Node:
     """Write one more node into an inventory, and return it as the file now says.
 
-    Raise ConfigError, with nothing written, if the inventory would be wrong with it.
+    Raise ConfigError, with nothing written, if the inventory would be wrong with it. Without
+    `write`, return the node as it would be.
     """
-    return _change(path, lambda text, block: add_entry(text, block, keys), adds=1)
+    return _change(path, lambda text, block: add_entry(text, block, keys), adds=1, write=write)
 
 
 def set_in_node(path: Path, name: str, changes: Mapping[str, Value]) -> Node:
@@ -57,20 +58,30 @@ def _entry(block: NodeBlock, name: str) -> Entry:
 
 
 def _change(
-    path: Path, edit: Callable[[str, NodeBlock], str], *, adds: int = 0, name: str | None = None
+    path: Path,
+    edit: Callable[[str, NodeBlock], str],
+    *,
+    adds: int = 0,
+    name: str | None = None,
+    write: bool = True,
 ) -> Node:
     before, text = load_inventory(path), read_text(path)
     new = edit(text, locate_nodes(text))
     after = load_text(new, path)
     _require_rest(before, after, adds=adds, name=name)
-    if read_text(path) != text:
+    if write:
+        _write(path, new, before=text)
+    return next((node for node in after.nodes if node.name == name), after.nodes[-1])
+
+
+def _write(path: Path, text: str, *, before: str) -> None:
+    if read_text(path) != before:
         raise ConfigError(f"{path}: was changed by somebody else meanwhile", hint="run it again")
     # Through a link, to the file itself.
     file = path.resolve()
     mode = file.stat().st_mode
-    write_whole(file, new.encode())
+    write_whole(file, text.encode())
     file.chmod(mode)
-    return next((node for node in after.nodes if node.name == name), after.nodes[-1])
 
 
 def _require_rest(before: Inventory, after: Inventory, *, adds: int, name: str | None) -> None:

@@ -33,6 +33,9 @@ NEW: Final = (
 )
 
 
+OPENBSD: Final = (("target", "x86_64-unknown-openbsd"),)
+
+
 @pytest.fixture(params=FILES)
 def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return Path(shutil.copy(ROOT / request.param, tmp_path / "nodes.yaml"))
@@ -143,3 +146,39 @@ def test_mode_and_link_stay(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o640
     assert "enabled: false" in file.read_text().split("- name: macos")[0]
     assert {path.name for path in tmp_path.iterdir()} == {"real.yaml", "nodes.yaml"}
+
+
+def test_a_removed_node_takes_one_of_the_empty_lines_around_it_with_it(tmp_path: Path) -> None:
+    file = tmp_path / "nodes.yaml"
+    entries = [
+        f"- name: {name}\n  host: a.example\n  target: x86_64-unknown-netbsd\n"
+        "  build_command: make\n  binary_path: /tool\n"
+        for name in "abc"
+    ]
+    file.write_text("\n".join(entries))
+    remove_node(file, "b")
+    assert file.read_text() == "\n".join((entries[0], entries[2]))
+    remove_node(file, "c")
+    assert file.read_text() == entries[0]
+
+
+def test_a_name_that_is_not_on_one_line_is_left_to_a_person(tmp_path: Path) -> None:
+    file = tmp_path / "nodes.yaml"
+    text = (
+        "- name: >-\n    a\n  host: a.example\n  target: x86_64-unknown-netbsd\n"
+        "  build_command: make\n  binary_path: /tool\n"
+    )
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="cannot find where the entry of a begins"):
+        set_in_node(file, "a", {"enabled": False})
+    assert file.read_text() == text
+
+
+def test_a_list_is_written_in_one_line(tmp_path: Path) -> None:
+    file = Path(shutil.copy(ROOT / "build-nodes.yaml", tmp_path / "nodes.yaml"))
+    gates = ("openbsd-x86_64", "local")
+    with pytest.raises(ConfigError, match="local"):
+        add_node(file, (*NEW[:1], ("host", "b.example"), *OPENBSD, ("gate_on", gates)))
+    node = add_node(file, (*NEW[:1], ("host", "b.example"), *OPENBSD, ("gate_on", gates[:1])))
+    assert node.gate_on == gates[:1]
+    assert "gate_on: [openbsd-x86_64]" in file.read_text()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from orchestrator.options.nodes import add_nodes
+
 TYPE_CHECKING = False  # see cli.py
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -313,6 +315,10 @@ def _add_serve(parser: ArgumentParser) -> None:
     )
 
 
+def _add_nodes(parser: ArgumentParser) -> None:
+    add_nodes(parser, DEFAULT_INVENTORY)
+
+
 def _add_nothing(_: ArgumentParser) -> None:
     pass
 
@@ -320,6 +326,7 @@ def _add_nothing(_: ArgumentParser) -> None:
 OPTIONS: dict[str, Callable[[ArgumentParser], None]] = {
     "release": _add_release,
     "check": _add_check,
+    "nodes": _add_nodes,
     "status": _add_status,
     "logs": _add_logs,
     "cancel": _add_cancel,
