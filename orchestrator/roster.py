@@ -54,7 +54,10 @@ def _entry(block: NodeBlock, name: str) -> Entry:
         if entry.name == name:
             return entry
     names = ", ".join(entry.name for entry in block.entries)
-    raise ConfigError(f"no node is named `{name[:80]}`", hint=f"the nodes are: {names}")
+    raise ConfigError(
+        f"no node of the file is named `{name[:80]}`",
+        hint=f"the nodes are: {names}; what is made of a node's `variants:` is changed there",
+    )
 
 
 def _change(
@@ -84,15 +87,26 @@ def _write(path: Path, text: str, *, before: str) -> None:
     file.chmod(mode)
 
 
+def _count(inventory: Inventory) -> int:
+    """Return how many nodes have an entry in the file."""
+    return sum(node.variant_of is None for node in inventory.nodes)
+
+
 def _require_rest(before: Inventory, after: Inventory, *, adds: int, name: str | None) -> None:
     """Raise ConfigError if anything else than the one node has changed its meaning."""
     added = after.nodes[len(before.nodes) :] if adds > 0 else ()
-    names = {name, *(node.name for node in added)}
+    names = {*filter(None, (name,)), *(node.name for node in added)}
     rests = [
-        replace(each, nodes=tuple(node for node in each.nodes if node.name not in names))
+        replace(
+            each,
+            # What is made of a node's variants goes with it.
+            nodes=tuple(
+                node for node in each.nodes if names.isdisjoint((node.name, node.variant_of))
+            ),
+        )
         for each in (before, after)
     ]
-    if rests[0] != rests[1] or len(after.nodes) != len(before.nodes) + adds:
+    if rests[0] != rests[1] or _count(after) != _count(before) + adds:
         raise ConfigError(
             "the change would alter other parts of the inventory; nothing was written",
             hint="its layout is one that this command does not understand: change it by hand",

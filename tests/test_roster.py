@@ -59,7 +59,7 @@ def test_a_new_node_is_what_was_said_and_every_other_line_stays(file: Path) -> N
 
 def test_each_node_can_be_switched_and_switched_back(file: Path) -> None:
     text, inventory = file.read_text(), load_inventory(file)
-    for node in inventory.nodes:
+    for node in (each for each in inventory.nodes if each.variant_of is None):
         switched = set_in_node(file, node.name, {"enabled": not node.enabled})
         assert switched == dataclasses.replace(node, enabled=not node.enabled)
         assert set_in_node(file, node.name, {"enabled": node.enabled}) == node
@@ -67,6 +67,16 @@ def test_each_node_can_be_switched_and_switched_back(file: Path) -> None:
     new = [line for line in difflib.ndiff(text.splitlines(), lines(file)) if line[0] != " "]
     assert {line.split()[1] for line in new} <= {"enabled:"}
     assert all(line.startswith("+ ") for line in new)
+
+
+def test_the_variants_of_a_node_change_with_it(tmp_path: Path) -> None:
+    file = Path(shutil.copy(ROOT / "examples/inventories/rich.yaml", tmp_path / "nodes.yaml"))
+    assert not set_in_node(file, "linux-x86_64", {"enabled": False}).enabled
+    faster = next(node for node in load_inventory(file).nodes if node.variant_of)
+    assert not faster.enabled
+    with pytest.raises(ConfigError, match="no node of the file is named") as refused:
+        set_in_node(file, faster.name, {"enabled": True})
+    assert "`variants:`" in (refused.value.hint or "")
 
 
 def test_a_node_that_is_added_and_removed_leaves_nothing(file: Path) -> None:
@@ -78,7 +88,7 @@ def test_a_node_that_is_added_and_removed_leaves_nothing(file: Path) -> None:
 
 def test_each_node_but_the_last_one_can_be_removed(file: Path) -> None:
     comments = [line for line in lines(file) if line.lstrip().startswith("#")]
-    nodes = load_inventory(file).nodes
+    nodes = [node for node in load_inventory(file).nodes if node.variant_of is None]
     for position, node in enumerate(nodes[:-1]):
         try:
             remove_node(file, node.name)
@@ -86,7 +96,8 @@ def test_each_node_but_the_last_one_can_be_removed(file: Path) -> None:
             # Others use its text, or its gate.
             assert f"- name: {node.name}\n" in file.read_text()
             continue
-        names = [left.name for left in load_inventory(file).nodes]
+        left = load_inventory(file).nodes
+        names = [other.name for other in left if other.variant_of is None]
         assert node.name not in names
         assert names[-1] == nodes[-1].name
         assert len(names) >= len(nodes) - position - 1
@@ -121,7 +132,7 @@ def test_a_wrong_node_is_refused_and_nothing_written(
 
 
 def test_an_unknown_node_is_named_with_those_that_are_there(file: Path) -> None:
-    with pytest.raises(ConfigError, match="no node is named `nope`") as refused:
+    with pytest.raises(ConfigError, match="no node of the file is named `nope`") as refused:
         set_in_node(file, "nope", {"enabled": True})
     assert refused.value.hint is not None
     assert load_inventory(file).nodes[0].name in refused.value.hint

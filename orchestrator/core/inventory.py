@@ -186,6 +186,10 @@ class Node:
     jobs: int | None = None
     os_release: str | None = None
     gate_on: tuple[str, ...] = ()
+    # Levels of the CPU that it builds for, beside the baseline of its target.
+    variants: tuple[str, ...] = ()
+    # The node that this one was made of, for one of its variants.
+    variant_of: str | None = None
 
     @property
     def is_local(self) -> bool:

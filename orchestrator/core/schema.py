@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any, Final
 
 from orchestrator.core.archive import MAX_ENTRY
+from orchestrator.core.cpu import VARIANTS
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.extras import MAX_EXTRAS, extra_name
 from orchestrator.core.inventory import (
@@ -697,6 +698,12 @@ _NODE_FIELDS: Final = (
         kind=OneOrMany(item=NAME, unique=True),
         summary="The nodes that run the gate for it, for a node that cross-builds.",
         example="openbsd-aarch64",
+    ),
+    Field(
+        key="variants",
+        kind=OneOrMany(item=Choice(noun="CPU", choices=tuple(VARIANTS)), unique=True),
+        summary="CPUs that it builds faster binaries for, beside the one that runs everywhere.",
+        example="x86-64-v3",
     ),
 )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from orchestrator.options.nodes import add_nodes
-
 TYPE_CHECKING = False  # see cli.py
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -316,6 +314,8 @@ def _add_serve(parser: ArgumentParser) -> None:
 
 
 def _add_nodes(parser: ArgumentParser) -> None:
+    from orchestrator.options.nodes import add_nodes  # noqa: PLC0415 -- not for other commands
+
     add_nodes(parser, DEFAULT_INVENTORY)
 
 
