@@ -59,7 +59,7 @@ async def _release(
             console.observe(Warned(message=finding.message))
         finding.require()
     plan = await operator.plan(request, outlet.channel if outlet else None)
-    async with operator.connections() as connect:
+    async with operator.connections(console.observe) as connect:
         world = World(
             connect=connect,
             make_bundle=operator.make_bundle,

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from orchestrator.core.target import Target
 
 LOCAL: Final = "local"
+# Before the name of a virtual machine: the host of a node that is reached with the keys of its VM.
+GUEST: Final = "vm:"
 # The key of an archive's digest that holds for whatever version is released.
 ANY_VERSION: Final = ""
 # Beside the inventory: logs, archives and, by default, the store. Nothing in it is the source.
@@ -195,6 +197,11 @@ class Node:
     def is_local(self) -> bool:
         """Whether it is the coordinator's own machine."""
         return self.host == LOCAL
+
+    @property
+    def is_guest(self) -> bool:
+        """Whether its address and its keys are those of its virtual machine on this host."""
+        return self.host.startswith(GUEST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.extras import clashes
 from orchestrator.core.inventory import (
     ANY_VERSION,
+    GUEST,
     LOCAL,
     ArchiveSource,
     GitHubReleases,
@@ -144,9 +145,9 @@ def _check(draft: _Draft, host_triple: str | None) -> None:
     _check_verify(draft)
     by_name = {entry.value("name"): entry for entry in draft.entries if entry.value("name")}
     for entry in draft.entries:
-        for key in ("host", "target"):
-            if not entry.has(key):
-                entry.place.refuse(f"`{key}` is missing")
+        if not entry.has("target"):
+            entry.place.refuse("`target` is missing")
+        _check_host(entry)
         _check_host_target(entry, host_triple)
         _check_dedicated(entry)
         _check_build(draft, entry)
@@ -232,11 +233,25 @@ def _check_slots(draft: _Draft) -> None:
             )
 
 
+def _check_host(entry: _Entry) -> None:
+    if not entry.has("vm"):
+        if not entry.has("host"):
+            entry.place.refuse("`host` is missing")
+        return
+    if entry.value("host") == LOCAL:
+        entry.place.key("vm").refuse(f"`host: {LOCAL}` is this machine, and no virtual one")
+    if not entry.has("host"):
+        # They come with the machine's, and would be another way's.
+        for key in ("port", "identity", "host_key"):
+            if key in entry.own:
+                entry.place.key(key).refuse("needs a `host` that it belongs to")
+
+
 def _check_host_target(entry: _Entry, host_triple: str | None) -> None:
     if entry.value("target") != HOST_TARGET:
         return
     place = entry.place.key("target")
-    if entry.value("host") not in {None, LOCAL}:
+    if entry.has("vm") or entry.value("host") not in {None, LOCAL}:
         place.refuse(f"`{HOST_TARGET}` is only for `host: {LOCAL}`: write the node's own triple")
     elif host_triple is None and entry.value("enabled") is not False:
         place.refuse(
@@ -353,6 +368,10 @@ def _nodes(entry: _Entry, target: Target, slots: Mapping[str, int]) -> Iterator[
     its host lets it build after the node that it belongs to.
     """
     values = {**entry.defaults, **entry.own, "target": target}
+    if not entry.has("host"):
+        # One that has `vm`, or the inventory would have been refused.
+        values["host"] = f"{GUEST}{values['vm']}"
+        values.pop("identity", None)
     if values.get("group") in slots:
         values["slots"] = slots[values["group"]]
     node = Node(**values)

@@ -533,10 +533,9 @@ _NODE_FIELDS: Final = (
             pattern=rf"(?:{_USER}@)?(?:{_HOSTNAME}|[0-9A-Fa-f]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)",
             complaint=_host_complaint,
         ),
-        summary=f"Where it is reached over SSH, or `{LOCAL}` for the coordinator's own machine.",
+        summary=f"Where it is reached over SSH, or `{LOCAL}` for the coordinator's own machine; a "
+        "node with `vm` may leave it out.",
         example="root@10.1.1.23",
-        required=True,
-        inherited=True,
     ),
     Field(
         key="target",
@@ -662,7 +661,8 @@ _NODE_FIELDS: Final = (
     Field(
         key="vm",
         kind=NAME,
-        summary="The folder below `vms/` of the virtual machine that it is.",
+        summary="The folder below `vms/` of the virtual machine that it is, which is started for a "
+        "job and stopped after it.",
         example="openbsd-aarch64",
     ),
     Field(
