@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from orchestrator.core.errors import ConfigError, NodeError
 from orchestrator.core.events import Phase, PhaseChanged
+from orchestrator.core.gains import read_gains
 from orchestrator.core.index import parse_channel
 from orchestrator.core.inventory import RECORD_FOLDER
 from orchestrator.core.plan import plan_release
@@ -22,7 +23,12 @@ from orchestrator.source import Bundle, make_bundle
 from orchestrator.stores.channel import Channel, read_index
 from orchestrator.stores.directory import DirectoryStore
 from orchestrator.timings import append_timing, read_timings
-from orchestrator.workspace import inventory_folder, load_inventory, load_vm, read_installer_template
+from orchestrator.workspace import (
+    inventory_folder,
+    load_inventory,
+    load_vm,
+    read_installer_template,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -102,6 +108,18 @@ class Operator:
         append_timing(self._timings, node, elapsed)
 
     @property
+    def gains_file(self) -> Path:
+        """Where it is recorded which variants are worth it; without it, none is."""
+        return self.dist / "bench" / "variants.json"
+
+    def gains(self) -> tuple[str, ...]:
+        """Return the variants that were measured to be worth it."""
+        try:
+            return read_gains(self.gains_file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):
+            return ()
+
+    @property
     def _timings(self) -> Path:
         return self.dist / "timings.jsonl"
 
@@ -147,6 +165,7 @@ class Operator:
                 known.node.name
                 for known in known_jobs(self.dist, self.inventory.nodes, request.version)
             },
+            gains=self.gains(),
         )
 
     async def index(self, channel: Channel) -> Index | None:

@@ -94,6 +94,7 @@ class Project:
 
     `version_command` runs for every binary and must print the version; each command of `gate` must
     exit with 0. `{binary}` is replaced by the binary's path, in `gate` by the first binary's.
+    `benchmark` is what is timed to know whether a variant is faster.
     A node's `binary_path` names the first binary; the other ones lie beside it. `extras` are paths
     of files that lie in the archive beside the binaries: absolute, or below the source folder, or,
     without a source, below the folder that the build command runs in.
@@ -105,6 +106,7 @@ class Project:
     build_command: str | None = None
     version_command: str = "{binary} --version"
     gate: tuple[str, ...] = ()
+    benchmark: str | None = None
     extras: tuple[str, ...] = ()
     leaks: LeakPolicy = LeakPolicy.WARN
 

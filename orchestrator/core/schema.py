@@ -355,6 +355,12 @@ PROJECT: Final = Record(
             example=["{binary} self-test"],
         ),
         Field(
+            key="benchmark",
+            kind=_command(refused=_CHECK_REFUSED, needed="{binary}"),
+            summary="Run and timed by `bench --bench-variants`: is a variant faster?",
+            example="{binary} trajectory --max-range 3000",
+        ),
+        Field(
             key="extras",
             kind=ListOf(
                 item=Text(

@@ -36,6 +36,28 @@ def show_nodes(nodes: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
     print_table(terminal, heading, cells)
 
 
+def show_gains(gains: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
+    """Write what variants gain over their base (`core.gains.Gain.as_data`)."""
+    terminal = Terminal(stream)
+    if not gains:
+        terminal.print("nothing was timed: no variant and its base were both built")
+        return
+    cells = [
+        (
+            Text(gain["node"], style="bold"),
+            f"{gain['seconds']:.3g} s",
+            f"{gain['base_seconds']:.3g} s ({gain['base']})",
+            f"{gain['gain']:+.1%}",
+            Text(
+                "releases build it" if gain["is_worth_it"] else "not worth it",
+                style="green" if gain["is_worth_it"] else "yellow",
+            ),
+        )
+        for gain in gains
+    ]
+    print_table(terminal, ("variant", "CPU time", "its base", "gain", ""), cells)
+
+
 def _place(node: Mapping[str, Any]) -> str:
     port = "" if node["port"] == 22 else f":{node['port']}"  # noqa: PLR2004 -- ssh's own
     return f"{node['host']}{port}"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.nodes.transport import Connect, Transport
     from orchestrator.nodes.vm.machine import Machine
 
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Use:
     """One machine as this run uses it."""
