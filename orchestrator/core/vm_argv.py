@@ -103,7 +103,7 @@ def firmware_of(vm: Vm) -> Firmware:
 
 
 def shutdown_command(vm: Vm) -> str:
-    """Return the command that ends the guest from within, as the user that builds."""
+    """Return the command by which root ends the guest from within."""
     return _value(Setting.SHUTDOWN, vm)
 
 

@@ -156,7 +156,7 @@ ends_within() {
 if [ -r "$here/client-key" ] && [ -r "$here/known-hosts" ]; then
     ssh -p @PORT@ -i "$here/client-key" -o BatchMode=yes -o ConnectTimeout=10 \\
         -o UserKnownHostsFile="$here/known-hosts" -o StrictHostKeyChecking=yes \\
-        @USER@@127.0.0.1 '@SHUTDOWN@' || true
+        root@127.0.0.1 '@SHUTDOWN@' || true
     ends_within "$grace" && exit 0
 fi
 # Its power button.
@@ -197,7 +197,6 @@ def stop_script(vm: Vm) -> str:
         "PID_FILE": _PATHS.pid_file,
         "MONITOR": _PATHS.monitor,
         "PORT": str(vm.ssh_port),
-        "USER": vm.user,
         "SHUTDOWN": shutdown_command(vm),
     }
     return _head(vm, "Stops it, gracefully if it can.") + _filled(_STOP, values)
