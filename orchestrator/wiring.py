@@ -8,11 +8,13 @@ import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from orchestrator.core.errors import ConfigError, NodeError
 from orchestrator.core.events import Phase, PhaseChanged
+from orchestrator.core.gains import read_gains
 from orchestrator.core.index import parse_channel
 from orchestrator.core.inventory import RECORD_FOLDER
 from orchestrator.core.plan import plan_release
@@ -107,6 +109,18 @@ class Operator:
         append_timing(self._timings, node, elapsed)
 
     @property
+    def gains_file(self) -> Path:
+        """Where it is recorded which variants are worth it; without it, none is."""
+        return self.dist / "bench" / "variants.json"
+
+    def gains(self) -> tuple[str, ...]:
+        """Return the variants that were measured to be worth it."""
+        try:
+            return read_gains(self.gains_file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):
+            return ()
+
+    @property
     def _timings(self) -> Path:
         return self.dist / "timings.jsonl"
 
@@ -152,6 +166,7 @@ class Operator:
                 known.node.name
                 for known in known_jobs(self.dist, self.inventory.nodes, request.version)
             },
+            gains=self.gains(),
         )
 
     async def index(self, channel: Channel) -> Index | None:
@@ -387,25 +402,29 @@ class Operator:
 
             guests = Guests(
                 connect=connect,
-                machine_of=self.machine,
+                machine_of=partial(machine_of, self.folder),
                 on_boot=on_boot,
                 starts=starts_guests,
             )
             async with guests:
                 yield guests.open
 
-    def machine(self, name: str, say: Callable[[str], None]) -> Machine:
-        """Return the virtual machine of that name; raise ConfigError if it is not defined."""
-        from orchestrator.nodes.vm.folder import VmFolder, state_home  # noqa: PLC0415 -- as above
-        from orchestrator.nodes.vm.machine import Machine  # noqa: PLC0415 -- as above
 
-        home = state_home(os.environ)
-        return Machine(
-            vm=load_vm(self.folder, name),
-            folder=VmFolder(home / name),
-            accelerators=home / "accelerators.json",
-            say=say,
-        )
+def machine_of(folder: Path, name: str, say: Callable[[str], None]) -> Machine:
+    """Return the virtual machine that an inventory's folder defines; raise ConfigError if none.
+
+    `say` is told what takes long.
+    """
+    from orchestrator.nodes.vm.folder import VmFolder, state_home  # noqa: PLC0415 -- few have one
+    from orchestrator.nodes.vm.machine import Machine  # noqa: PLC0415 -- as above
+
+    home = state_home(os.environ)
+    return Machine(
+        vm=load_vm(folder, name),
+        folder=VmFolder(home / name),
+        accelerators=home / "accelerators.json",
+        say=say,
+    )
 
 
 def _followers(channel_name: str) -> tuple[str, ...]:

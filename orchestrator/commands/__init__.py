@@ -9,9 +9,11 @@ from orchestrator.commands.bundle import bundle
 from orchestrator.commands.index import fsck, history, promote, renew, unyank, yank
 from orchestrator.commands.jobs import cancel, logs, shell, status
 from orchestrator.commands.keys import keygen, keys
+from orchestrator.commands.nodes import nodes
 from orchestrator.commands.release import check, release
 from orchestrator.commands.site import render, schema, serve
 from orchestrator.commands.verify import verify
+from orchestrator.commands.vm import vm
 from orchestrator.core.errors import OrchestratorError
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def explain(error: Exception) -> int | None:
 COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "release": release,
     "check": check,
+    "nodes": nodes,
     "status": status,
     "logs": logs,
     "cancel": cancel,
@@ -48,5 +51,6 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "keys": keys,
     "render": render,
     "serve": serve,
+    "vm": vm,
     "schema": schema,
 }

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 GOLDEN: Final = "golden"
 
 
-def create(vm: Vm, folder: VmFolder, images: Path, say: Callable[[str], None]) -> None:
+def create(vm: Vm, folder: VmFolder, *, images: Path, say: Callable[[str], None]) -> None:
     """Make the machine, or make it anew; its keys stay the same.
 
     Raise ConfigError if it runs, or if a tool is missing; NodeError if the image cannot be made.

@@ -23,11 +23,11 @@ async def boot_error(vm: Vm, folder: VmFolder) -> BootError:
     """Return the error of a machine that cannot be logged into."""
     serial = folder.tail(PATHS.serial_log)
     if not folder.is_running:
-        said = _last_lines(folder.tail(QEMU_LOG) or serial)
+        said = last_lines(folder.tail(QEMU_LOG) or serial)
         return BootError(f"the QEMU of {vm.name} has ended{said}", hint=_hint(vm))
     status = await _monitor_says(folder)
     seconds = vm.boot_timeout.total_seconds()
-    lines = _last_lines(serial) if serial else "; its serial line is silent"
+    lines = last_lines(serial) if serial else "; its serial line is silent"
     return BootError(
         f"{vm.name} cannot be logged into after {seconds:g} s; QEMU says: {status}{lines}",
         hint=_hint(vm),
@@ -47,7 +47,8 @@ async def _monitor_says(folder: VmFolder) -> str:
         return str(error)
 
 
-def _last_lines(text: str) -> str:
+def last_lines(text: str) -> str:
+    """Return the last lines of a log, indented below a colon; "" if it is empty."""
     printable = "".join(char if char.isprintable() or char == "\n" else " " for char in text)
     lines = [line.rstrip() for line in printable.splitlines() if line.strip()][-_SHOWN_LINES:]
     return ":\n" + "\n".join(f"  {line[:200]}" for line in lines) if lines else ""

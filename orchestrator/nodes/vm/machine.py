@@ -115,7 +115,7 @@ class Machine:
         try:
             if not try_lock(fd):
                 self.say(f"{self.vm.name}: another orchestrator is at it, waiting")
-                while not try_lock(fd):
+                while not try_lock(fd):  # noqa: ASYNC110 -- another process opens it
                     await asyncio.sleep(_GLANCE_SECONDS)
             yield
         finally:
@@ -155,12 +155,11 @@ class Machine:
         if self.vm.fresh:
             await asyncio.to_thread(renew_disk, self.vm, self.folder)
         loop = asyncio.get_running_loop()
-        accelerator = await asyncio.to_thread(
-            choose_accelerator,
-            self.vm,
-            self.accelerators,
-            lambda text: loop.call_soon_threadsafe(self.say, text),
-        )
+
+        def say(text: str) -> None:
+            loop.call_soon_threadsafe(self.say, text)
+
+        accelerator = await asyncio.to_thread(choose_accelerator, self.vm, self.accelerators, say)
         for name in (PATHS.serial_log, PATHS.pid_file, PATHS.monitor, PATHS.console):
             self.folder.file(name).unlink(missing_ok=True)
         words = qemu_argv(
@@ -169,7 +168,8 @@ class Machine:
         pinned = ("taskset", "-c", self.vm.pinned_cpus) if self.vm.pinned_cpus else ()
         fd = await self._qemu_lock()
         try:
-            subprocess.run(
+            await asyncio.to_thread(
+                subprocess.run,
                 ["/bin/sh", "-c", _SPAWN, "sh", QEMU_LOG, *pinned, *words],
                 cwd=self.folder.path,
                 stdin=subprocess.DEVNULL,
@@ -219,13 +219,11 @@ class Machine:
         if not self.folder.is_running:
             return "it had ended"
         # What a fresh guest has written is thrown away anyway.
-        if not (at_once or self.vm.fresh):
-            if await self._shut_down() and await self._ended(_SHUTDOWN_SECONDS):
-                return "shut down"
-            if await self._tell("system_powerdown") and await self._ended(_SHUTDOWN_SECONDS):
-                return "shut down by its power button"
-        if await self._tell("quit") and await self._ended(_QUIT_SECONDS):
-            return "switched off"
+        gentle = () if at_once or self.vm.fresh else _GENTLE_WAYS
+        for way, how, seconds in (*gentle, _SWITCH_OFF):
+            told = self._shut_down() if way is None else self._tell(way)
+            if await told and await self._ended(seconds):
+                return how
         for number in (signal.SIGTERM, signal.SIGKILL):
             pid = self.folder.pid
             # While its lock is held, the process of that number is our QEMU, and no other one.
@@ -269,6 +267,12 @@ class Machine:
         return True
 
 
+# What QEMU is told, or the guest itself; what it is called; how many seconds it may take.
+_GENTLE_WAYS: Final[tuple[tuple[str | None, str, float], ...]] = (
+    (None, "shut down", _SHUTDOWN_SECONDS),
+    ("system_powerdown", "shut down by its power button", _SHUTDOWN_SECONDS),
+)
+_SWITCH_OFF: Final[tuple[str | None, str, float]] = ("quit", "switched off", _QUIT_SECONDS)
 # $1 gets what QEMU says.
 _SPAWN: Final = 'umask 077; log=$1; shift; "$@" </dev/null >"$log" 2>&1 &'
 _SHUTDOWN: Final = """

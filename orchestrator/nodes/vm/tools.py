@@ -1,4 +1,4 @@
-"""The programs of this machine that virtual machines need, and where to get those that are missing."""
+"""The programs of this machine that virtual machines need, and what to install for them."""
 
 from __future__ import annotations
 

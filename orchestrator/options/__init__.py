@@ -313,6 +313,42 @@ def _add_serve(parser: ArgumentParser) -> None:
     )
 
 
+def _add_nodes(parser: ArgumentParser) -> None:
+    from orchestrator.options.nodes import add_nodes  # noqa: PLC0415 -- not for other commands
+
+    add_nodes(parser, DEFAULT_INVENTORY)
+
+
+def _add_vm(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Make, start, stop and look at the virtual machines that vms/NAME/vm.yaml defines. A node "
+        "with `vm: NAME` needs only `create`, once: a release starts and stops it by itself."
+    )
+    parser.add_argument(
+        "action",
+        choices=[
+            *("create", "start", "stop", "status", "console", "ssh", "destroy", "render", "doctor"),
+        ],
+        metavar="ACTION",
+        help="create, start, stop, status, console, ssh, destroy, render or doctor",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="which one; `status` shows all")
+    parser.add_argument(
+        "words", nargs="*", metavar="WORD", help="what `ssh` runs there, after --; else a shell"
+    )
+    _add_inventory(parser)
+    for option, what in (
+        ("--root", "with `ssh`: as root, where the guest lets in its key"),
+        ("--json", "with `status`: print it as one JSON document"),
+    ):
+        parser.add_argument(option, action="store_true", help=what)
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="with `render`: write boot.sh, stop.sh and a systemd unit for that folder into it",
+    )
+
+
 def _add_nothing(_: ArgumentParser) -> None:
     pass
 
@@ -320,6 +356,7 @@ def _add_nothing(_: ArgumentParser) -> None:
 OPTIONS: dict[str, Callable[[ArgumentParser], None]] = {
     "release": _add_release,
     "check": _add_check,
+    "nodes": _add_nodes,
     "status": _add_status,
     "logs": _add_logs,
     "cancel": _add_cancel,
@@ -336,5 +373,6 @@ OPTIONS: dict[str, Callable[[ArgumentParser], None]] = {
     "keys": _add_keys,
     "render": _add_inventory,
     "serve": _add_serve,
+    "vm": _add_vm,
     "schema": _add_nothing,
 }

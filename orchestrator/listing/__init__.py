@@ -115,6 +115,13 @@ def show_check(check: Mapping[str, Any], stream: TextIO) -> None:
     terminal.print(Text(visible(check["verdict"]), style=style))
 
 
+def show_findings(name: str, findings: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
+    """Write what may go wrong on a node, or will, and what to do about it."""
+    terminal = Terminal(stream)
+    for finding in findings:
+        _show_finding(terminal, name, finding)
+
+
 def show_history(history: Mapping[str, Any], stream: TextIO) -> None:
     """Write what happened to a channel (`core.history.Entry.as_data`), newest first."""
     terminal = Terminal(stream)
@@ -181,6 +188,20 @@ def show_verification(found: Mapping[str, Any], stream: TextIO) -> None:
 
 _VERDICTS: Final = {"good": "green", "not checked": "yellow", "wrong": "bold red"}
 _STATES: Final = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+
+
+def show_machines(machines: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
+    """Write the virtual machines of an inventory, one a line (`vm status --json`)."""
+    terminal = Terminal(stream)
+    if not machines:
+        terminal.print("no virtual machine is defined: docs/vms.md says how")
+        return
+    columns = ("name", "system", "state", "started", "port")
+    cells: list[tuple[Text | str, ...]] = [
+        (Text(each["name"], style="bold"), *(str(each[key] or "") for key in columns[1:]))
+        for each in machines
+    ]
+    print_table(terminal, columns, cells)
 
 
 def _show_finding(terminal: Terminal, name: str, finding: Mapping[str, Any]) -> None:
