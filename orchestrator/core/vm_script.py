@@ -1,4 +1,4 @@
-"""The shell scripts that run a virtual machine without us: boot.sh and stop.sh.
+"""The shell scripts that run a virtual machine without us: boot.sh, stop.sh and keep.sh.
 
 What is never written to lies in the scripts' own folder: `golden.qcow2`, `seed.img`, an installer's
 `installer.img`, the guest's `kernel` and `initrd`. What is written lies in the folder of the state.
@@ -168,6 +168,23 @@ ends_within 20
 """
 
 
+_KEEP: Final = """
+fail() {
+    echo "$0: $1" >&2
+    exit 2
+}
+
+[ ! -e @PID_FILE@ ] || fail "it runs: stop it first"
+[ -e @DISK@ ] || fail "there is no @DISK@ in $PWD"
+# Whole, or not at all; the older one may be what this one is based on.
+qemu-img convert -O qcow2 @DISK@ "$here/golden.part"
+mv "$here/golden.part" "$here/golden.qcow2"
+rm @DISK@
+# Only the first boot needs them, and one of them holds the guest's private key.
+rm -f "$here/seed.img" "$here/installer.img"
+"""
+
+
 def boot_script(vm: Vm) -> str:
     """Return boot.sh: it runs the virtual machine in the foreground, until it ends."""
     summary = "Runs it in the foreground until it ends; CAUTIOUS=1 takes a plainer CPU."
@@ -200,6 +217,14 @@ def stop_script(vm: Vm) -> str:
         "SHUTDOWN": shutdown_command(vm),
     }
     return _head(vm, "Stops it, gracefully if it can.") + _filled(_STOP, values)
+
+
+def keep_script(vm: Vm) -> str:
+    """Return keep.sh: what the guest has written becomes the disk that every start begins with."""
+    values = {"PID_FILE": _PATHS.pid_file, "DISK": _PATHS.disk}
+    return _head(vm, "Makes its disk, as it is now, the one that it begins with.") + _filled(
+        _KEEP, values
+    )
 
 
 def _head(vm: Vm, summary: str) -> str:
