@@ -27,7 +27,7 @@ def seed_for(vm: Vm, keys: GuestKeys) -> Seed | None:
             return openbsd_seed(vm, keys)
         case Guest.NETBSD:
             return netbsd_seed(vm, keys)
-        case Guest.DEBIAN:
+        case _:
             return None
 
 

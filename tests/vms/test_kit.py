@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import lzma
+import os
 import stat
 import subprocess
 from typing import TYPE_CHECKING
@@ -34,8 +38,11 @@ def test_a_kit_has_scripts_unit_keys_and_the_seed_of_a_first_boot(
     assert ("seed.img" in written) == (not name.startswith("debian"))
     assert ("creds.txt" in written) == (name == "netbsd-arm64")
     assert stat.S_IMODE(kit.stat().st_mode) == 0o700
-    assert not check(["shellcheck", "-s", "sh", "-"], (kit / "keep.sh").read_text())
-    assert not check(["shfmt", "-i", "4", "-d"], (kit / "keep.sh").read_text())
+    is_downloaded = not name.startswith("debian") and name != "netbsd-amd64"
+    assert ("fetch.sh" in written) == is_downloaded
+    for script in {"keep.sh", "fetch.sh"} & written:
+        assert not check(["shellcheck", "-s", "sh", "-"], (kit / script).read_text())
+        assert not check(["shfmt", "-i", "4", "-d"], (kit / script).read_text())
     assert not check(["systemd-analyze", "verify", str(kit / f"{name}.service")], "")
 
 
@@ -106,3 +113,45 @@ def test_a_machine_made_from_a_kits_disk_has_the_keys_of_the_kit(tmp_path: Path)
     for name in KEYS:
         assert (state / name).read_bytes() == (kit / name).read_bytes()
         assert stat.S_IMODE((state / name).stat().st_mode) == 0o600
+
+
+def fetch(kit: Path, name: str, *, content: bytes, digest: str) -> subprocess.CompletedProcess[str]:
+    """Run fetch.sh with a curl that has the content at hand."""
+    write_kit(shipped(name), kit)
+    programs = kit / "programs"
+    programs.mkdir(exist_ok=True)
+    (kit / "content").write_bytes(content)
+    (programs / "curl").write_text("#!/bin/sh\nfor url; do :; done\ncp content download.part\n")
+    (programs / "curl").chmod(0o755)
+    return subprocess.run(
+        [kit / "fetch.sh", *([digest] if digest else [])],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": f"{programs}:{os.environ['PATH']}"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "packed", "file"),
+    [
+        ("freebsd-amd64", lzma.compress(b"a disk"), "golden.qcow2"),
+        ("netbsd-arm64", gzip.compress(b"a disk"), "arm64.img"),
+        ("openbsd-arm64", b"a disk", "installer.img"),
+    ],
+)
+def test_what_is_fetched_is_checked_and_unpacked(
+    name: str, *, packed: bytes, file: str, tmp_path: Path
+) -> None:
+    digest = hashlib.sha256(packed).hexdigest()
+
+    assert "say its SHA-256 digest" in fetch(tmp_path, name, content=packed, digest="").stderr
+    wrong = fetch(tmp_path, name, content=packed, digest="0" * 64)
+    assert (wrong.returncode, f"its digest is {digest}" in wrong.stderr) == (2, True)
+    assert not list(tmp_path.glob("*.part"))
+    assert fetch(tmp_path, name, content=packed, digest=digest).returncode == 0
+
+    assert (tmp_path / file).read_bytes() == b"a disk"
+    assert not list(tmp_path.glob("*.part"))
+    if file != "arm64.img":
+        assert "already" in fetch(tmp_path, name, content=packed, digest=digest).stderr

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.core.vm import Guest, VmArch
+from orchestrator.core.vm import DownloadedImage, Guest, VmArch
 from orchestrator.core.vm_netbsd import CREDENTIALS_FILE, netbsd_credentials
 from orchestrator.core.vm_provisioning import seed_for
-from orchestrator.core.vm_script import boot_script, keep_script, stop_script
+from orchestrator.core.vm_script import boot_script, fetch_script, keep_script, stop_script
 from orchestrator.core.vm_seed import GuestKeys
 from orchestrator.core.vm_unit import unit_file
 from orchestrator.nodes.vm.folder import CLIENT_KEY, HOST_KEY, KNOWN_HOSTS
@@ -37,6 +37,8 @@ def write_kit(vm: Vm, folder: Path) -> tuple[Path, ...]:
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     scripts = {"boot.sh": boot_script(vm), "stop.sh": stop_script(vm), "keep.sh": keep_script(vm)}
+    if isinstance(vm.image, DownloadedImage):
+        scripts["fetch.sh"] = fetch_script(vm, vm.image)
     written = [_write(folder / name, text, 0o755) for name, text in scripts.items()]
     unit = unit_file(vm, folder=str(folder.absolute()))
     written.append(_write(folder / f"{vm.name}.service", unit, 0o644))
