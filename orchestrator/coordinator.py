@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from orchestrator.attachment import attach_release
 from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.events import NodeFinished, ReleaseStarted, SourceReady
-from orchestrator.core.record import record_of
+from orchestrator.core.recording import record_of
 from orchestrator.core.report import Report, exit_code
 from orchestrator.core.result import Built
 from orchestrator.delivery import Delivery

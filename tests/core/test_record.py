@@ -13,9 +13,8 @@ from orchestrator.core.record import (
     Record,
     Warmth,
     faded_median,
-    record_of,
-    rustc_release,
 )
+from orchestrator.core.recording import record_of, rustc_release
 from orchestrator.core.result import Built, Failed, FailureClass, Skipped
 from orchestrator.core.target import parse_target
 from tests.fakes import make_artifact
