@@ -1185,8 +1185,8 @@ clock_of() {
 # exact_clock: the same in hundredths of a second where the system counts them, for a difference.
 exact_clock() {
     if [ -r "$PROC/uptime" ]; then
-        read -r uptime_seconds uptime_idle <"$PROC/uptime"
-        printf '%s\n' "$uptime_seconds"
+        read -r uptime_seconds <"$PROC/uptime"
+        printf '%s\n' "${uptime_seconds%% *}"
         return
     fi
     clock_of $$
