@@ -348,6 +348,7 @@ build() {
 # warmth_of_target: whether an earlier build left something in the job's target folder; - without one.
 warmth_of_target() {
     warmth_target=-
+    # shellcheck disable=SC2034 # the source comes first
     [ ! -e uses ] || read -r warmth_source warmth_target <uses
     case $warmth_target in
     -) printf '%s\n' - ;;
