@@ -6,7 +6,6 @@ import asyncio
 import errno
 import json
 import secrets
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -44,6 +43,7 @@ from orchestrator.nodes.job import (
 from orchestrator.nodes.probe import probe
 from orchestrator.parts import sweep_parts, write_whole
 from orchestrator.reach import Reach
+from orchestrator.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -84,17 +84,12 @@ class Delivery:
     bundle: Awaitable[Bundle | None]
     world: World
 
-    turns: dict[str, asyncio.Semaphore] = field(default_factory=dict)
     reach: Reach = field(default_factory=Reach)
+    turns: Turns = field(init=False)
 
-    def turn_of(self, node: Node) -> AbstractAsyncContextManager[object]:
-        """Return what a node's build waits for: the machines of its group share a CPU.
-
-        The lock on each host does not see the other hosts of a group; this does, for one run.
-        """
-        if node.group is None:
-            return nullcontext()
-        return self.turns.setdefault(node.group, asyncio.Semaphore(node.slots))
+    def __post_init__(self) -> None:
+        coming = ((task.node, task.rank) for task in self.plan.tasks)
+        object.__setattr__(self, "turns", Turns(coming))
 
     async def deliver(self, task: BuildTask) -> AsyncIterator[Result]:
         """Yield what became of the task's nodes, in their order.
@@ -106,6 +101,7 @@ class Delivery:
         for number, candidate in enumerate(candidates, start=1):
             spares = candidates[number:]
             result = await _NodeDelivery(self, candidate, has_spare=bool(spares)).run()
+            self.turns.leave(candidate.node)
             yield result
             if not _is_taken_over(result):
                 for spare in spares:
@@ -133,7 +129,7 @@ class _NodeDelivery:
         self._task = task
         self._node = task.node
         self._has_spare = has_spare
-        self._turn = delivery.turn_of(task.node)
+        self._turns = delivery.turns
         self._folder = delivery.world.dist / str(delivery.plan.version) / task.node.name
         self._log_path = self._folder / BUILD_LOG
         self._has_log = False
@@ -181,10 +177,10 @@ class _NodeDelivery:
             if bundle:
                 await self._push(line, facts, bundle)
             line.is_waiting = True
-            async with self._turn:
+            async with self._turns.of(self._node):
                 line.is_waiting = False
                 job = await self._start(line, facts, spec)
-                await self._follow(line, job)
+                end = await self._follow(line, job)
             self._is_built = True
             witness = Witness(
                 plan=self._plan, task=self._task, line=line, facts=facts, job=job, bundle=bundle
@@ -197,6 +193,9 @@ class _NodeDelivery:
             elapsed=elapsed,
             was_attached=job.was_attached,
             warnings=warnings,
+            took=end.took,
+            warmth=end.warmth,
+            own_rustc=facts.rustc,
         )
 
     async def _make_room(self, line: Line, facts: NodeFacts) -> NodeFacts:
@@ -346,7 +345,7 @@ class _NodeDelivery:
             label=(project.name, str(self._plan.version), node.target.triple, node.name),
         )
 
-    async def _follow(self, line: Line, job: Job) -> None:
+    async def _follow(self, line: Line, job: Job) -> Finished:
         self._folder.mkdir(parents=True, exist_ok=True)
         with self._log_path.open("wb", buffering=0) as log:
             self._has_log = True
@@ -366,7 +365,7 @@ class _NodeDelivery:
                 lambda transport: follow_job(transport, job, follower),
                 progress=lambda: follower.cursor.offset,
             )
-        require_success(end, log_tail=_tail(self._log_path))
+        return require_success(end, log_tail=_tail(self._log_path))
 
     def _note_state(self, state: JobState) -> None:
         match state:
