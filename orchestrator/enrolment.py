@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -135,14 +136,15 @@ async def try_build(inventory: Inventory, trial: Trial) -> Report:
         rebuild=True,
         publish=False,
     )
-    plan = plan_release(inventory, request, expected={})
+    plan = plan_release(inventory, request)
     world = World(
         connect=trial.connect,
         make_bundle=trial.make_bundle,
         outlet=None,
         dist=trial.dist,
         observe=trial.observe,
-        remember=lambda *_: None,
+        remember=lambda _: None,
         monotonic=time.monotonic,
+        now=lambda: datetime.now(tz=UTC),
     )
-    return await make_release(plan, world, expected={})
+    return await make_release(plan, world)

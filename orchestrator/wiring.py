@@ -23,7 +23,7 @@ from orchestrator.nodes.local import connect_local
 from orchestrator.source import Bundle, make_bundle
 from orchestrator.stores.channel import Channel, read_index
 from orchestrator.stores.directory import DirectoryStore
-from orchestrator.timings import append_timing, read_timings
+from orchestrator.timings import append_build, read_record
 from orchestrator.workspace import (
     inventory_folder,
     load_inventory,
@@ -32,14 +32,15 @@ from orchestrator.workspace import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
-    from datetime import date, timedelta
+    from datetime import date
 
     from orchestrator.core.events import Observer
     from orchestrator.core.index import Index
     from orchestrator.core.inventory import Inventory, Node, Signing, Source
     from orchestrator.core.plan import BuildPlan, ReleaseRequest
+    from orchestrator.core.record import PastBuild, Record
     from orchestrator.core.signature import PublicKey, Signer
     from orchestrator.core.version import Version
     from orchestrator.github.releases import Releases
@@ -100,13 +101,18 @@ class Operator:
         """Return whose jobs to look for on the nodes."""
         return Search(project=self.inventory.project.name, version=version)
 
-    def expected(self) -> Mapping[str, timedelta]:
-        """Return how long the nodes took lately."""
-        return read_timings(self._timings)
+    def record(self) -> Record:
+        """Return how the builds of the past went."""
+        return read_record(self._timings, now=self.now())
 
-    def remember(self, node: str, elapsed: timedelta) -> None:
-        """Record how long a node took."""
-        append_timing(self._timings, node, elapsed)
+    def remember(self, build: PastBuild) -> None:
+        """Record how a build went."""
+        append_build(self._timings, build)
+
+    @staticmethod
+    def now() -> datetime:
+        """Return the time, in UTC."""
+        return datetime.now(tz=UTC)
 
     @property
     def gains_file(self) -> Path:
@@ -160,7 +166,7 @@ class Operator:
         return plan_release(
             self.inventory,
             request,
-            expected=self.expected(),
+            record=self.record(),
             rows=index.rows if index else (),
             begun={
                 known.node.name

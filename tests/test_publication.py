@@ -78,7 +78,7 @@ def _publication(store: MemoryStore, *nodes: Node) -> Publication:
         url=None,
         today=lambda: date(2026, 11, 21),
     )
-    return Publication(plan_release(inventory, request, expected={}), outlet, lambda _: None)
+    return Publication(plan_release(inventory, request), outlet, lambda _: None)
 
 
 async def _flat_binary(folder: Path, *nodes: Node, releases: tuple[str | None, ...]) -> bytes:

@@ -36,8 +36,8 @@ def _list(arguments: argparse.Namespace) -> int:
     from orchestrator.listing.nodes import show_nodes
 
     operator = Operator.at(arguments.inventory)
-    took = operator.expected()
-    data = [node_as_data(node, took.get(node.name)) for node in operator.inventory.nodes]
+    record = operator.record()
+    data = [node_as_data(node, record.expected(node)) for node in operator.inventory.nodes]
     if arguments.json:
         print(json.dumps(data, indent=2))
     else:

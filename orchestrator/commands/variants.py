@@ -52,7 +52,7 @@ async def _measure(
 
     names = tuple(node.name for family in found for node in family)
     request = ReleaseRequest(version=version, nodes=names, publish=False)
-    plan = plan_release(operator.inventory, request, expected={})
+    plan = plan_release(operator.inventory, request)
     console = Console(sys.stderr)
     async with operator.connections() as connect:
         world = World(
@@ -61,11 +61,12 @@ async def _measure(
             outlet=None,
             dist=operator.dist,
             observe=console.observe,
-            remember=lambda *_: None,
+            remember=operator.remember,
             monotonic=time.monotonic,
+            now=operator.now,
         )
         with console:
-            report = await make_release(plan, world, expected={})
+            report = await make_release(plan, world)
         print("timing them ...", file=sys.stderr)
         gains = [
             gain

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from orchestrator.core.archive import archive_name
+from orchestrator.core.forecast import forecast_as_data, node_forecast, task_forecast
 from orchestrator.core.index import RowKey
 from orchestrator.core.inventory import ArchiveSource, CrateSource, GitSource, PathSource
 from orchestrator.core.merge import row_of
@@ -31,6 +32,7 @@ def plan_as_data(
         "store": store,
         "channel": channel,
         "publishes": plan.request.publish,
+        "forecast": forecast_as_data(plan),
         "tasks": [_task(plan, task, rows) for task in plan.tasks],
         "skipped": [
             {"node": skip.node, "target": skip.target.triple, "reason": skip.reason}
@@ -65,6 +67,7 @@ def describe_source(source: Source | None, version: Version) -> str:
 def _task(plan: BuildPlan, task: BuildTask, rows: Sequence[Row]) -> Mapping[str, object]:
     return {
         "target": task.target.triple,
+        **task_forecast(task),
         **_node_task(plan, task.first, rows),
         "standby": [_node_task(plan, spare, rows) for spare in task.standby],
     }
@@ -77,6 +80,7 @@ def _node_task(plan: BuildPlan, task: NodeTask, rows: Sequence[Row]) -> Mapping[
         "node": node.name,
         "host": node.host,
         "policy": str(node.policy),
+        **node_forecast(task),
         "command": task.command,
         "env": dict(node.env),
         "binaries": list(task.binary_paths) or [f"$ORCHESTRATOR_OUT/{n}" for n in project.binaries],

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.inventory import LOCAL
 from orchestrator.core.target import OS, TARGETS, Arch, Libc, Target
 from orchestrator.core.wording import human_time
 
@@ -148,7 +147,7 @@ def node_as_data(node: Node, took: timedelta | None = None) -> Mapping[str, obje
         "target": node.target.triple,
         "enabled": node.enabled,
         "policy": str(node.policy),
-        "key": "-" if node.is_local else "pinned" if node.host_key else "known_hosts",
+        "key": _who_vouches(node),
         "builds": "its own command" if node.build_command else "the source",
         "gate_on": list(node.gate_on),
         "vm": node.vm,
@@ -156,6 +155,14 @@ def node_as_data(node: Node, took: timedelta | None = None) -> Mapping[str, obje
         "took_seconds": took.total_seconds() if took else None,
         "took": human_time(took) if took else None,
     }
+
+
+def _who_vouches(node: Node) -> str:
+    if node.is_local:
+        return "-"
+    if node.is_guest:
+        return "its machine's"
+    return "pinned" if node.host_key else "known_hosts"
 
 
 def facts_as_data(facts: NodeFacts) -> Mapping[str, object]:
@@ -202,6 +209,8 @@ def gates_for(target: Target, nodes: Iterable[Node]) -> tuple[str, ...]:
     )
 
 
-def describe_host(host: str) -> str:
-    """Return a host as a sentence names it."""
-    return "this machine" if host == LOCAL else host
+def describe_host(node: Node) -> str:
+    """Return where a node is, as a sentence names it."""
+    if node.is_local:
+        return "this machine"
+    return f"the virtual machine {node.vm}" if node.is_guest else node.host

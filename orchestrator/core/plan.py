@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.cpu import cpu_floors
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.extras import require_extras
 from orchestrator.core.inventory import Policy
+from orchestrator.core.placement import place
+from orchestrator.core.record import Record
 from orchestrator.core.result import Skipped, cpu_level
 from orchestrator.core.template import fill_placeholders
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
-    from datetime import timedelta
+    from collections.abc import Collection, Iterable, Sequence
 
     from orchestrator.core.index import Row
     from orchestrator.core.inventory import Inventory, Node, Project
+    from orchestrator.core.placement import Placement
     from orchestrator.core.target import Target
     from orchestrator.core.version import Version
 
@@ -59,6 +62,8 @@ class NodeTask:
     binary_paths: tuple[str, ...]
     gate_nodes: tuple[Node, ...]
     extra_paths: tuple[str, ...] = ()
+    # How long the node took lately; None if it never built for this target.
+    expected: timedelta | None = None
 
     @property
     def is_kept_warm(self) -> bool:
@@ -68,10 +73,16 @@ class NodeTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildTask:
-    """One target of the plan: the node that builds it, and who takes over if that node is down."""
+    """One target of the plan: the node that builds it, and who takes over if that node is down.
+
+    `begins` is when its machine is expected to be free for it, after the begin of the release; of
+    those that wait for one machine the lower `rank` goes first.
+    """
 
     first: NodeTask
     standby: tuple[NodeTask, ...] = ()
+    begins: timedelta = timedelta(0)
+    rank: int = 0
 
     @property
     def node(self) -> Node:
@@ -82,6 +93,11 @@ class BuildTask:
     def target(self) -> Target:
         """The target that it delivers."""
         return self.first.node.target
+
+    @property
+    def finish(self) -> timedelta | None:
+        """When it is expected to be built, after the begin; None if the node was never measured."""
+        return None if self.first.expected is None else self.begins + self.first.expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,17 +114,23 @@ class BuildPlan:
         """The version that is released."""
         return self.request.version
 
+    @property
+    def critical(self) -> BuildTask | None:
+        """The task that is expected to be built last, None if nothing is known of any."""
+        measured = [task for task in self.tasks if task.finish is not None]
+        return max(measured, key=lambda task: task.finish or task.begins, default=None)
+
 
 def plan_release(
     inventory: Inventory,
     request: ReleaseRequest,
     *,
-    expected: Mapping[str, timedelta],
+    record: Record | None = None,
     rows: Sequence[Row] = (),
     begun: Collection[str] = (),
     gains: Collection[str] = (),
 ) -> BuildPlan:
-    """Return the plan; `expected` has the measured build time of nodes, `rows` what is published.
+    """Return the plan; `record` has the builds of the past, `rows` what is published.
 
     `begun` names the nodes that have a job of this version: they go on before another starts anew.
     `gains` names the variants that were measured to be worth it: others are built only if a person
@@ -132,14 +154,16 @@ def plan_release(
             skipped.append(Skipped(node=node.name, target=node.target, reason=reason))
         else:
             todo.append(node)
-    groups = (
-        [_plan_node(inventory, request, node) for node in nodes]
-        for nodes in _by_target(inventory.project, todo)
+    record = record or Record()
+    placements = place(
+        _by_target(inventory.project, todo), record=record, begun=begun, is_cold=request.clean
     )
     return BuildPlan(
         request=request,
         inventory=inventory,
-        tasks=tuple(_plan_target(tasks, expected, begun) for tasks in groups),
+        tasks=tuple(
+            _plan_target(inventory, request, placement=each, record=record) for each in placements
+        ),
         skipped=tuple(skipped),
     )
 
@@ -281,14 +305,18 @@ def _by_target(project: Project, nodes: Iterable[Node]) -> list[list[Node]]:
 
 
 def _plan_target(
-    tasks: Sequence[NodeTask], expected: Mapping[str, timedelta], begun: Collection[str]
+    inventory: Inventory, request: ReleaseRequest, *, placement: Placement, record: Record
 ) -> BuildTask:
-    # Nodes with a history go first, the fastest first; the others keep the order of the file.
-    measured = [task for task in tasks if task.node.name in expected]
-    measured.sort(key=lambda task: expected[task.node.name])
-    unmeasured = [task for task in tasks if task.node.name not in expected]
-    first, *standby = sorted((*measured, *unmeasured), key=lambda task: task.node.name not in begun)
-    return BuildTask(first=first, standby=tuple(standby))
+    first, *standby = (
+        replace(
+            _plan_node(inventory, request, node),
+            expected=record.expected(node, is_cold=request.clean),
+        )
+        for node in placement.nodes
+    )
+    return BuildTask(
+        first=first, standby=tuple(standby), begins=placement.begins, rank=placement.rank
+    )
 
 
 def _plan_node(inventory: Inventory, request: ReleaseRequest, node: Node) -> NodeTask:

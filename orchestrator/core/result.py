@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.core.evidence import Evidence
+    from orchestrator.core.record import Warmth
     from orchestrator.core.target import Target
 
 
@@ -85,13 +86,21 @@ class CollectedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """The node delivered, and what it delivered passed every check."""
+    """The node delivered, and what it delivered passed every check.
+
+    `elapsed` is all of its part of the release, `took` the build command's own time on the node,
+    and `warmth` whether that found an earlier build. `own_rustc` is the node's compiler outside of
+    the project, which may choose another. None is what the node did not say.
+    """
 
     node: str
     artifact: Artifact
     elapsed: timedelta
     was_attached: bool
     warnings: tuple[str, ...] = ()
+    took: timedelta | None = None
+    warmth: Warmth | None = None
+    own_rustc: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,14 @@ from orchestrator.core.enrolment import (
 )
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.facts import NodeFacts
-from orchestrator.core.inventory import CrateSource, Inventory, Node, Project, Publication
+from orchestrator.core.inventory import (
+    GUEST,
+    CrateSource,
+    Inventory,
+    Node,
+    Project,
+    Publication,
+)
 from orchestrator.core.target import parse_target
 
 if TYPE_CHECKING:
@@ -148,5 +155,8 @@ def test_data_of_a_node_says_who_vouches_for_its_key() -> None:
     told = node_as_data(node("a", build_command="make"), timedelta(seconds=90))
     assert (told["took_seconds"], told["builds"]) == (90, "its own command")
     assert facts_as_data(replace(NOTHING, cpus=4))["cpus"] == 4
-    assert describe_host("local") == "this machine"
-    assert describe_host("a.example") == "a.example"
+    assert describe_host(node("a", host="local")) == "this machine"
+    assert describe_host(node("a")) == "a.example"
+    guest = node("a", host=f"{GUEST}debian-amd64", vm="debian-amd64")
+    assert describe_host(guest) == "the virtual machine debian-amd64"
+    assert node_as_data(guest)["key"] == "its machine's"

@@ -68,7 +68,7 @@ def test_a_variant_is_nobody_elses_name() -> None:
 def planned(*, gains: tuple[str, ...] = (), nodes: tuple[str, ...] = (), rows: Any = ()) -> Any:
     inventory = parse(linux(variants="x86-64-v3"))
     request = ReleaseRequest(version=parse_version("1.0.0"), nodes=nodes)
-    plan = plan_release(inventory, request, expected={}, rows=rows, gains=gains)
+    plan = plan_release(inventory, request, rows=rows, gains=gains)
     skipped = {skip.node: skip.reason for skip in plan.skipped}
     return [task.node.name for task in plan.tasks], skipped, plan
 
