@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-SH_FILES := build.sh install.sh.j2 orchestrator/nodes/job.sh orchestrator/nodes/vm/debian/init \
+SH_FILES := build.sh add-node.sh install.sh.j2 orchestrator/nodes/job.sh orchestrator/nodes/vm/debian/init \
 	$(wildcard orchestrator/nodes/vm/debian/*.sh orchestrator/nodes/vm/debian/root/etc/orchestrator/*.sh)
 
 .PHONY: help venv demo test check lint types imports shell format coverage test-thorough test-faults test-installer test-truncation test-corruption test-chroots test-real test-vm test-bucket lock clean

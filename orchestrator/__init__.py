@@ -13,13 +13,14 @@ verification        whether what is published is what was signed
 delivery            one node's part: from its task to a checked artifact
 evidence            how an artifact was made, for its provenance
 inspection          what binaries are, that they run, and their archive
+turns               whose turn it is to build on machines that share a CPU
 reach               which nodes answer, and how long one is waited for
 publication         when each target is published
 attachment          its archives as assets of a GitHub release
 jobs                what the jobs of earlier runs are doing
 world               what a release touches, as seams
 workspace           the operator's files, as values
-timings             how long nodes took
+timings             how builds went on the nodes
 source              where the source comes from, as one bundle with a digest
 signing             keys in files or in ssh-agent, as signatures
 nodes               the machines that build

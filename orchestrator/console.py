@@ -27,6 +27,7 @@ from orchestrator.core.events import (
     Verifying,
     Warned,
 )
+from orchestrator.core.forecast import forecast_line
 from orchestrator.core.result import Built, Failed, Skipped
 from orchestrator.core.wording import (
     floors_of,
@@ -79,6 +80,7 @@ class _NodeRow:
     phase: Phase = Phase.WAITING
     detail: str = ""
     started: float | None = None
+    built_since: float | None = None
     elapsed: timedelta | None = None
     result: Result | None = None
     last_line: str = ""
@@ -159,7 +161,7 @@ class Console:
         self._rows = {
             candidate.node.name: _NodeRow(
                 target=candidate.node.target.triple,
-                expected=event.expected.get(candidate.node.name),
+                expected=candidate.expected,
                 detail="" if candidate is task.first else f"stands by for {task.node.name}",
             )
             for task in event.plan.tasks
@@ -168,6 +170,8 @@ class Console:
         name = event.plan.inventory.project.name
         targets = _count(len(event.plan.tasks), "target")
         self._say(f"releasing {name} {event.plan.version} for {targets}")
+        if forecast := forecast_line(event.plan):
+            self._say(forecast)
 
     def _change_phase(self, event: PhaseChanged) -> None:
         row = self._rows.get(event.node)
@@ -176,6 +180,8 @@ class Console:
         row.phase, row.detail = event.phase, event.detail
         if row.started is None:
             row.started = self._monotonic()
+        if event.phase is Phase.BUILDING:
+            row.built_since = self._monotonic()
         if self._live is None:
             self._say(f"{event.node}/{row.target}: {event.phase} {event.detail}".rstrip())
 
@@ -221,7 +227,8 @@ class Console:
         room = height - 3
         if len(rows) > room:
             rows.sort(key=lambda entry: entry[1].result is not None)
-        cells = [_live_cells(*entry) for entry in rows[:room]]
+        now = self._monotonic()
+        cells = [_live_cells(*entry, now=now) for entry in rows[:room]]
         lines = _fitted(("node", "target", "phase", "time", "left", "last line"), cells, width)
         if len(rows) > room:
             lines.append(Text(f"and {len(rows) - room} more", style="dim"))
@@ -242,7 +249,9 @@ def _fitted(
     return lines
 
 
-def _live_cells(name: str, row: _NodeRow, elapsed: timedelta | None) -> tuple[Text | str, ...]:
+def _live_cells(
+    name: str, row: _NodeRow, elapsed: timedelta | None, *, now: float
+) -> tuple[Text | str, ...]:
     if row.result is None:
         phase = Text(_phase_text(row))
         last_line = row.last_line
@@ -255,7 +264,7 @@ def _live_cells(name: str, row: _NodeRow, elapsed: timedelta | None) -> tuple[Te
         phase,
         # As wide as most times are, so that the columns stand still.
         f"{human_time(elapsed) if elapsed is not None else '':<5}",
-        f"{_remaining(row, elapsed):<6}",
+        f"{_remaining(row, now):<6}",
         Text(last_line, style="dim"),
     )
 
@@ -266,10 +275,18 @@ def _phase_text(row: _NodeRow) -> str:
     return visible(f"{row.phase} {row.detail}").rstrip()
 
 
-def _remaining(row: _NodeRow, elapsed: timedelta | None) -> str:
-    if row.expected is None or elapsed is None or row.result is not None:
+_BEFORE_BUILDING: Final = {Phase.WAITING, Phase.CONNECTING, Phase.PUSHING, Phase.QUEUED}
+
+
+def _remaining(row: _NodeRow, now: float) -> str:
+    """Return how long the build is expected to take yet; what comes after it is short."""
+    if row.expected is None or row.started is None or row.result is not None:
         return ""
-    left = row.expected - elapsed
+    left = row.expected
+    if row.phase is Phase.BUILDING and row.built_since is not None:
+        left -= timedelta(seconds=now - row.built_since)
+    elif row.phase not in _BEFORE_BUILDING:
+        return ""
     return f"~{human_time(left)}" if left > timedelta() else "late"
 
 
@@ -329,16 +346,22 @@ def write_log(data: bytes) -> None:
 def show_report(report: Report, stream: TextIO) -> None:
     """Write the summary of a release: what each node did, what failed and how to go on."""
     terminal = Terminal(stream)
-    for result in report.results:
-        if isinstance(result, Failed):
-            for line in _failure_lines(result):
-                terminal.print(line)
-            terminal.print()
+    show_failures(report, stream)
     rows = [_summary_cells(result) for result in report.results]
     print_table(terminal, ("node", "target", "result", "time", "size", "floors", "sha256"), rows)
     terminal.print()
     for text in (*_all_warnings(report), *_closing_lines(report)):
         terminal.print(Text(text))
+
+
+def show_failures(report: Report, stream: TextIO) -> None:
+    """Write why nodes failed, with the end of their logs."""
+    terminal = Terminal(stream)
+    for result in report.results:
+        if isinstance(result, Failed):
+            for line in _failure_lines(result):
+                terminal.print(line)
+            terminal.print()
 
 
 def _failure_lines(failed: Failed) -> list[Text]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from orchestrator.attachment import attach_release
 from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.events import NodeFinished, ReleaseStarted, SourceReady
+from orchestrator.core.recording import record_of
 from orchestrator.core.report import Report, exit_code
 from orchestrator.core.result import Built
 from orchestrator.delivery import Delivery
@@ -17,7 +18,7 @@ from orchestrator.publication import Publication
 from orchestrator.verification.last_step import verify_release
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
     from orchestrator.core.plan import BuildPlan, BuildTask
     from orchestrator.core.report import Verified
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.world import World
 
 
-async def make_release(
-    plan: BuildPlan, world: World, *, expected: Mapping[str, timedelta]
-) -> Report:
+async def make_release(plan: BuildPlan, world: World) -> Report:
     """Build every task of the plan in parallel, publish what passed, and say how it ended.
 
     A node that fails is a result in the report. What stops everything (no source, a store that
@@ -36,7 +35,7 @@ async def make_release(
     release attaches to them.
     """
     begun = world.monotonic()
-    world.observe(ReleaseStarted(plan=plan, expected=expected))
+    world.observe(ReleaseStarted(plan=plan))
     publication = Publication(plan, world.outlet, world.observe)
     try:
         async with asyncio.TaskGroup() as tasks_of_nodes:
@@ -57,10 +56,8 @@ async def make_release(
     attachment = await attach_release(plan, world.outlet, publication.index)
     verified = await _verify(plan, world, publication)
     outcomes = [tuple(map(publication.settle, task.result())) for task in tasks]
-    for result in chain.from_iterable(outcomes):
-        # Not before it is published: until then the same command must choose the same nodes.
-        if isinstance(result, Built) and not result.was_attached:
-            world.remember(result.node, result.elapsed)
+    # Not before it is published: until then the same command must choose the same nodes.
+    _remember(plan, world, chain.from_iterable(outcomes))
     return Report(
         version=str(plan.version),
         results=(*plan.skipped, *chain.from_iterable(outcomes)),
@@ -75,6 +72,14 @@ async def make_release(
         elapsed=timedelta(seconds=world.monotonic() - begun),
         verified=verified,
     )
+
+
+def _remember(plan: BuildPlan, world: World, results: Iterable[Result]) -> None:
+    at = world.now()
+    is_clean = plan.request.clean
+    for result in results:
+        if build := record_of(result, version=str(plan.version), at=at, is_clean=is_clean):
+            world.remember(build)
 
 
 async def _verify(plan: BuildPlan, world: World, publication: Publication) -> Verified | None:

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import json
 import secrets
-from contextlib import nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -44,6 +44,7 @@ from orchestrator.nodes.job import (
 from orchestrator.nodes.probe import probe
 from orchestrator.parts import sweep_parts, write_whole
 from orchestrator.reach import Reach
+from orchestrator.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -84,17 +85,12 @@ class Delivery:
     bundle: Awaitable[Bundle | None]
     world: World
 
-    turns: dict[str, asyncio.Semaphore] = field(default_factory=dict)
     reach: Reach = field(default_factory=Reach)
+    turns: Turns = field(init=False)
 
-    def turn_of(self, node: Node) -> AbstractAsyncContextManager[object]:
-        """Return what a node's build waits for: the machines of its group share a CPU.
-
-        The lock on each host does not see the other hosts of a group; this does, for one run.
-        """
-        if node.group is None:
-            return nullcontext()
-        return self.turns.setdefault(node.group, asyncio.Semaphore(node.slots))
+    def __post_init__(self) -> None:
+        coming = ((task.node, task.rank) for task in self.plan.tasks)
+        object.__setattr__(self, "turns", Turns(coming))
 
     async def deliver(self, task: BuildTask) -> AsyncIterator[Result]:
         """Yield what became of the task's nodes, in their order.
@@ -106,6 +102,7 @@ class Delivery:
         for number, candidate in enumerate(candidates, start=1):
             spares = candidates[number:]
             result = await _NodeDelivery(self, candidate, has_spare=bool(spares)).run()
+            self.turns.leave(candidate.node)
             yield result
             if not _is_taken_over(result):
                 for spare in spares:
@@ -133,7 +130,7 @@ class _NodeDelivery:
         self._task = task
         self._node = task.node
         self._has_spare = has_spare
-        self._turn = delivery.turn_of(task.node)
+        self._turns = delivery.turns
         self._folder = delivery.world.dist / str(delivery.plan.version) / task.node.name
         self._log_path = self._folder / BUILD_LOG
         self._has_log = False
@@ -172,6 +169,13 @@ class _NodeDelivery:
 
     async def _build(self, begun: float) -> Built:
         self._enter(Phase.CONNECTING)
+        async with AsyncExitStack() as turn:
+            # What boots it is work for its group's CPU, too.
+            if self._node.vm:
+                await turn.enter_async_context(self._turns.of(self._node))
+            return await self._build_in(turn, begun)
+
+    async def _build_in(self, turn: AsyncExitStack, begun: float) -> Built:
         async with self._line(self._node, has_spare=self._has_spare) as line:
             facts = await line.run(partial(probe, workdir=self._node.workdir))
             facts = await self._make_room(line, facts)
@@ -180,11 +184,14 @@ class _NodeDelivery:
             await self._preflight(line, facts, spec)
             if bundle:
                 await self._push(line, facts, bundle)
-            line.is_waiting = True
-            async with self._turn:
+            if not self._node.vm:
+                line.is_waiting = True
+                await turn.enter_async_context(self._turns.of(self._node))
                 line.is_waiting = False
-                job = await self._start(line, facts, spec)
-                await self._follow(line, job)
+            job = await self._start(line, facts, spec)
+            end = await self._follow(line, job)
+            # Before the gate, which may have to wait for a turn of the same group.
+            await turn.aclose()
             self._is_built = True
             witness = Witness(
                 plan=self._plan, task=self._task, line=line, facts=facts, job=job, bundle=bundle
@@ -197,6 +204,9 @@ class _NodeDelivery:
             elapsed=elapsed,
             was_attached=job.was_attached,
             warnings=warnings,
+            took=end.took,
+            warmth=end.warmth,
+            own_rustc=facts.rustc,
         )
 
     async def _make_room(self, line: Line, facts: NodeFacts) -> NodeFacts:
@@ -268,7 +278,7 @@ class _NodeDelivery:
                 witness, Collection(job, names=names, into=self._folder / _EXTRAS, sort=EXTRAS)
             )
         inspection = Inspection(
-            plan=self._plan, task=self._task, enter=self._enter, open_line=self._line
+            plan=self._plan, task=self._task, enter=self._enter, open_line=self._gate_line
         )
         gated = await inspection.gate(
             Place(line=line, facts=facts, out=f"{job.directory}/out"), binaries
@@ -286,6 +296,11 @@ class _NodeDelivery:
             return await witness.line.run(
                 collection.fetch, progress=lambda: collection.received_bytes
             )
+
+    @asynccontextmanager
+    async def _gate_line(self, node: Node, *, has_spare: bool) -> AsyncIterator[Line]:
+        async with self._turns.of(node), self._line(node, has_spare=has_spare) as line:
+            yield line
 
     def _line(self, node: Node, *, has_spare: bool) -> AbstractAsyncContextManager[Line]:
         return self._reach.line(
@@ -346,7 +361,7 @@ class _NodeDelivery:
             label=(project.name, str(self._plan.version), node.target.triple, node.name),
         )
 
-    async def _follow(self, line: Line, job: Job) -> None:
+    async def _follow(self, line: Line, job: Job) -> Finished:
         self._folder.mkdir(parents=True, exist_ok=True)
         with self._log_path.open("wb", buffering=0) as log:
             self._has_log = True
@@ -366,7 +381,7 @@ class _NodeDelivery:
                 lambda transport: follow_job(transport, job, follower),
                 progress=lambda: follower.cursor.offset,
             )
-        require_success(end, log_tail=_tail(self._log_path))
+        return require_success(end, log_tail=_tail(self._log_path))
 
     def _note_state(self, state: JobState) -> None:
         match state:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from orchestrator.core.errors import ConfigError, NodeError
 from orchestrator.core.events import Phase, PhaseChanged
+from orchestrator.core.gains import read_gains
 from orchestrator.core.index import parse_channel
 from orchestrator.core.inventory import RECORD_FOLDER
 from orchestrator.core.plan import plan_release
@@ -22,7 +23,7 @@ from orchestrator.nodes.local import connect_local
 from orchestrator.source import Bundle, make_bundle
 from orchestrator.stores.channel import Channel, read_index
 from orchestrator.stores.directory import DirectoryStore
-from orchestrator.timings import append_timing, read_timings
+from orchestrator.timings import append_build, read_record
 from orchestrator.workspace import (
     inventory_folder,
     load_inventory,
@@ -31,14 +32,15 @@ from orchestrator.workspace import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
-    from datetime import date, timedelta
+    from datetime import date
 
     from orchestrator.core.events import Observer
     from orchestrator.core.index import Index
     from orchestrator.core.inventory import Inventory, Node, Signing, Source
     from orchestrator.core.plan import BuildPlan, ReleaseRequest
+    from orchestrator.core.record import PastBuild, Record
     from orchestrator.core.signature import PublicKey, Signer
     from orchestrator.core.version import Version
     from orchestrator.github.releases import Releases
@@ -99,13 +101,30 @@ class Operator:
         """Return whose jobs to look for on the nodes."""
         return Search(project=self.inventory.project.name, version=version)
 
-    def expected(self) -> Mapping[str, timedelta]:
-        """Return how long the nodes took lately."""
-        return read_timings(self._timings)
+    def record(self) -> Record:
+        """Return how the builds of the past went."""
+        return read_record(self._timings, now=self.now())
 
-    def remember(self, node: str, elapsed: timedelta) -> None:
-        """Record how long a node took."""
-        append_timing(self._timings, node, elapsed)
+    def remember(self, build: PastBuild) -> None:
+        """Record how a build went."""
+        append_build(self._timings, build)
+
+    @staticmethod
+    def now() -> datetime:
+        """Return the time, in UTC."""
+        return datetime.now(tz=UTC)
+
+    @property
+    def gains_file(self) -> Path:
+        """Where it is recorded which variants are worth it; without it, none is."""
+        return self.dist / "bench" / "variants.json"
+
+    def gains(self) -> tuple[str, ...]:
+        """Return the variants that were measured to be worth it."""
+        try:
+            return read_gains(self.gains_file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):
+            return ()
 
     @property
     def _timings(self) -> Path:
@@ -147,12 +166,13 @@ class Operator:
         return plan_release(
             self.inventory,
             request,
-            expected=self.expected(),
+            record=self.record(),
             rows=index.rows if index else (),
             begun={
                 known.node.name
                 for known in known_jobs(self.dist, self.inventory.nodes, request.version)
             },
+            gains=self.gains(),
         )
 
     async def index(self, channel: Channel) -> Index | None:

@@ -11,10 +11,11 @@ from orchestrator.core.version import Version
 from orchestrator.source import Bundle
 
 if TYPE_CHECKING:
-    from datetime import date, timedelta
+    from datetime import date, datetime
     from pathlib import Path
 
     from orchestrator.core.events import Observer
+    from orchestrator.core.record import PastBuild
     from orchestrator.core.signature import RawVerifier, Signer, SshVerifier
     from orchestrator.github.releases import Releases
     from orchestrator.nodes.transport import Connect
@@ -28,7 +29,8 @@ MakeBundle = Callable[[Source, Version, tuple[str, ...]], Awaitable[Bundle]]
 class World:
     """What a release touches; without an outlet nothing is published.
 
-    `dist` gets a folder for each version and node; `remember` records a node's build time.
+    `dist` gets a folder for each version and node; `remember` records how a node's build went,
+    and `now` is the time of day.
     """
 
     connect: Connect
@@ -36,8 +38,9 @@ class World:
     outlet: Outlet | None
     dist: Path
     observe: Observer
-    remember: Callable[[str, timedelta], None]
+    remember: Callable[[PastBuild], None]
     monotonic: Callable[[], float]
+    now: Callable[[], datetime]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,7 +94,7 @@ class Desk:
             publication=PublicationKeys(github=GitHubReleases(repository=REPOSITORY, tag=tag)),
             nodes=nodes,
         )
-        return plan_release(inventory, ReleaseRequest(version=parse_version(version)), expected={})
+        return plan_release(inventory, ReleaseRequest(version=parse_version(version)))
 
     def outlet(self) -> Outlet:
         api = Api(repository=REPOSITORY, token=TOKEN, url=self.github.url, pause=self._pause)

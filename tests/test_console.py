@@ -25,6 +25,7 @@ from orchestrator.core.events import (
 )
 from orchestrator.core.inventory_parser import parse_inventory
 from orchestrator.core.plan import ReleaseRequest, plan_release
+from orchestrator.core.record import PastBuild, Record
 from orchestrator.core.report import Report
 from orchestrator.core.result import Artifact, Built, Failed, FailureClass, Floor, Skipped
 from orchestrator.core.target import parse_target
@@ -71,8 +72,9 @@ def terminal_of_eighty(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def plan(nodes: int = 0) -> BuildPlan:
+def plan(nodes: int = 0, expected: dict[str, timedelta] | None = None) -> BuildPlan:
     """Two nodes for one target, one for another, and as many more as are asked for."""
+    builds = tuple(PastBuild(node=name, took=took) for name, took in (expected or {}).items())
     entries = [
         {"name": "first", "host": "local", "target": NETBSD},
         {"name": "spare", "host": "b@192.0.2.2", "target": NETBSD},
@@ -85,7 +87,8 @@ def plan(nodes: int = 0) -> BuildPlan:
     entries += [entry | {"os_release": f"7.{i}"} for i, entry in enumerate(more)]
     data = {"project": {"name": "tool", "source": {"path": "."}}, "nodes": entries}
     inventory = parse_inventory(data, place="build-nodes.yaml")
-    return plan_release(inventory, ReleaseRequest(version=parse_version("1.2.3")), expected={})
+    request = ReleaseRequest(version=parse_version("1.2.3"))
+    return plan_release(inventory, request, record=Record(builds=builds), begun={"first"})
 
 
 def built(node: str = "first", *, warnings: tuple[str, ...] = ()) -> Built:
@@ -144,7 +147,7 @@ def started(
     clock: Clock, *, expected: dict[str, timedelta] | None = None, more: int = 0
 ) -> Console:
     console = Console(TerminalStream(), monotonic=clock)
-    console.observe(ReleaseStarted(plan=plan(more), expected=expected or {}))
+    console.observe(ReleaseStarted(plan=plan(more, expected)))
     return console
 
 
@@ -179,8 +182,18 @@ def test_a_node_that_stands_by_says_for_whom_until_it_takes_over(clock: Clock) -
         "spare",
         "gating on first",
         "0.0s",
-        "~1m00s",
     ]
+
+
+def test_what_is_left_is_left_of_the_build(clock: Clock) -> None:
+    console = started(clock, expected={"first": timedelta(seconds=60)})
+    told = []
+    for phase in (Phase.CONNECTING, Phase.QUEUED, Phase.BUILDING, Phase.COLLECTING):
+        console.observe(PhaseChanged(node="first", phase=phase))
+        clock.now += 15
+        told.append(re.split(r" {2,}", frame(console)[2].rstrip())[3:])
+
+    assert told == [["~1m00s"], ["~1m00s"], ["~45s"], []]
 
 
 def test_what_has_ended_shows_its_outcome_and_its_clock_stands(clock: Clock) -> None:
@@ -236,7 +249,7 @@ def test_nothing_that_a_node_writes_reaches_the_terminal_as_it_is(clock: Clock) 
     stream = TerminalStream()
     console = Console(stream, monotonic=clock)
     with console:
-        console.observe(ReleaseStarted(plan=plan(), expected={}))
+        console.observe(ReleaseStarted(plan=plan()))
         console.observe(PhaseChanged(node="first", phase=Phase.BUILDING, detail="\x1b[2J"))
         console.observe(LogAppended(node="first", data=HOSTILE + b"\rover\x1b[A\n" + HOSTILE))
         console.observe(Warned(node="first", message="\x1b]0;title\x07"))
@@ -253,7 +266,7 @@ def test_a_live_view_leaves_the_terminal_as_it_was(clock: Clock) -> None:
     stream = TerminalStream()
     console = Console(stream, monotonic=clock)
     with console:
-        console.observe(ReleaseStarted(plan=plan(), expected={}))
+        console.observe(ReleaseStarted(plan=plan()))
         console.observe(PhaseChanged(node="first", phase=Phase.BUILDING))
     written = stream.getvalue()
 
@@ -285,7 +298,7 @@ def test_a_cursor_moves_only_on_a_terminal_that_has_one(
     monkeypatch.setenv(name, value)
     stream = TerminalStream() if name == "TERM" else io.StringIO()
     with Console(stream, monotonic=clock) as console:
-        console.observe(ReleaseStarted(plan=plan(), expected={}))
+        console.observe(ReleaseStarted(plan=plan()))
         console.observe(PhaseChanged(node="first", phase=Phase.BUILDING))
 
     assert not re.search(r"\x1b\[[^m]*[A-Zhl]", stream.getvalue())
@@ -295,7 +308,7 @@ def test_a_cursor_moves_only_on_a_terminal_that_has_one(
 def test_a_file_gets_plain_lines_each_with_its_time(clock: Clock) -> None:
     stream = io.StringIO()
     with Console(stream, monotonic=clock) as console:
-        console.observe(ReleaseStarted(plan=plan(), expected={}))
+        console.observe(ReleaseStarted(plan=plan()))
         console.observe(
             SourceReady(description="crate tool", digest="ab" * 32, size_bytes=999, notes=("odd",))
         )
@@ -325,7 +338,7 @@ def test_a_file_gets_plain_lines_each_with_its_time(clock: Clock) -> None:
 def test_quiet_says_nothing_on_the_way(clock: Clock) -> None:
     stream = TerminalStream()
     with Console(stream, is_quiet=True, monotonic=clock) as console:
-        console.observe(ReleaseStarted(plan=plan(), expected={}))
+        console.observe(ReleaseStarted(plan=plan()))
         console.observe(NodeFinished(node="first", result=built()))
         console.observe(Warned(message="something"))
 

@@ -27,7 +27,7 @@ def inspection(leaks: LeakPolicy) -> Inspection:
     project = Project(name="tool", binaries=("tool",), build_command="make", leaks=leaks)
     inventory = Inventory(project=project, publication=Publication(), nodes=(node,))
     request = ReleaseRequest(version=parse_version("1.0.0"))
-    plan = plan_release(inventory, request, expected={})
+    plan = plan_release(inventory, request)
 
     def open_line(node: Node, *, has_spare: bool) -> Any:
         return nullcontext((node, has_spare))

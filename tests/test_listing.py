@@ -15,6 +15,8 @@ TASK: dict[str, Any] = {
     "node": "a",
     "host": "root@192.0.2.1",
     "policy": "expected",
+    "begins_seconds": 0.0,
+    "expected_seconds": 187.0,
     "command": f"cd /tmp\necho [bold]{'x' * 200}\n",
     "env": {"CC": "cc", "A": "\x1b[2J"},
     "binaries": ["/tmp/one", "/tmp/two"],
@@ -29,7 +31,15 @@ PLAN: dict[str, Any] = {
     "store": "/srv/store",
     "channel": "stable",
     "publishes": True,
-    "tasks": [{**TASK, "standby": [{**TASK, "node": "spare", "env": {}, "publishes": []}]}],
+    "forecast": {"line": "expected to be built after 3m07s"},
+    "tasks": [
+        {
+            **TASK,
+            "standby": [
+                {**TASK, "node": "spare", "env": {}, "publishes": [], "expected_seconds": None}
+            ],
+        }
+    ],
     "skipped": [{"node": "c", "target": "t", "reason": "1.2.3 is already published"}],
     "already_published": [
         {"target": "t", "status": "ok", "path": "releases/x"},
@@ -54,6 +64,7 @@ store        /srv/store, channel stable
 
 1. a  x86_64-unknown-netbsd
    host      root@192.0.2.1, expected
+   expected  3m07s
    env       CC=cc A=\\x1b[2J
    build     cd /tmp
              echo [bold]{"x" * 200}
@@ -66,6 +77,7 @@ store        /srv/store, channel stable
    publishes releases/1.2.3/x/tool.tar.gz
    stands by: spare
    host      root@192.0.2.1, expected
+   expected  never measured
    build     cd /tmp
              echo [bold]{"x" * 200}
    binaries  /tmp/one
@@ -79,6 +91,7 @@ skipped      c (t): 1.2.3 is already published
 there        t ok at releases/x
 there        u pending
 
+expected to be built after 3m07s
 1 target builds; nothing was touched: leave out --dry-run to do it
 """
     )
@@ -90,7 +103,10 @@ def test_a_plan_counts_its_targets() -> None:
     assert "\n2 targets build, one at a time on each host; nothing was touched" in shown_plan(
         tasks=tasks * 2
     )
-    nothing = shown_plan(tasks=[], publishes=False, skipped=[], already_published=[])
+    later = {**tasks[0], "begins_seconds": 60.0}
+    assert "   expected  3m07s, after 1m00s for others there\n" in shown_plan(tasks=[later])
+    none: dict[str, Any] = {"line": None}
+    nothing = shown_plan(forecast=none, tasks=[], publishes=False, skipped=[], already_published=[])
     assert nothing.endswith(
         "store        nothing is published\n\nno target builds; nothing was touched\n"
     )

@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.plan import ReleaseRequest
+from orchestrator.core.record import PastBuild
 from orchestrator.core.version import parse_version
 from orchestrator.nodes.local import LocalTransport
 from orchestrator.signing import generate_key
@@ -80,9 +81,11 @@ def test_who_follows_stable_is_never_moved_to_a_prerelease(
 
 def test_the_history_of_nodes_decides_who_builds(tmp_path: Path) -> None:
     operator = operator_in(tmp_path)
-    operator.remember("there", timedelta(seconds=4))
+    build = PastBuild(node="there", took=timedelta(seconds=4))
+    operator.remember(build)
 
-    assert operator.expected() == {"there": timedelta(seconds=4)}
+    assert operator.record().builds == (build,)
+    assert operator.record().now is not None
 
 
 async def test_the_fastest_node_is_planned_first(tmp_path: Path) -> None:
@@ -90,7 +93,7 @@ async def test_the_fastest_node_is_planned_first(tmp_path: Path) -> None:
     request = ReleaseRequest(version=parse_version("1.0.0"))
     assert (await operator.plan(request, None)).tasks[0].node.name == "here"
 
-    operator.remember("there", timedelta(seconds=4))
+    operator.remember(PastBuild(node="there", took=timedelta(seconds=4)))
     assert (await operator.plan(request, None)).tasks[0].node.name == "there"
 
 

@@ -68,9 +68,10 @@ async def _release(
             observe=console.observe,
             remember=operator.remember,
             monotonic=time.monotonic,
+            now=operator.now,
         )
         with console:
-            report = await make_release(plan, world, expected=operator.expected())
+            report = await make_release(plan, world)
     if arguments.json:
         print(json.dumps(report_as_data(report), indent=2))
     else:

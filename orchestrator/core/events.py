@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import timedelta
 
     from orchestrator.core.plan import BuildPlan
@@ -33,10 +32,9 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseStarted:
-    """The plan is made and work begins; `expected` has the measured build time of nodes."""
+    """The plan is made and work begins."""
 
     plan: BuildPlan
-    expected: Mapping[str, timedelta]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

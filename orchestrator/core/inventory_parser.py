@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator.core.cpu import variant_name, with_cpu
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.extras import clashes
 from orchestrator.core.inventory import (
@@ -15,17 +16,18 @@ from orchestrator.core.inventory import (
     GitHubReleases,
     Inventory,
     Node,
+    Policy,
     Project,
     Publication,
     Signing,
 )
 from orchestrator.core.kinds import INVALID, Place, shown, suggestion
 from orchestrator.core.schema import HOST_TARGET, INVENTORY, NAME
-from orchestrator.core.target import TARGETS
+from orchestrator.core.target import TARGETS, Arch
 from orchestrator.core.template import fill_placeholders, placeholders_in
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from orchestrator.core.inventory import Source
     from orchestrator.core.target import Target
@@ -53,9 +55,10 @@ def parse_inventory(data: object, *, place: str, host_triple: str | None = None)
         project=_project(draft),
         publication=_publication(draft.publication),
         nodes=tuple(
-            _node(entry, target, slots)
+            node
             for entry in draft.entries
             if (target := _target(entry, host_triple))
+            for node in _nodes(entry, target, slots)
         ),
     )
 
@@ -149,6 +152,7 @@ def _check(draft: _Draft, host_triple: str | None) -> None:
         _check_dedicated(entry)
         _check_build(draft, entry)
         _check_gate_on(entry, by_name, host_triple)
+        _check_variants(entry, by_name, host_triple)
 
 
 def _check_source(draft: _Draft) -> None:
@@ -295,6 +299,21 @@ def _check_gate_on(entry: _Entry, by_name: Mapping[str, _Entry], host_triple: st
             place.refuse(f"{shown(name)} is for another OS or CPU, and cannot run this binary")
 
 
+def _check_variants(entry: _Entry, by_name: Mapping[str, _Entry], host_triple: str | None) -> None:
+    target, place = _target(entry, host_triple), entry.place.key("variants")
+    cpus = [cpu for cpu in entry.value("variants") or () if cpu is not INVALID]
+    if not cpus:
+        return
+    if target is not None and target.arch is not Arch.X86_64:
+        place.refuse(f"{target} has no such CPUs: they are levels of x86_64")
+    if entry.has("binary_path"):
+        place.refuse("with a `binary_path`, the builds would overwrite one another: leave it out")
+    for cpu in cpus:
+        name = variant_name(str(entry.value("name")), cpu)
+        if name in by_name:
+            place.refuse(f"the build for {cpu} would be called {shown(name)}, as another node is")
+
+
 def _can_run(target: Target | None, gate: _Entry, host_triple: str | None) -> bool:
     gate_target = _target(gate, host_triple)
     if gate_target is None:
@@ -342,7 +361,12 @@ def _publication(given: Mapping[str, Any]) -> Publication:
     )
 
 
-def _node(entry: _Entry, target: Target, slots: Mapping[str, int]) -> Node:
+def _nodes(entry: _Entry, target: Target, slots: Mapping[str, int]) -> Iterator[Node]:
+    """Yield the node of an entry, then one for each of its variants.
+
+    A variant is a node like any other: it has its own jobs, logs and warm folder, and the lock on
+    its host lets it build after the node that it belongs to.
+    """
     values = {**entry.defaults, **entry.own, "target": target}
     if not entry.has("host"):
         # One that has `vm`, or the inventory would have been refused.
@@ -350,4 +374,14 @@ def _node(entry: _Entry, target: Target, slots: Mapping[str, int]) -> Node:
         values.pop("identity", None)
     if values.get("group") in slots:
         values["slots"] = slots[values["group"]]
-    return Node(**values)
+    node = Node(**values)
+    yield node
+    for cpu in node.variants:
+        yield replace(
+            node,
+            name=variant_name(node.name, cpu),
+            policy=Policy.BEST_EFFORT,
+            env=with_cpu(node.env, cpu),
+            variants=(),
+            variant_of=node.name,
+        )

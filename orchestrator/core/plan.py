@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.core.cpu import cpu_floors
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.extras import require_extras
 from orchestrator.core.inventory import Policy
-from orchestrator.core.result import Skipped
+from orchestrator.core.placement import place
+from orchestrator.core.record import Record
+from orchestrator.core.result import Skipped, cpu_level
 from orchestrator.core.template import fill_placeholders
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
-    from datetime import timedelta
+    from collections.abc import Collection, Iterable, Sequence
 
     from orchestrator.core.index import Row
     from orchestrator.core.inventory import Inventory, Node, Project
+    from orchestrator.core.placement import Placement
     from orchestrator.core.target import Target
     from orchestrator.core.version import Version
 
@@ -58,6 +62,8 @@ class NodeTask:
     binary_paths: tuple[str, ...]
     gate_nodes: tuple[Node, ...]
     extra_paths: tuple[str, ...] = ()
+    # How long the node took lately; None if it never built for this target.
+    expected: timedelta | None = None
 
     @property
     def is_kept_warm(self) -> bool:
@@ -67,10 +73,16 @@ class NodeTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildTask:
-    """One target of the plan: the node that builds it, and who takes over if that node is down."""
+    """One target of the plan: the node that builds it, and who takes over if that node is down.
+
+    `begins` is when its machine is expected to be free for it, after the begin of the release; of
+    those that wait for one machine the lower `rank` goes first.
+    """
 
     first: NodeTask
     standby: tuple[NodeTask, ...] = ()
+    begins: timedelta = timedelta(0)
+    rank: int = 0
 
     @property
     def node(self) -> Node:
@@ -81,6 +93,11 @@ class BuildTask:
     def target(self) -> Target:
         """The target that it delivers."""
         return self.first.node.target
+
+    @property
+    def finish(self) -> timedelta | None:
+        """When it is expected to be built, after the begin; None if the node was never measured."""
+        return None if self.first.expected is None else self.begins + self.first.expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,18 +114,27 @@ class BuildPlan:
         """The version that is released."""
         return self.request.version
 
+    @property
+    def critical(self) -> BuildTask | None:
+        """The task that is expected to be built last, None if nothing is known of any."""
+        measured = [task for task in self.tasks if task.finish is not None]
+        return max(measured, key=lambda task: task.finish or task.begins, default=None)
+
 
 def plan_release(
     inventory: Inventory,
     request: ReleaseRequest,
     *,
-    expected: Mapping[str, timedelta],
+    record: Record | None = None,
     rows: Sequence[Row] = (),
     begun: Collection[str] = (),
+    gains: Collection[str] = (),
 ) -> BuildPlan:
-    """Return the plan; `expected` has the measured build time of nodes, `rows` what is published.
+    """Return the plan; `record` has the builds of the past, `rows` what is published.
 
     `begun` names the nodes that have a job of this version: they go on before another starts anew.
+    `gains` names the variants that were measured to be worth it: others are built only if a person
+    names them.
 
     Raises ConfigError when `--node` or `--skip` names no node, when no node is enabled, when a
     required node is left out of a release that is to be published, or when a re-issue names no node
@@ -123,18 +149,21 @@ def plan_release(
     skipped: list[Skipped] = []
     todo: list[Node] = []
     for node in chosen:
-        if not request.rebuild and _is_published(node, request.version, rows):
-            reason = f"{request.version} is already published"
+        reason = _why_not(inventory, request, node, rows=rows, gains=gains)
+        if reason:
             skipped.append(Skipped(node=node.name, target=node.target, reason=reason))
         else:
             todo.append(node)
-    groups = (
-        [_plan_node(inventory, request, node) for node in nodes] for nodes in _by_target(todo)
+    record = record or Record()
+    placements = place(
+        _by_target(inventory.project, todo), record=record, begun=begun, is_cold=request.clean
     )
     return BuildPlan(
         request=request,
         inventory=inventory,
-        tasks=tuple(_plan_target(tasks, expected, begun) for tasks in groups),
+        tasks=tuple(
+            _plan_target(inventory, request, placement=each, record=record) for each in placements
+        ),
         skipped=tuple(skipped),
     )
 
@@ -155,6 +184,34 @@ def fill_command(task: NodeTask, *, source: str | None, jobs: int) -> str:
 def fill_extra(path: str, *, source: str | None) -> str:
     """Return the path of an extra file as the node has it."""
     return path if source is None else fill_placeholders(path, {"source": source})
+
+
+def _why_not(
+    inventory: Inventory,
+    request: ReleaseRequest,
+    node: Node,
+    *,
+    rows: Sequence[Row],
+    gains: Collection[str],
+) -> str | None:
+    """Return why a chosen node builds nothing, None if it does."""
+    published = _rows_of(request.version, rows)
+    if not request.rebuild and _is_published(inventory.project, node, published):
+        return f"{request.version} is already published"
+    if node.variant_of and node.name not in {*gains, *request.nodes}:
+        return f"no gain is measured: orchestrator bench --bench-variants {node.variant_of}"
+    return None
+
+
+def node_cpu(project: Project, node: Node) -> int:
+    """Return the level of the CPU that a node's builds need, 0 for any of its target."""
+    return cpu_level(cpu_floors(build_texts(project, node), node.target))
+
+
+def build_texts(project: Project, node: Node) -> tuple[str, ...]:
+    """Return the texts of the inventory that may hold flags of a node's compiler."""
+    command = node.build_command or project.build_command or ""
+    return (command, *(value for _, value in node.env))
 
 
 def _check_names(inventory: Inventory, request: ReleaseRequest) -> None:
@@ -184,6 +241,7 @@ def _check_reissue(request: ReleaseRequest) -> None:
 
 
 def _check_required(inventory: Inventory, request: ReleaseRequest, rows: Sequence[Row]) -> None:
+    published = _rows_of(request.version, rows)
     missing = [
         f"`{node.name}` is required, and left out"
         for node in inventory.nodes
@@ -191,7 +249,7 @@ def _check_required(inventory: Inventory, request: ReleaseRequest, rows: Sequenc
         and node.enabled
         and node.policy is Policy.REQUIRED
         and not _is_chosen(node, request)
-        and not _is_published(node, request.version, rows)
+        and not _is_published(inventory.project, node, published)
     ]
     if missing:
         hint = "without it nothing is published: add it, or build only, with --no-publish"
@@ -219,37 +277,46 @@ def _is_chosen(node: Node, request: ReleaseRequest) -> bool:
     return wanted and node.name not in request.skip
 
 
-def _is_published(node: Node, version: Version, rows: Iterable[Row]) -> bool:
-    for row in rows:
-        # The text: versions compare without their build metadata, and are different files.
-        is_this = row.target == node.target.triple and str(row.version) == str(version)
-        if not is_this or row.sha256 is None:
-            continue
-        exact = [floor.release for floor in row.floors if floor.operator == "=="]
-        if not exact or node.os_release in exact:
-            return True
-    return False
+def _rows_of(version: Version, rows: Iterable[Row]) -> list[Row]:
+    """Return what is published of a version."""
+    # The text: versions compare without their build metadata, and are different files.
+    return [row for row in rows if str(row.version) == str(version) and row.sha256 is not None]
 
 
-def _by_target(nodes: Iterable[Node]) -> list[list[Node]]:
+def _is_published(project: Project, node: Node, published: Iterable[Row]) -> bool:
+    level = node_cpu(project, node)
+    return any(
+        row.target == node.target.triple
+        and cpu_level(row.floors) == level
+        and row.exact_release in {None, node.os_release}
+        for row in published
+    )
+
+
+def _by_target(project: Project, nodes: Iterable[Node]) -> list[list[Node]]:
     # A binary for an OS that keeps no ABI is good for one release of it, so that nodes on
-    # different releases of OpenBSD don't stand in for one another.
-    groups: dict[tuple[str, str | None], list[Node]] = {}
+    # different releases of OpenBSD don't stand in for one another; nor do builds for other CPUs.
+    groups: dict[tuple[str, str | None, int], list[Node]] = {}
     for node in nodes:
         release = node.os_release or node.name if node.target.is_bound_to_os_release else None
-        groups.setdefault((node.target.triple, release), []).append(node)
+        key = (node.target.triple, release, node_cpu(project, node))
+        groups.setdefault(key, []).append(node)
     return list(groups.values())
 
 
 def _plan_target(
-    tasks: Sequence[NodeTask], expected: Mapping[str, timedelta], begun: Collection[str]
+    inventory: Inventory, request: ReleaseRequest, *, placement: Placement, record: Record
 ) -> BuildTask:
-    # Nodes with a history go first, the fastest first; the others keep the order of the file.
-    measured = [task for task in tasks if task.node.name in expected]
-    measured.sort(key=lambda task: expected[task.node.name])
-    unmeasured = [task for task in tasks if task.node.name not in expected]
-    first, *standby = sorted((*measured, *unmeasured), key=lambda task: task.node.name not in begun)
-    return BuildTask(first=first, standby=tuple(standby))
+    first, *standby = (
+        replace(
+            _plan_node(inventory, request, node),
+            expected=record.expected(node, is_cold=request.clean),
+        )
+        for node in placement.nodes
+    )
+    return BuildTask(
+        first=first, standby=tuple(standby), begins=placement.begins, rank=placement.rank
+    )
 
 
 def _plan_node(inventory: Inventory, request: ReleaseRequest, node: Node) -> NodeTask:

@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any, Final
 
 from orchestrator.core.archive import MAX_ENTRY
+from orchestrator.core.cpu import VARIANTS
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.extras import MAX_EXTRAS, extra_name
 from orchestrator.core.inventory import (
@@ -358,6 +359,12 @@ PROJECT: Final = Record(
             example=["{binary} self-test"],
         ),
         Field(
+            key="benchmark",
+            kind=_command(refused=_CHECK_REFUSED, needed="{binary}"),
+            summary="Run and timed by `bench --bench-variants`: is a variant faster?",
+            example="{binary} trajectory --max-range 3000",
+        ),
+        Field(
             key="extras",
             kind=ListOf(
                 item=Text(
@@ -701,6 +708,12 @@ _NODE_FIELDS: Final = (
         kind=OneOrMany(item=NAME, unique=True),
         summary="The nodes that run the gate for it, for a node that cross-builds.",
         example="openbsd-aarch64",
+    ),
+    Field(
+        key="variants",
+        kind=OneOrMany(item=Choice(noun="CPU", choices=tuple(VARIANTS)), unique=True),
+        summary="CPUs that it builds faster binaries for, beside the one that runs everywhere.",
+        example="x86-64-v3",
     ),
 )
 

@@ -103,14 +103,14 @@ async def hand_over_log(transport: Transport, job: Job, follower: Follower) -> N
     await _hand_over(transport, "rest", job, follower=follower)
 
 
-def require_success(end: JobEnd, log_tail: bytes = b"") -> None:
-    """Raise BuildError or NodeError, by who is at fault, unless the job delivered.
+def require_success(end: JobEnd, log_tail: bytes = b"") -> Finished:
+    """Return the end if the job delivered, or raise BuildError or NodeError, by who is at fault.
 
     `log_tail` is the end of the job's log: it may tell that the machine was at fault.
     """
     match end:
         case Finished(exit_status=0):
-            return
+            return end
         case Finished():
             raise _failure(end, log_tail)
         case Stopped(reason=StopReason.DEADLINE):

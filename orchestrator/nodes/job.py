@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.diagnosis import Strain
 from orchestrator.core.errors import ConfigError, NodeError, PassingError
+from orchestrator.core.record import Warmth
 from orchestrator.nodes.script import clean_environment, exports, here_document, quoted
 from orchestrator.nodes.transport import run
 
@@ -121,13 +122,17 @@ class Running:
 class Finished:
     """The command came to its end; with status 0 its binaries are there to be collected.
 
-    `strain` is what the node was short of then.
+    `strain` is what the node was short of then. `took` is how long the command ran, by a clock of
+    the node that nobody sets, and `warmth` whether its target folder held an earlier build: None
+    where the node does not say.
     """
 
     attempt: int
     exit_status: int
     evidence: str
     strain: Strain = field(default=Strain(), compare=False)
+    took: timedelta | None = field(default=None, compare=False)
+    warmth: Warmth | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,7 +289,15 @@ def parse_state(said: dict[str, str]) -> JobState:
                 free_inodes=_number(said.get("free_inodes")),
                 oom_kills=_number(said.get("oom_kills")) or 0,
             )
-            return Finished(attempt=attempt, exit_status=status, evidence=evidence, strain=strain)
+            took, warmth = _measured(said.get("took", ""))
+            return Finished(
+                attempt=attempt,
+                exit_status=status,
+                evidence=evidence,
+                strain=strain,
+                took=took,
+                warmth=warmth,
+            )
         case _:
             return _stopped(said, attempt)
 
@@ -320,6 +333,21 @@ def _stopped(said: dict[str, str], attempt: int) -> Stopped:
     if survivors:
         evidence += f"; still there: {', '.join(map(str, survivors))}"
     return Stopped(attempt=attempt, reason=reason, evidence=evidence, survivors=survivors)
+
+
+_TOOK: Final = re.compile(
+    r"(?P<begun>\d{1,12}(?:\.\d{1,9})?) (?P<ended>\d{1,12}(?:\.\d{1,9})?) (?P<warmth>cold|warm|-)",
+    re.ASCII,
+)
+
+
+def _measured(text: str) -> tuple[timedelta | None, Warmth | None]:
+    found = _TOOK.fullmatch(text)
+    if found is None:
+        return None, None
+    seconds = round(float(found["ended"]) - float(found["begun"]), 3)
+    warmth = None if found["warmth"] == "-" else Warmth(found["warmth"])
+    return (timedelta(seconds=seconds) if seconds >= 0 else None), warmth
 
 
 def _number(text: str | None) -> int | None:

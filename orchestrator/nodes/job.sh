@@ -174,7 +174,7 @@ mark() {
 set_aside() {
     mkdir -p "old/$1" || return
     for aside_name in exit pid boot start_time started deadline flooded cancelled terminated \
-        undelivered unable clock guard strain log script; do
+        undelivered unable clock guard strain took log script; do
         [ ! -e "$aside_name" ] || mv -f "$aside_name" "old/$1/" || return
     done
 }
@@ -192,6 +192,7 @@ run() {
     unable=
     undelivered=
     strain=
+    took=
     is_full=
     left_behind=
     if ! note_process; then
@@ -238,6 +239,7 @@ note_process() {
 
 note_end() {
     [ -z "$strain" ] || put strain "$strain"
+    [ -z "$took" ] || put took "$took"
     [ -z "$unable" ] || put unable "$unable"
     [ -z "$undelivered" ] || put undelivered "$undelivered"
     if [ -e deadline ]; then
@@ -313,9 +315,12 @@ build() {
     guard_pid=$!
     put guard "$guard_pid $(process_start "$guard_pid")"
     exec 4>&-
+    warmth=$(warmth_of_target)
+    begun_at=$(exact_clock)
     # In the foreground, a trap waits until the script is over, and the status is the script's.
     (cd work && exec env -i "ORCHESTRATOR_OUT=$dir/out" "$shell" -e "$dir/script" </dev/null >>"$dir/log" 2>&1 3>&-)
     status=$?
+    took="$begun_at $(exact_clock) $warmth"
     # The number that a signal is reported with: 256 + n in ksh93, 384 + n in yash.
     if [ "$status" -gt 384 ]; then
         status=$((status - 256))
@@ -338,6 +343,17 @@ build() {
     stop_tree $$
     left_behind=$found
     [ -z "$found" ] || printf 'orchestrator: processes that cannot be killed:%s\n' "$found" >>log
+}
+
+# warmth_of_target: whether an earlier build left something in the job's target folder; - without one.
+warmth_of_target() {
+    warmth_target=-
+    # shellcheck disable=SC2034 # the source comes first
+    [ ! -e uses ] || read -r warmth_source warmth_target <uses
+    case $warmth_target in
+    -) printf '%s\n' - ;;
+    *) if [ -d "$warmth_target" ]; then echo warm; else echo cold; fi ;;
+    esac
 }
 
 # Not in POSIX, but in every shell that a node has; without them, the limit stays as it is.
@@ -616,6 +632,8 @@ state() {
     finished)
         [ ! -e strain ] || read -r free_kb free_inodes kills <strain
         [ ! -e strain ] || printf '%s=%s\n' free_kb "$free_kb" free_inodes "$free_inodes" oom_kills "$kills"
+        read_value took
+        printf '%s=%s\n' took "$value"
         ;;
     esac
     [ "$job_state" = stopped ] || return 0
@@ -1163,6 +1181,16 @@ clock_of() {
     # [[days-]hours:]minutes:seconds
     ps -o etime= -p "$1" 2>/dev/null |
         awk -F '[-:]' 'NF > 1 { print $NF + 60 * $(NF - 1) + 3600 * (NF > 2 ? $(NF - 2) : 0) + 86400 * (NF > 3 ? $1 : 0) }'
+}
+
+# exact_clock: the same in hundredths of a second where the system counts them, for a difference.
+exact_clock() {
+    if [ -r "$PROC/uptime" ]; then
+        read -r uptime_seconds <"$PROC/uptime"
+        printf '%s\n' "${uptime_seconds%% *}"
+        return
+    fi
+    clock_of $$
 }
 
 # room_in FOLDER: how much is free there, for a message.

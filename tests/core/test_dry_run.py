@@ -22,7 +22,7 @@ def plan(*nodes: dict[str, Any], publish: bool = True, **keys: Any) -> BuildPlan
     project = {"name": "tool", "source": {"crate": "tool"}, **keys.pop("project", {})}
     inventory = parse_inventory({"project": project, "nodes": list(nodes), **keys}, place="x")
     request = ReleaseRequest(version=VERSION, publish=publish)
-    return plan_release(inventory, request, expected={}, rows=ROWS)
+    return plan_release(inventory, request, rows=ROWS)
 
 
 ROWS = (
@@ -56,6 +56,9 @@ def test_a_plan_says_what_runs_where_and_what_is_published() -> None:
         "node": "a",
         "host": "root@192.0.2.1",
         "policy": "expected",
+        "begins_seconds": 0.0,
+        "expected_seconds": None,
+        "finish_seconds": None,
         "command": "make 1.2.3 {source}",
         "env": {"CC": "cc"},
         "binaries": ["$ORCHESTRATOR_OUT/tool"],
@@ -72,6 +75,12 @@ def test_a_plan_says_what_runs_where_and_what_is_published() -> None:
         "project": "tool",
         "version": "1.2.3",
         "source": "crate tool 1.2.3",
+        "forecast": {
+            "finish_seconds": None,
+            "critical": None,
+            "unmeasured": ["a"],
+            "line": None,
+        },
         "store": "a folder",
         "channel": "stable",
         "publishes": True,
@@ -114,7 +123,7 @@ def test_what_is_left_out_has_its_reason() -> None:
     node = {"name": "a", "host": "192.0.2.1", "target": NETBSD}
     data = {"project": {"name": "tool", "source": {"crate": "tool"}}, "nodes": [node]}
     inventory = parse_inventory(data, place="x")
-    planned = plan_release(inventory, ReleaseRequest(version=VERSION), expected={}, rows=(row,))
+    planned = plan_release(inventory, ReleaseRequest(version=VERSION), rows=(row,))
 
     shown = plan_as_data(planned, store="s", channel="stable", rows=(row,))
 

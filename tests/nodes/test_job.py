@@ -672,3 +672,10 @@ def test_what_a_node_says_is_enough_for_the_state() -> None:
     assert isinstance(state, Stopped)
     assert state.survivors == (12, 13)
     assert state.evidence.endswith("; still there: 12, 13")
+
+
+@pytest.mark.parametrize("said", ["", "1 2", "2 1 cold", "1 2 tepid", "1e9 2 cold", "- - -"])
+def test_a_node_that_does_not_say_how_long_a_job_took(said: str) -> None:
+    state = parse_state({"state": "finished", "attempt": "1", "status": "0", "took": said})
+    assert isinstance(state, Finished)
+    assert state.took is None

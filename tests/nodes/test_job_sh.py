@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from orchestrator.core.record import Warmth
 from orchestrator.nodes import bundle, gate, probe
 from orchestrator.nodes.follow import require_success
 from orchestrator.nodes.job import (
@@ -75,6 +77,37 @@ async def test_jobs_behave_alike_under_every_shell(node: Bench, tmp_path: Path) 
     assert (await node.start(specs["binary"])).was_attached
     assert counter.read_text() == "x\n"
     assert (await node.start(specs["fails"])).attempt == 2
+
+
+async def test_a_job_says_how_long_it_ran_and_whether_its_folder_was_warm(node: Bench) -> None:
+    ends = await measured_ends(node)
+    assert all(timedelta(seconds=0.3) <= took < timedelta(seconds=60) for took, _ in ends[:2])
+    assert [warmth for _, warmth in ends] == [Warmth.COLD, Warmth.WARM, None]
+
+
+async def test_a_system_without_proc_counts_whole_seconds(
+    scratch_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.nodes.job.JOB_SH", NO_PROC)
+    ends = await measured_ends(bench(scratch_home))
+    assert all(took == timedelta(seconds=round(took.total_seconds())) for took, _ in ends)
+    assert [warmth for _, warmth in ends] == [Warmth.COLD, Warmth.WARM, None]
+
+
+async def measured_ends(node: Bench) -> list[tuple[timedelta, Warmth | None]]:
+    """Two builds into one target folder, and a failure without any."""
+    target_dir = str(node.folder / "target" / "local")
+    ends = []
+    for number in range(2):
+        command = f'mkdir -p "$CARGO_TARGET_DIR"; sleep 0.3 || sleep 1; : {number}'
+        ends.append((await node.run(command, target_dir=target_dir)).end)
+    ends.append((await node.run("exit 7")).end)
+    told = []
+    for end in ends:
+        assert isinstance(end, Finished)
+        assert end.took is not None
+        told.append((end.took, end.warmth))
+    return told
 
 
 @pytest.mark.thorough

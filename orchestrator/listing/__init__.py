@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.text import Text
 
 from orchestrator.console import Terminal, print_table
-from orchestrator.core.wording import human_size, visible
+from orchestrator.core.wording import human_size, human_time, visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ def show_plan(plan: Mapping[str, Any], stream: TextIO) -> None:
     for number, task in enumerate(plan["tasks"], start=1):
         terminal.print()
         terminal.print(Text.assemble((f"{number}. {task['node']}", "bold"), f"  {task['target']}"))
-        _show_node(terminal, task)
+        _show_node(terminal, task, begins=task["begins_seconds"])
         for spare in task["standby"]:
             terminal.print(Text.assemble("   stands by: ", (spare["node"], "bold")))
             _show_node(terminal, spare)
@@ -38,6 +39,8 @@ def show_plan(plan: Mapping[str, Any], stream: TextIO) -> None:
         where = f" at {row['path']}" if row["path"] else ""
         _field(terminal, "there", f"{row['target']} {row['status']}{where}")
     terminal.print()
+    if plan["forecast"]["line"]:
+        terminal.print(visible(plan["forecast"]["line"]))
     terminal.print(_conclusion(len(plan["tasks"])))
 
 
@@ -113,6 +116,13 @@ def show_check(check: Mapping[str, Any], stream: TextIO) -> None:
             _show_finding(terminal, name, finding)
     style = "bold" if check["can_start"] else "bold red"
     terminal.print(Text(visible(check["verdict"]), style=style))
+
+
+def show_findings(name: str, findings: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
+    """Write what may go wrong on a node, or will, and what to do about it."""
+    terminal = Terminal(stream)
+    for finding in findings:
+        _show_finding(terminal, name, finding)
 
 
 def show_history(history: Mapping[str, Any], stream: TextIO) -> None:
@@ -272,8 +282,9 @@ def show_rotation(rotation: Mapping[str, Any], stream: TextIO) -> None:
         terminal.print("nothing was touched: leave out --dry-run to do it")
 
 
-def _show_node(terminal: Terminal, task: Mapping[str, Any]) -> None:
+def _show_node(terminal: Terminal, task: Mapping[str, Any], *, begins: float = 0) -> None:
     _field(terminal, "   host", f"{task['host']}, {task['policy']}")
+    _field(terminal, "   expected", _expected(task["expected_seconds"], begins))
     if task["env"]:
         _field(terminal, "   env", " ".join(f"{name}={text}" for name, text in task["env"].items()))
     _field(terminal, "   build", task["command"].rstrip())
@@ -282,6 +293,13 @@ def _show_node(terminal: Terminal, task: Mapping[str, Any]) -> None:
     _field(terminal, "   gate on", ", else ".join(task["gate_on"]))
     if task["publishes"]:
         _field(terminal, "   publishes", "\n".join(task["publishes"]))
+
+
+def _expected(seconds: float | None, begins: float) -> str:
+    waits = f", after {human_time(timedelta(seconds=begins))} for others there" if begins else ""
+    if seconds is None:
+        return f"never measured{waits}"
+    return f"{human_time(timedelta(seconds=seconds))}{waits}"
 
 
 def _show_published(terminal: Terminal, rows: Sequence[Mapping[str, Any]]) -> None:
