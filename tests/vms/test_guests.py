@@ -145,12 +145,12 @@ async def test_a_run_that_breaks_off_leaves_the_guest_and_the_next_one_stops_it(
 
     with pytest.raises(KeyboardInterrupt):
         await break_off()
-    assert desk.bench.folder.is_running
+    assert await desk.bench.machine.status() == "running"
 
     async with desk.guests() as guests:
         await use(guests, desk.node())
 
-    assert not desk.bench.folder.is_running
+    assert await desk.bench.machine.status() == "stopped"
     assert desk.bench.starts == ["max"]
 
 
@@ -163,7 +163,7 @@ async def test_who_only_looks_starts_nothing_and_stops_nothing(desk: Desk) -> No
     await desk.bench.machine.start(on_demand=True)
     async with desk.guests(starts=False) as guests:
         await use(guests, desk.node())
-    assert desk.bench.folder.is_running
+    assert await desk.bench.machine.status() == "running"
 
 
 async def test_a_machine_that_ends_while_it_is_used_may_be_tried_again(desk: Desk) -> None:
