@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-SH_FILES := build.sh install.sh.j2 orchestrator/nodes/job.sh
+SH_FILES := build.sh add-node.sh install.sh.j2 orchestrator/nodes/job.sh
 
 .PHONY: help venv demo test check lint types imports shell format coverage test-thorough test-faults test-installer test-truncation test-corruption test-chroots test-real test-bucket lock clean
 

@@ -101,17 +101,25 @@ def _run(name: str, words: list[str]) -> int:
 
 def _refuse_unknown(name: str, words: list[str]) -> None:
     parser = command_parser(name)
+    options: list[str] = []
     # argparse would complain of the missing `--version` and pass over `--verson`, which is why it
     # is missing; it has no public list of what it knows.
-    for action in parser._actions:  # noqa: SLF001
-        action.required = False
+    for each in _with_actions(parser):
+        options += each._option_string_actions  # noqa: SLF001
+        for action in each._actions:  # noqa: SLF001
+            action.required = False
     _, unknown = parser.parse_known_args(words)
     if unknown:
         # What follows a mistyped option may be its value.
         wrong = [word for word in unknown if word.startswith("-")] or unknown
-        options = [*parser._option_string_actions]  # noqa: SLF001 -- see above
         lines = (f"unrecognized: {ascii(word)[:80]}{_near(word, options)}" for word in wrong)
         parser.error("\n".join(lines))
+
+
+def _with_actions(parser: ArgumentParser) -> list[ArgumentParser]:
+    """Return a command's parser and those of its actions, such as `nodes add`."""
+    maps = (each.choices for each in parser._actions if isinstance(each.choices, dict))  # noqa: SLF001 -- see above
+    return [parser, *(added for parsers in maps for added in parsers.values())]
 
 
 def _near(word: str, known: list[str]) -> str:
@@ -150,6 +158,7 @@ def command_parser(name: str) -> ArgumentParser:
 COMMANDS = {
     "release": "build a version on every enabled node, and publish it",
     "check": "look at what a release needs, on the nodes and here",
+    "nodes": "show the nodes, add, enable, disable, remove or rekey one",
     "status": "show what is published, and how the nodes' jobs stand",
     "logs": "print the build log of a node",
     "cancel": "end the jobs of a version on the nodes",

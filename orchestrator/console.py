@@ -346,16 +346,22 @@ def write_log(data: bytes) -> None:
 def show_report(report: Report, stream: TextIO) -> None:
     """Write the summary of a release: what each node did, what failed and how to go on."""
     terminal = Terminal(stream)
-    for result in report.results:
-        if isinstance(result, Failed):
-            for line in _failure_lines(result):
-                terminal.print(line)
-            terminal.print()
+    show_failures(report, stream)
     rows = [_summary_cells(result) for result in report.results]
     print_table(terminal, ("node", "target", "result", "time", "size", "floors", "sha256"), rows)
     terminal.print()
     for text in (*_all_warnings(report), *_closing_lines(report)):
         terminal.print(Text(text))
+
+
+def show_failures(report: Report, stream: TextIO) -> None:
+    """Write why nodes failed, with the end of their logs."""
+    terminal = Terminal(stream)
+    for result in report.results:
+        if isinstance(result, Failed):
+            for line in _failure_lines(result):
+                terminal.print(line)
+            terminal.print()
 
 
 def _failure_lines(failed: Failed) -> list[Text]:

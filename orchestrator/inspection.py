@@ -17,8 +17,8 @@ from orchestrator.core.events import Phase
 from orchestrator.core.floors import join_floors
 from orchestrator.core.inventory import LeakPolicy
 from orchestrator.core.leaks import find_leaks
-from orchestrator.core.preflight import build_texts
-from orchestrator.core.result import Artifact
+from orchestrator.core.plan import build_texts
+from orchestrator.core.result import Artifact, edition_of
 from orchestrator.nodes.gate import Gate, GateBinary, run_gate
 from orchestrator.nodes.probe import probe
 from orchestrator.parts import write_whole
@@ -167,7 +167,7 @@ class Inspection:
     ) -> Artifact:
         """Return the archive of the binaries and the extra files, in the folder `into`."""
         project, version = self.plan.inventory.project.name, str(self.plan.version)
-        key = f"{self.task.node.target}{gated.os_release or ''}"
+        key = f"{self.task.node.target}{edition_of(gated.floors) or ''}"
         data = pack_archive(
             f"{project}-{version}-{key}",
             [

@@ -80,6 +80,8 @@ async def check_node(connect: Connect, node: Node, needs: Needs) -> tuple[Findin
 def _connected(node: Node, took: timedelta) -> str:
     if node.is_local:
         return "this machine"
+    if node.is_guest:
+        return f"{node.host} in {human_time(took)}, with the host key that it was made with"
     where = "the inventory" if node.host_key else "known_hosts"
     return f"{node.host} in {human_time(took)}, with its host key from {where}"
 

@@ -13,7 +13,8 @@ from orchestrator.core.events import Phase, PhaseChanged, Published, Warned
 from orchestrator.core.index import RowKey, Status
 from orchestrator.core.inventory import Policy
 from orchestrator.core.merge import row_of, why_not_offered
-from orchestrator.core.result import Built, Failed, FailureClass
+from orchestrator.core.plan import node_cpu
+from orchestrator.core.result import Built, Failed, FailureClass, cpu_level
 from orchestrator.site import leads_to, renew_copy, renew_derived
 from orchestrator.stores.channel import (
     Origin,
@@ -68,9 +69,28 @@ class Publication:
         self._held.append(built)
         if self._outlet is None or self._awaited:
             return
-        ready, self._held = self._held, []
-        await asyncio.gather(*(self._publish(item, self._outlet) for item in ready))
-        await self._move_index(self._outlet)
+        await self._publish_held(self._outlet)
+
+    async def _publish_held(self, outlet: Outlet) -> None:
+        if self._index is None and any(self._is_variant(built) for built in self._held):
+            self._index = await read_index(outlet.store, outlet.channel)
+        while ready := [built for built in self._held if not self._waits(built)]:
+            self._held = [built for built in self._held if self._waits(built)]
+            await asyncio.gather(*(self._publish(item, outlet) for item in ready))
+            await self._move_index(outlet)
+
+    def _is_variant(self, built: Built) -> bool:
+        nodes = self._plan.inventory.nodes
+        return any(node.variant_of for node in nodes if node.name == built.node)
+
+    def _waits(self, built: Built) -> bool:
+        """Return whether a faster build would be published before the one that runs everywhere."""
+        triple, version = built.artifact.target.triple, built.artifact.version
+        return self._is_variant(built) and not any(
+            row.target == triple and str(row.version) == version and not cpu_level(row.floors)
+            for row in (self._index.rows if self._index else ())
+            if row.status is Status.OK
+        )
 
     async def finish(self) -> None:
         """Announce the late targets, bring the installer up to date, pass the version on."""
@@ -182,8 +202,7 @@ class Publication:
     async def _standing(self, artifact: Artifact, outlet: Outlet) -> Row | None:
         """Return the row that has the place of this artifact, None if there is no build yet."""
         index = await read_index(outlet.store, outlet.channel)
-        release = artifact.os_release if artifact.target.is_bound_to_os_release else None
-        key = RowKey(artifact.target.triple, artifact.version, release)
+        key = RowKey(artifact.target.triple, artifact.version, artifact.edition)
         row = row_of(index.rows, key) if index else None
         return row if row and row.status is not Status.PENDING else None
 
@@ -289,4 +308,6 @@ def _has_flat_name(plan: BuildPlan, artifact: Artifact) -> bool:
     )
     if first is None or first.target != artifact.target:
         return first is None
+    if cpu_level(artifact.floors) != node_cpu(inventory.project, first):
+        return False
     return artifact.os_release is None or first.os_release in {None, artifact.os_release}

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from orchestrator.core.inventory_edit import Entry, NodeBlock, Value
 
 
-def add_node(path: Path, keys: Iterable[tuple[str, Value]]) -> Node:
+def add_node(path: Path, keys: Iterable[tuple[str, Value]], *, write: bool = True) -> Node:
     """Write one more node into an inventory, and return it as the file now says.
 
-    Raise ConfigError, with nothing written, if the inventory would be wrong with it.
+    Raise ConfigError, with nothing written, if the inventory would be wrong with it. Without
+    `write`, return the node as it would be.
     """
-    return _change(path, lambda text, block: add_entry(text, block, keys), adds=1)
+    return _change(path, lambda text, block: add_entry(text, block, keys), adds=1, write=write)
 
 
 def set_in_node(path: Path, name: str, changes: Mapping[str, Value]) -> Node:
@@ -53,35 +54,59 @@ def _entry(block: NodeBlock, name: str) -> Entry:
         if entry.name == name:
             return entry
     names = ", ".join(entry.name for entry in block.entries)
-    raise ConfigError(f"no node is named `{name[:80]}`", hint=f"the nodes are: {names}")
+    raise ConfigError(
+        f"no node of the file is named `{name[:80]}`",
+        hint=f"the nodes are: {names}; what is made of a node's `variants:` is changed there",
+    )
 
 
 def _change(
-    path: Path, edit: Callable[[str, NodeBlock], str], *, adds: int = 0, name: str | None = None
+    path: Path,
+    edit: Callable[[str, NodeBlock], str],
+    *,
+    adds: int = 0,
+    name: str | None = None,
+    write: bool = True,
 ) -> Node:
     before, text = load_inventory(path), read_text(path)
     new = edit(text, locate_nodes(text))
     after = load_text(new, path)
     _require_rest(before, after, adds=adds, name=name)
-    if read_text(path) != text:
+    if write:
+        _write(path, new, before=text)
+    return next((node for node in after.nodes if node.name == name), after.nodes[-1])
+
+
+def _write(path: Path, text: str, *, before: str) -> None:
+    if read_text(path) != before:
         raise ConfigError(f"{path}: was changed by somebody else meanwhile", hint="run it again")
     # Through a link, to the file itself.
     file = path.resolve()
     mode = file.stat().st_mode
-    write_whole(file, new.encode())
+    write_whole(file, text.encode())
     file.chmod(mode)
-    return next((node for node in after.nodes if node.name == name), after.nodes[-1])
+
+
+def _count(inventory: Inventory) -> int:
+    """Return how many nodes have an entry in the file."""
+    return sum(node.variant_of is None for node in inventory.nodes)
 
 
 def _require_rest(before: Inventory, after: Inventory, *, adds: int, name: str | None) -> None:
     """Raise ConfigError if anything else than the one node has changed its meaning."""
     added = after.nodes[len(before.nodes) :] if adds > 0 else ()
-    names = {name, *(node.name for node in added)}
+    names = {*filter(None, (name,)), *(node.name for node in added)}
     rests = [
-        replace(each, nodes=tuple(node for node in each.nodes if node.name not in names))
+        replace(
+            each,
+            # What is made of a node's variants goes with it.
+            nodes=tuple(
+                node for node in each.nodes if names.isdisjoint((node.name, node.variant_of))
+            ),
+        )
         for each in (before, after)
     ]
-    if rests[0] != rests[1] or len(after.nodes) != len(before.nodes) + adds:
+    if rests[0] != rests[1] or _count(after) != _count(before) + adds:
         raise ConfigError(
             "the change would alter other parts of the inventory; nothing was written",
             hint="its layout is one that this command does not understand: change it by hand",

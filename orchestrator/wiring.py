@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from orchestrator.core.errors import ConfigError, NodeError
+from orchestrator.core.events import Phase, PhaseChanged
+from orchestrator.core.gains import read_gains
 from orchestrator.core.index import parse_channel
 from orchestrator.core.inventory import RECORD_FOLDER
 from orchestrator.core.plan import plan_release
@@ -21,13 +23,19 @@ from orchestrator.source import Bundle, make_bundle
 from orchestrator.stores.channel import Channel, read_index
 from orchestrator.stores.directory import DirectoryStore
 from orchestrator.timings import append_build, read_record
-from orchestrator.workspace import inventory_folder, load_inventory, read_installer_template
+from orchestrator.workspace import (
+    inventory_folder,
+    load_inventory,
+    load_vm,
+    read_installer_template,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
     from datetime import date
 
+    from orchestrator.core.events import Observer
     from orchestrator.core.index import Index
     from orchestrator.core.inventory import Inventory, Node, Signing, Source
     from orchestrator.core.plan import BuildPlan, ReleaseRequest
@@ -36,6 +44,7 @@ if TYPE_CHECKING:
     from orchestrator.core.version import Version
     from orchestrator.github.releases import Releases
     from orchestrator.nodes.transport import Connect, Transport
+    from orchestrator.nodes.vm.machine import Machine
     from orchestrator.signing import KnownKey
     from orchestrator.site import Beside
     from orchestrator.stores.pointers import Pointer
@@ -105,6 +114,18 @@ class Operator:
         return datetime.now(tz=UTC)
 
     @property
+    def gains_file(self) -> Path:
+        """Where it is recorded which variants are worth it; without it, none is."""
+        return self.dist / "bench" / "variants.json"
+
+    def gains(self) -> tuple[str, ...]:
+        """Return the variants that were measured to be worth it."""
+        try:
+            return read_gains(self.gains_file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):
+            return ()
+
+    @property
     def _timings(self) -> Path:
         return self.dist / "timings.jsonl"
 
@@ -150,6 +171,7 @@ class Operator:
                 known.node.name
                 for known in known_jobs(self.dist, self.inventory.nodes, request.version)
             },
+            gains=self.gains(),
         )
 
     async def index(self, channel: Channel) -> Index | None:
@@ -352,8 +374,14 @@ class Operator:
         return signing
 
     @asynccontextmanager
-    async def connections(self) -> AsyncIterator[Connect]:
-        """Yield the way to every node; leaving it drops the links, not the jobs."""
+    async def connections(
+        self, observe: Observer | None = None, *, starts_guests: bool = True
+    ) -> AsyncIterator[Connect]:
+        """Yield the way to every node; leaving it drops the links, not the jobs.
+
+        Nodes that are virtual machines are started when they are needed, and stopped at the end, if
+        nobody else uses them; `observe` is told. Without `starts_guests` they are as they are.
+        """
         local = connect_local(os.environ)
         if all(node.is_local for node in self.inventory.nodes):
             yield local
@@ -367,7 +395,37 @@ class Operator:
             def connect(node: Node) -> AbstractAsyncContextManager[Transport]:
                 return local(node) if node.is_local else ssh.connect(node)
 
-            yield connect
+            if not any(node.vm for node in self.inventory.nodes):
+                yield connect
+                return
+            from orchestrator.nodes.vm.guests import Guests  # noqa: PLC0415 -- as above
+
+            def on_boot(node: Node, text: str) -> None:
+                if observe:
+                    phase = Phase.BOOTING if text else Phase.CONNECTING
+                    observe(PhaseChanged(node=node.name, phase=phase, detail=text))
+
+            guests = Guests(
+                connect=connect,
+                machine_of=self.machine,
+                on_boot=on_boot,
+                starts=starts_guests,
+            )
+            async with guests:
+                yield guests.open
+
+    def machine(self, name: str, say: Callable[[str], None]) -> Machine:
+        """Return the virtual machine of that name; raise ConfigError if it is not defined."""
+        from orchestrator.nodes.vm.folder import VmFolder, state_home  # noqa: PLC0415 -- as above
+        from orchestrator.nodes.vm.machine import Machine  # noqa: PLC0415 -- as above
+
+        home = state_home(os.environ)
+        return Machine(
+            vm=load_vm(self.folder, name),
+            folder=VmFolder(home / name),
+            accelerators=home / "accelerators.json",
+            say=say,
+        )
 
 
 def _followers(channel_name: str) -> tuple[str, ...]:

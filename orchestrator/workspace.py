@@ -13,7 +13,10 @@ from orchestrator.core.errors import ConfigError
 from orchestrator.core.inventory import Inventory, Node, PathSource, Publication, Signing
 from orchestrator.core.inventory_edit import Entry, NodeBlock, Span
 from orchestrator.core.inventory_parser import parse_inventory
-from orchestrator.core.schema import HOST_TARGET
+from orchestrator.core.kinds import suggestion
+from orchestrator.core.schema import HOST_TARGET, NAME
+from orchestrator.core.vm import GoldenImage, Vm
+from orchestrator.core.vm_parser import parse_vm
 from orchestrator.core.wording import human_size
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     import yaml
 
 TEMPLATE: Final = "install.sh.j2"
+VMS: Final = "vms"
+VM_FILE: Final = "vm.yaml"
 MAX_BYTES: Final = 1_000_000
 MAX_VALUES: Final = 10_000
 MAX_DEPTH: Final = 50
@@ -46,6 +51,33 @@ def load_text(text: str, path: Path) -> Inventory:
         host_triple=host_triple() if _holds(data, HOST_TARGET) else None,
     )
     return _located(inventory, inventory_folder(path))
+
+
+def load_vm(folder: Path, name: str) -> Vm:
+    """Return the virtual machine that `vms/NAME/vm.yaml` below an inventory's folder defines.
+
+    A golden image's path is made absolute: it is relative to the definition's own folder. Raises
+    ConfigError with every problem, each at its place in the file.
+    """
+    known = list_vms(folder)
+    if name not in known:
+        near = suggestion(name, known)
+        hint = f"make {folder / VMS / 'NAME' / VM_FILE}; docs/vms.md says what is in it"
+        raise ConfigError(
+            f"there is no virtual machine `{name[:80]}` in {folder / VMS}{near}", hint=hint
+        )
+    path = folder / VMS / name / VM_FILE
+    vm = parse_vm(read_yaml(path), name=name, place=str(path))
+    if not isinstance(vm.image, GoldenImage):
+        return vm
+    image = dataclasses.replace(vm.image, file=_absolute(vm.image.file, path.parent))
+    return dataclasses.replace(vm, image=image)
+
+
+def list_vms(folder: Path) -> tuple[str, ...]:
+    """Return the names of the virtual machines that are defined below an inventory's folder."""
+    found = (path.parent.name for path in (folder / VMS).glob(f"*/{VM_FILE}"))
+    return tuple(sorted(name for name in found if NAME.matches(name)))
 
 
 def inventory_folder(path: Path) -> Path:

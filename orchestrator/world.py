@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator.core.inventory import Source
@@ -11,7 +13,7 @@ from orchestrator.core.version import Version
 from orchestrator.source import Bundle
 
 if TYPE_CHECKING:
-    from datetime import date, datetime
+    from datetime import date
     from pathlib import Path
 
     from orchestrator.core.events import Observer
@@ -40,7 +42,7 @@ class World:
     observe: Observer
     remember: Callable[[PastBuild], None]
     monotonic: Callable[[], float]
-    now: Callable[[], datetime]
+    now: Callable[[], datetime] = partial(datetime.now, UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -162,6 +162,9 @@ def make_artifact(
     evidence: Evidence | None = None,
 ) -> Artifact:
     """Stage an archive and two binaries that hold nothing but their own names."""
+    target = parse_target(triple)
+    if os_release and target.is_bound_to_os_release and not floors:
+        floors = (Floor(name=str(target.os), operator="==", release=os_release),)
     folder.mkdir(parents=True, exist_ok=True)
     label = f"{version}-{triple}{os_release or ''}"
     binaries = tuple(_make_binary(folder, label, name) for name in ("demo", "demo-extra"))
@@ -170,7 +173,7 @@ def make_artifact(
     path.write_bytes(data)
     return Artifact(
         version=version,
-        target=parse_target(triple),
+        target=target,
         os_release=os_release,
         path=path,
         size_bytes=len(data),

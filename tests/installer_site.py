@@ -142,7 +142,7 @@ class Site:
         return row
 
     def _packed(self, row: Row, program: str, extras: Mapping[str, bytes], *, revision: int) -> Row:
-        key = row.target + (row.exact_release or "")
+        key = row.label
         folder = f"{self.project}-{row.version}-{key}"
         path = f"releases/{row.version}/{key}/{revision_folder(revision)}{folder}.tar.gz"
         archive = pack_archive(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 README = (ROOT / "README.md").read_text()
 ALL = "\n".join(path.read_text() for path in DOCUMENTS)
 

@@ -423,6 +423,23 @@ def test_a_build_for_newer_cpus_is_for_those_only(
         )
 
 
+@pytest.mark.parametrize(
+    ("flags", "taken"), [(V4, "v3"), (V3, "v3"), (V2, "any"), ("fpu sse2", "any"), (None, "any")]
+)
+def test_of_one_version_a_cpu_gets_the_build_that_is_made_for_it(
+    site: Site, host: Host, *, flags: str | None, taken: str
+) -> None:
+    for floors, name in (("", "any"), ("cpu>=3", "v3")):
+        site.add("1.0.0", floors=floors, program=f"#!/bin/sh\necho 'tool 1.0.0 {name}'\n")
+    site.publish()
+    cpus = host.root / "cpuinfo"
+    if flags is not None:
+        cpus.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    result = host.run(site.script.replace("/proc/cpuinfo", str(cpus).replace(" ", "\\ ")))
+    assert result.returncode == 0, said(result)
+    assert subprocess.check_output([host.binary], text=True) == f"tool 1.0.0 {taken}\n"
+
+
 def test_other_cpus_know_nothing_of_that(site: Site, host: Host) -> None:
     host.simulate({"uname": uname("Linux", "aarch64", release="6.1.0", os="GNU/Linux")})
     site.add("1.0.0", "aarch64-unknown-linux-gnu")

@@ -233,3 +233,36 @@ async def test_a_target_whose_builds_were_all_withdrawn_says_so_in_its_file() ->
 def test_nothing_follows_from_the_index_of_another_channel() -> None:
     other = replace(KEYLESS, name="prerelease")
     assert _derived(other) == ()
+
+
+async def _deliver(publication: Publication, folder: Path, node: Node, *, level: int = 0) -> None:
+    floors = (Floor(name="cpu", operator=">=", release=str(level)),) if level else ()
+    artifact = make_artifact(folder / node.name, node.target.triple, floors=floors)
+    built = Built(
+        node=node.name, artifact=artifact, elapsed=timedelta(seconds=1), was_attached=False
+    )
+    await publication.add(built, stands_for=node.name)
+
+
+async def test_a_faster_build_waits_for_the_one_that_runs_everywhere(tmp_path: Path) -> None:
+    store = MemoryStore()
+    triple = "x86_64-unknown-linux-gnu"
+    base = _node("linux", triple)
+    flags = (("RUSTFLAGS", "-C target-cpu=x86-64-v3"),)
+    faster = _node("linux-v3", triple, env=flags, variant_of="linux")
+    publication = _publication(store, base, faster)
+    await _deliver(publication, tmp_path, faster, level=3)
+    assert not publication.published
+    assert list(publication.held_back) == [triple]
+    await _deliver(publication, tmp_path, base)
+    await publication.finish()
+    assert not list(publication.held_back)
+    assert publication.index is not None
+    assert [row.label for row in publication.index.rows] == [f"{triple}-v3", triple]
+    flat = [name for name in store.objects if name.startswith("1.0.0/")]
+    assert store.objects[min(flat)].data == f"demo of 1.0.0-{triple}".encode()
+
+    # Later, alone: the other one is there already.
+    again = _publication(store, base, faster)
+    await _deliver(again, tmp_path, faster, level=3)
+    assert not again.held_back

@@ -33,6 +33,9 @@ NEW: Final = (
 )
 
 
+OPENBSD: Final = (("target", "x86_64-unknown-openbsd"),)
+
+
 @pytest.fixture(params=FILES)
 def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return Path(shutil.copy(ROOT / request.param, tmp_path / "nodes.yaml"))
@@ -56,7 +59,7 @@ def test_a_new_node_is_what_was_said_and_every_other_line_stays(file: Path) -> N
 
 def test_each_node_can_be_switched_and_switched_back(file: Path) -> None:
     text, inventory = file.read_text(), load_inventory(file)
-    for node in inventory.nodes:
+    for node in (each for each in inventory.nodes if each.variant_of is None):
         switched = set_in_node(file, node.name, {"enabled": not node.enabled})
         assert switched == dataclasses.replace(node, enabled=not node.enabled)
         assert set_in_node(file, node.name, {"enabled": node.enabled}) == node
@@ -64,6 +67,16 @@ def test_each_node_can_be_switched_and_switched_back(file: Path) -> None:
     new = [line for line in difflib.ndiff(text.splitlines(), lines(file)) if line[0] != " "]
     assert {line.split()[1] for line in new} <= {"enabled:"}
     assert all(line.startswith("+ ") for line in new)
+
+
+def test_the_variants_of_a_node_change_with_it(tmp_path: Path) -> None:
+    file = Path(shutil.copy(ROOT / "examples/inventories/rich.yaml", tmp_path / "nodes.yaml"))
+    assert not set_in_node(file, "linux-x86_64", {"enabled": False}).enabled
+    faster = next(node for node in load_inventory(file).nodes if node.variant_of)
+    assert not faster.enabled
+    with pytest.raises(ConfigError, match="no node of the file is named") as refused:
+        set_in_node(file, faster.name, {"enabled": True})
+    assert "`variants:`" in (refused.value.hint or "")
 
 
 def test_a_node_that_is_added_and_removed_leaves_nothing(file: Path) -> None:
@@ -75,7 +88,7 @@ def test_a_node_that_is_added_and_removed_leaves_nothing(file: Path) -> None:
 
 def test_each_node_but_the_last_one_can_be_removed(file: Path) -> None:
     comments = [line for line in lines(file) if line.lstrip().startswith("#")]
-    nodes = load_inventory(file).nodes
+    nodes = [node for node in load_inventory(file).nodes if node.variant_of is None]
     for position, node in enumerate(nodes[:-1]):
         try:
             remove_node(file, node.name)
@@ -83,7 +96,8 @@ def test_each_node_but_the_last_one_can_be_removed(file: Path) -> None:
             # Others use its text, or its gate.
             assert f"- name: {node.name}\n" in file.read_text()
             continue
-        names = [left.name for left in load_inventory(file).nodes]
+        left = load_inventory(file).nodes
+        names = [other.name for other in left if other.variant_of is None]
         assert node.name not in names
         assert names[-1] == nodes[-1].name
         assert len(names) >= len(nodes) - position - 1
@@ -118,7 +132,7 @@ def test_a_wrong_node_is_refused_and_nothing_written(
 
 
 def test_an_unknown_node_is_named_with_those_that_are_there(file: Path) -> None:
-    with pytest.raises(ConfigError, match="no node is named `nope`") as refused:
+    with pytest.raises(ConfigError, match="no node of the file is named `nope`") as refused:
         set_in_node(file, "nope", {"enabled": True})
     assert refused.value.hint is not None
     assert load_inventory(file).nodes[0].name in refused.value.hint
@@ -143,3 +157,39 @@ def test_mode_and_link_stay(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o640
     assert "enabled: false" in file.read_text().split("- name: macos")[0]
     assert {path.name for path in tmp_path.iterdir()} == {"real.yaml", "nodes.yaml"}
+
+
+def test_a_removed_node_takes_one_of_the_empty_lines_around_it_with_it(tmp_path: Path) -> None:
+    file = tmp_path / "nodes.yaml"
+    entries = [
+        f"- name: {name}\n  host: a.example\n  target: x86_64-unknown-netbsd\n"
+        "  build_command: make\n  binary_path: /tool\n"
+        for name in "abc"
+    ]
+    file.write_text("\n".join(entries))
+    remove_node(file, "b")
+    assert file.read_text() == "\n".join((entries[0], entries[2]))
+    remove_node(file, "c")
+    assert file.read_text() == entries[0]
+
+
+def test_a_name_that_is_not_on_one_line_is_left_to_a_person(tmp_path: Path) -> None:
+    file = tmp_path / "nodes.yaml"
+    text = (
+        "- name: >-\n    a\n  host: a.example\n  target: x86_64-unknown-netbsd\n"
+        "  build_command: make\n  binary_path: /tool\n"
+    )
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="cannot find where the entry of a begins"):
+        set_in_node(file, "a", {"enabled": False})
+    assert file.read_text() == text
+
+
+def test_a_list_is_written_in_one_line(tmp_path: Path) -> None:
+    file = Path(shutil.copy(ROOT / "build-nodes.yaml", tmp_path / "nodes.yaml"))
+    gates = ("openbsd-x86_64", "local")
+    with pytest.raises(ConfigError, match="local"):
+        add_node(file, (*NEW[:1], ("host", "b.example"), *OPENBSD, ("gate_on", gates)))
+    node = add_node(file, (*NEW[:1], ("host", "b.example"), *OPENBSD, ("gate_on", gates[:1])))
+    assert node.gate_on == gates[:1]
+    assert "gate_on: [openbsd-x86_64]" in file.read_text()

@@ -9,6 +9,7 @@ from orchestrator.commands.bundle import bundle
 from orchestrator.commands.index import fsck, history, promote, renew, unyank, yank
 from orchestrator.commands.jobs import cancel, logs, shell, status
 from orchestrator.commands.keys import keygen, keys
+from orchestrator.commands.nodes import nodes
 from orchestrator.commands.release import check, release
 from orchestrator.commands.site import render, schema, serve
 from orchestrator.commands.verify import verify
@@ -32,6 +33,7 @@ def explain(error: Exception) -> int | None:
 COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "release": release,
     "check": check,
+    "nodes": nodes,
     "status": status,
     "logs": logs,
     "cancel": cancel,

@@ -47,7 +47,7 @@ async def _status(operator: Operator, version: Version | None, *, as_json: bool)
         if index
         else []
     )
-    async with operator.connections() as connect:
+    async with operator.connections(starts_guests=False) as connect:
         found = await find_jobs(connect, operator.nodes_at_work(), operator.search(version))
     data: Mapping[str, object] = {
         "project": operator.inventory.project.name,
@@ -85,7 +85,7 @@ async def _logs(operator: Operator, version: Version, node: Node, *, follow: boo
         write_log(read_log(operator.dist, version, node))
         return 0
     known = known_jobs(operator.dist, (node,), version)
-    async with operator.connections() as connect:
+    async with operator.connections(starts_guests=False) as connect:
         job = known[0] if known else await find_job(connect, node, operator.search(version))
         await (follow_log if follow else read_rest)(connect, job, write_log)
     return 0
@@ -109,7 +109,7 @@ async def cancel_on(
     from orchestrator.jobs import cancel_jobs, cancelled_as_data
     from orchestrator.listing import show_cancelled
 
-    async with operator.connections() as connect:
+    async with operator.connections(starts_guests=False) as connect:
         cancelled = await cancel_jobs(connect, nodes, operator.search(version))
     jobs = [cancelled_as_data(each) for each in cancelled]
     if as_json:
@@ -145,7 +145,7 @@ async def _entry(operator: Operator, version: Version, node: Node) -> tuple[str,
     from orchestrator.jobs import find_job
     from orchestrator.nodes.workdir import place_entry
 
-    async with operator.connections() as connect:
+    async with operator.connections(starts_guests=False) as connect:
         found = await find_job(connect, node, operator.search(version))
         async with connect(node) as transport:
             return await place_entry(transport, found.job.workdir), found.job.id

@@ -59,7 +59,7 @@ async def _release(
             console.observe(Warned(message=finding.message))
         finding.require()
     plan = await operator.plan(request, outlet.channel if outlet else None)
-    async with operator.connections() as connect:
+    async with operator.connections(console.observe) as connect:
         world = World(
             connect=connect,
             make_bundle=operator.make_bundle,
@@ -68,7 +68,6 @@ async def _release(
             observe=console.observe,
             remember=operator.remember,
             monotonic=time.monotonic,
-            now=operator.now,
         )
         with console:
             report = await make_release(plan, world)

@@ -114,7 +114,7 @@ def check_as_data(check: Check) -> Mapping[str, object]:
         "exit_code": check.exit_code,
         "can_start": check.can_start,
         "verdict": check.verdict,
-        "coordinator": _findings_as_data(check.coordinator),
+        "coordinator": findings_as_data(check.coordinator),
         "nodes": [
             {
                 "node": each.node.name,
@@ -122,14 +122,15 @@ def check_as_data(check: Check) -> Mapping[str, object]:
                 "host": each.node.host,
                 "policy": str(each.node.policy),
                 "builds": each.needs.builds,
-                "findings": _findings_as_data(each.findings),
+                "findings": findings_as_data(each.findings),
             }
             for each in check.nodes
         ],
     }
 
 
-def _findings_as_data(findings: Iterable[Finding]) -> list[Mapping[str, object]]:
+def findings_as_data(findings: Iterable[Finding]) -> list[Mapping[str, object]]:
+    """Return what was found on one machine, as `check --json` prints it."""
     return [
         {
             "check": finding.subject,

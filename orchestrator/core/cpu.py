@@ -16,6 +16,19 @@ if TYPE_CHECKING:
 _TARGET_CPU: Final = re.compile(r"target-cpu[= ][\"']?([A-Za-z0-9._-]+)")
 # The levels of the x86-64 psABI; every x86_64 CPU has the first.
 _LEVELS: Final = {"x86-64": 1, "x86-64-v2": 2, "x86-64-v3": 3, "x86-64-v4": 4}
+# Those that are worth a build of their own, and what its node's name ends in.
+VARIANTS: Final = {"x86-64-v2": "v2", "x86-64-v3": "v3", "x86-64-v4": "v4"}
+
+
+def variant_name(node_name: str, cpu: str) -> str:
+    """Return the name of the node that builds a node's variant: `linux-v3`."""
+    return f"{node_name}-{VARIANTS[cpu]}"
+
+
+def with_cpu(env: tuple[tuple[str, str], ...], cpu: str) -> tuple[tuple[str, str], ...]:
+    """Return an environment in which rustc compiles for that CPU."""
+    flags = f"{dict(env).get('RUSTFLAGS', '')} -C target-cpu={cpu}".strip()
+    return (*((name, value) for name, value in env if name != "RUSTFLAGS"), ("RUSTFLAGS", flags))
 
 
 def cpu_floors(texts: Iterable[str], target: Target) -> tuple[Floor, ...]:

@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.core.index import Status
-from orchestrator.core.target import platform_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -39,7 +38,7 @@ def _latest(rows: Iterable[Row]) -> dict[str, str | None]:
     for row in rows:
         if row.status is Status.PENDING:
             continue
-        name = platform_name(row.target, row.exact_release)
+        name = row.label
         known = latest.setdefault(name, None)
         if known is None and row.status is Status.OK:
             latest[name] = str(row.version)
@@ -66,7 +65,7 @@ def _versions(rows: Iterable[Row]) -> list[dict[str, Any]]:
     newest_first = sorted(rows, key=lambda row: (row.version, str(row.version)), reverse=True)
     versions: dict[str, dict[str, object]] = {}
     for row in newest_first:
-        name = platform_name(row.target, row.exact_release)
+        name = row.label
         versions.setdefault(str(row.version), {})[name] = _row_as_data(row)
     return [
         {"version": version, "targets": dict(sorted(targets.items()))}

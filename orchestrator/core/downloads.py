@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.index import Status, release_order
+from orchestrator.core.result import cpu_level
 from orchestrator.core.target import TARGETS, platform_name, platform_title
 
 if TYPE_CHECKING:
@@ -24,16 +25,19 @@ class Platform:
     target: str
     os_release: str | None
     rows: tuple[Row, ...]
+    # The level of the CPU that it needs, 0 for any.
+    cpu: int = 0
 
     @property
     def name(self) -> str:
         """What names it in paths: `x86_64-unknown-openbsd7.8`."""
-        return platform_name(self.target, self.os_release)
+        return platform_name(self.target, self.os_release) + (f"-v{self.cpu}" if self.cpu else "")
 
     @property
     def title(self) -> str:
         """What people call it: `OpenBSD 7.8 amd64`."""
-        return platform_title(self.target, self.os_release)
+        title = platform_title(self.target, self.os_release)
+        return f"{title}, x86-64-v{self.cpu}" if self.cpu else title
 
     @property
     def newest(self) -> Row | None:
@@ -60,17 +64,19 @@ def platforms_of(rows: Sequence[Row]) -> tuple[Platform, ...]:
 
     What is late without naming an OS release is late on each release of its target.
     """
-    by_place: dict[tuple[str, str | None], list[Row]] = {}
+    by_place: dict[tuple[str, str | None, int], list[Row]] = {}
     for row in rows:
-        by_place.setdefault((row.target, row.exact_release), []).append(row)
-    has_releases = {target for target, release in by_place if release is not None}
+        place = (row.target, row.exact_release, cpu_level(row.floors))
+        by_place.setdefault(place, []).append(row)
+    has_releases = {target for target, release, _ in by_place if release is not None}
     platforms = (
         Platform(
             target=target,
             os_release=release,
-            rows=_newest_first(own, by_place.get((target, None), ()) if release else ()),
+            rows=_newest_first(own, by_place.get((target, None, 0), ()) if release else ()),
+            cpu=cpu,
         )
-        for (target, release), own in by_place.items()
+        for (target, release, cpu), own in by_place.items()
         if release is not None or target not in has_releases
     )
     return tuple(sorted(platforms, key=_place))
@@ -98,8 +104,9 @@ def _newest_first(own: Sequence[Row], of_any_release: Sequence[Row]) -> tuple[Ro
     )
 
 
-def _place(platform: Platform) -> tuple[int, str, tuple[int, ...]]:
+def _place(platform: Platform) -> tuple[int, str, tuple[int, ...], int]:
     # The newest release of an OS first; a target that is not in the table after all that are.
     release = release_order(platform.os_release) if platform.os_release else ()
     newest_first = tuple(-number for number in release)
-    return (_ORDER.get(platform.target, len(_ORDER)), platform.target, newest_first)
+    order = _ORDER.get(platform.target, len(_ORDER))
+    return (order, platform.target, newest_first, platform.cpu)

@@ -9,6 +9,7 @@ from orchestrator.core.forecast import forecast_as_data, node_forecast, task_for
 from orchestrator.core.index import RowKey
 from orchestrator.core.inventory import ArchiveSource, CrateSource, GitSource, PathSource
 from orchestrator.core.merge import row_of
+from orchestrator.core.plan import node_cpu
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,12 +94,13 @@ def _node_task(plan: BuildPlan, task: NodeTask, rows: Sequence[Row]) -> Mapping[
 def _objects(plan: BuildPlan, node: Node, rows: Sequence[Row]) -> list[str]:
     release = (node.os_release or "<release>") if node.target.is_bound_to_os_release else ""
     version, name = str(plan.version), plan.inventory.project.name
-    key = f"{node.target}{release}"
+    level = node_cpu(plan.inventory.project, node)
+    key = f"{node.target}{release}{f'-v{level}' if level else ''}"
     # The release of an OpenBSD node that does not say it is known once the node has answered.
     file = f"{name}-{version}-{key}.tar.gz" if "<" in key else archive_name(name, version, key)
     folder = _reissue_folder(plan, node, rows)
     objects = [f"releases/{version}/{key}/{folder}{file}"]
-    if plan.inventory.publication.flat:
+    if plan.inventory.publication.flat and not node.variant_of:
         flat = f"{name}-{version}-{node.target.flat_name}{node.target.exe_suffix}"
         objects.append(f"{version}/{folder}{flat}")
     return objects
@@ -107,7 +109,9 @@ def _objects(plan: BuildPlan, node: Node, rows: Sequence[Row]) -> list[str]:
 def _reissue_folder(plan: BuildPlan, node: Node, rows: Sequence[Row]) -> str:
     """Return the folder of the next issue; a revision that a crash has left is found only later."""
     release = node.os_release if node.target.is_bound_to_os_release else None
-    stands = row_of(rows, RowKey(node.target.triple, str(plan.version), release))
+    level = node_cpu(plan.inventory.project, node)
+    edition = f"{release or ''}{f'-v{level}' if level else ''}" or None
+    stands = row_of(rows, RowKey(node.target.triple, str(plan.version), edition))
     if not plan.request.reissue or stands is None or stands.sha256 is None:
         return ""
     return f"r{stands.revision + 1}/"

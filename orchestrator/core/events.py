@@ -18,6 +18,7 @@ class Phase(StrEnum):
     """What a node is busy with, in the order of a release."""
 
     WAITING = "waiting"
+    BOOTING = "starting the VM"
     CONNECTING = "connecting"
     PUSHING = "pushing source"
     QUEUED = "waiting for the host"

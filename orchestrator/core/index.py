@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from orchestrator.core.errors import ConfigError, StoreError
-from orchestrator.core.result import Floor
+from orchestrator.core.result import Floor, cpu_level, edition_of
 from orchestrator.core.version import Version, parse_version
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Row:
     """One version for one target; a pending row has no size, hash and path yet.
 
     On an OS whose binaries run on one release only, `floors` holds that release with `==`, and
-    several rows may stand for one version and target.
+    several rows may stand for one version and target; so they may for several levels of a CPU.
     """
 
     target: str
@@ -48,14 +48,19 @@ class Row:
         return next((floor.release for floor in self.floors if floor.operator == "=="), None)
 
     @property
+    def edition(self) -> str | None:
+        """What tells it from other builds of its version and target (`result.edition_of`)."""
+        return edition_of(self.floors)
+
+    @property
     def key(self) -> RowKey:
         """What the row is known by."""
-        return RowKey(self.target, str(self.version), self.exact_release)
+        return RowKey(self.target, str(self.version), self.edition)
 
     @property
     def label(self) -> str:
-        """The target as paths have it: with the OS release, where binaries run on one only."""
-        return f"{self.target}{self.exact_release or ''}"
+        """The target as paths have it: with its edition, such as the OS release of OpenBSD."""
+        return f"{self.target}{self.edition or ''}"
 
     @property
     def revision(self) -> int:
@@ -82,7 +87,7 @@ class RowKey(NamedTuple):
     target: str
     # The text: Version ignores build metadata, but 1.0.0+a and 1.0.0+b are different files.
     version: str
-    release: str | None
+    edition: str | None
 
 
 class SignedIndex(NamedTuple):
@@ -160,7 +165,11 @@ def split_signed(text: str) -> SignedIndex:
 
 
 def sort_rows(rows: Iterable[Row]) -> tuple[Row, ...]:
-    """Return rows as the index lists them: by target, newest version first, newest OS first."""
+    """Return rows as the index lists them: by target, newest version first, newest OS first.
+
+    Of one version and OS, the build for the most demanding CPU comes first: a host takes the first
+    row that fits.
+    """
     newest_first = sorted(rows, key=_age, reverse=True)
     return tuple(sorted(newest_first, key=lambda row: row.target))
 
@@ -223,9 +232,10 @@ def release_order(release: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _age(row: Row) -> tuple[Version, str, tuple[int, ...], str]:
+def _age(row: Row) -> tuple[Version, str, tuple[int, ...], str, int]:
     release = row.exact_release or ""
-    return (row.version, str(row.version), release_order(release) if release else (), release)
+    order = release_order(release) if release else ()
+    return (row.version, str(row.version), order, release, cpu_level(row.floors))
 
 
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from orchestrator.core.target import Target
 
 LOCAL: Final = "local"
+# Before the name of a virtual machine: the host of a node that is reached with the keys of its VM.
+GUEST: Final = "vm:"
 # The key of an archive's digest that holds for whatever version is released.
 ANY_VERSION: Final = ""
 # Beside the inventory: logs, archives and, by default, the store. Nothing in it is the source.
@@ -92,6 +94,7 @@ class Project:
 
     `version_command` runs for every binary and must print the version; each command of `gate` must
     exit with 0. `{binary}` is replaced by the binary's path, in `gate` by the first binary's.
+    `benchmark` is what is timed to know whether a variant is faster.
     A node's `binary_path` names the first binary; the other ones lie beside it. `extras` are paths
     of files that lie in the archive beside the binaries: absolute, or below the source folder, or,
     without a source, below the folder that the build command runs in.
@@ -103,6 +106,7 @@ class Project:
     build_command: str | None = None
     version_command: str = "{binary} --version"
     gate: tuple[str, ...] = ()
+    benchmark: str | None = None
     extras: tuple[str, ...] = ()
     leaks: LeakPolicy = LeakPolicy.WARN
 
@@ -186,11 +190,20 @@ class Node:
     jobs: int | None = None
     os_release: str | None = None
     gate_on: tuple[str, ...] = ()
+    # Levels of the CPU that it builds for, beside the baseline of its target.
+    variants: tuple[str, ...] = ()
+    # The node that this one was made of, for one of its variants.
+    variant_of: str | None = None
 
     @property
     def is_local(self) -> bool:
         """Whether it is the coordinator's own machine."""
         return self.host == LOCAL
+
+    @property
+    def is_guest(self) -> bool:
+        """Whether its address and its keys are those of its virtual machine on this host."""
+        return self.host.startswith(GUEST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

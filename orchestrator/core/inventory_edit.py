@@ -16,7 +16,7 @@ from orchestrator.core.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-Value = str | int | bool
+Value = str | int | bool | tuple[str, ...]
 
 # What no YAML reader takes for anything but text, at any place.
 _PLAIN: Final = re.compile(r"[A-Za-z_/~][A-Za-z0-9_./@~+=-]*(?: [A-Za-z0-9_./@~+=-]+)*")
@@ -125,6 +125,8 @@ def _rendered(key: str, value: Value, *, indent: str, column: int) -> list[str]:
 
 
 def _scalar(value: Value) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_scalar, value))}]"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):

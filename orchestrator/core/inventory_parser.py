@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator.core.cpu import variant_name, with_cpu
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.extras import clashes
 from orchestrator.core.inventory import (
     ANY_VERSION,
+    GUEST,
     LOCAL,
     ArchiveSource,
     GitHubReleases,
     Inventory,
     Node,
+    Policy,
     Project,
     Publication,
     Signing,
 )
 from orchestrator.core.kinds import INVALID, Place, shown, suggestion
 from orchestrator.core.schema import HOST_TARGET, INVENTORY, NAME
-from orchestrator.core.target import TARGETS
+from orchestrator.core.target import TARGETS, Arch
 from orchestrator.core.template import fill_placeholders, placeholders_in
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from orchestrator.core.inventory import Source
     from orchestrator.core.target import Target
@@ -52,9 +55,10 @@ def parse_inventory(data: object, *, place: str, host_triple: str | None = None)
         project=_project(draft),
         publication=_publication(draft.publication),
         nodes=tuple(
-            _node(entry, target, slots)
+            node
             for entry in draft.entries
             if (target := _target(entry, host_triple))
+            for node in _nodes(entry, target, slots)
         ),
     )
 
@@ -141,13 +145,14 @@ def _check(draft: _Draft, host_triple: str | None) -> None:
     _check_verify(draft)
     by_name = {entry.value("name"): entry for entry in draft.entries if entry.value("name")}
     for entry in draft.entries:
-        for key in ("host", "target"):
-            if not entry.has(key):
-                entry.place.refuse(f"`{key}` is missing")
+        if not entry.has("target"):
+            entry.place.refuse("`target` is missing")
+        _check_host(entry)
         _check_host_target(entry, host_triple)
         _check_dedicated(entry)
         _check_build(draft, entry)
         _check_gate_on(entry, by_name, host_triple)
+        _check_variants(entry, by_name, host_triple)
 
 
 def _check_source(draft: _Draft) -> None:
@@ -228,11 +233,25 @@ def _check_slots(draft: _Draft) -> None:
             )
 
 
+def _check_host(entry: _Entry) -> None:
+    if not entry.has("vm"):
+        if not entry.has("host"):
+            entry.place.refuse("`host` is missing")
+        return
+    if entry.value("host") == LOCAL:
+        entry.place.key("vm").refuse(f"`host: {LOCAL}` is this machine, and no virtual one")
+    if not entry.has("host"):
+        # They come with the machine's, and would be another way's.
+        for key in ("port", "identity", "host_key"):
+            if key in entry.own:
+                entry.place.key(key).refuse("needs a `host` that it belongs to")
+
+
 def _check_host_target(entry: _Entry, host_triple: str | None) -> None:
     if entry.value("target") != HOST_TARGET:
         return
     place = entry.place.key("target")
-    if entry.value("host") not in {None, LOCAL}:
+    if entry.has("vm") or entry.value("host") not in {None, LOCAL}:
         place.refuse(f"`{HOST_TARGET}` is only for `host: {LOCAL}`: write the node's own triple")
     elif host_triple is None and entry.value("enabled") is not False:
         place.refuse(
@@ -278,6 +297,21 @@ def _check_gate_on(entry: _Entry, by_name: Mapping[str, _Entry], host_triple: st
             place.refuse("names the node itself, which runs the gate anyway without this key")
         elif not _can_run(target, gate, host_triple):
             place.refuse(f"{shown(name)} is for another OS or CPU, and cannot run this binary")
+
+
+def _check_variants(entry: _Entry, by_name: Mapping[str, _Entry], host_triple: str | None) -> None:
+    target, place = _target(entry, host_triple), entry.place.key("variants")
+    cpus = [cpu for cpu in entry.value("variants") or () if cpu is not INVALID]
+    if not cpus:
+        return
+    if target is not None and target.arch is not Arch.X86_64:
+        place.refuse(f"{target} has no such CPUs: they are levels of x86_64")
+    if entry.has("binary_path"):
+        place.refuse("with a `binary_path`, the builds would overwrite one another: leave it out")
+    for cpu in cpus:
+        name = variant_name(str(entry.value("name")), cpu)
+        if name in by_name:
+            place.refuse(f"the build for {cpu} would be called {shown(name)}, as another node is")
 
 
 def _can_run(target: Target | None, gate: _Entry, host_triple: str | None) -> bool:
@@ -327,8 +361,27 @@ def _publication(given: Mapping[str, Any]) -> Publication:
     )
 
 
-def _node(entry: _Entry, target: Target, slots: Mapping[str, int]) -> Node:
+def _nodes(entry: _Entry, target: Target, slots: Mapping[str, int]) -> Iterator[Node]:
+    """Yield the node of an entry, then one for each of its variants.
+
+    A variant is a node like any other: it has its own jobs, logs and warm folder, and the lock on
+    its host lets it build after the node that it belongs to.
+    """
     values = {**entry.defaults, **entry.own, "target": target}
+    if not entry.has("host"):
+        # One that has `vm`, or the inventory would have been refused.
+        values["host"] = f"{GUEST}{values['vm']}"
+        values.pop("identity", None)
     if values.get("group") in slots:
         values["slots"] = slots[values["group"]]
-    return Node(**values)
+    node = Node(**values)
+    yield node
+    for cpu in node.variants:
+        yield replace(
+            node,
+            name=variant_name(node.name, cpu),
+            policy=Policy.BEST_EFFORT,
+            env=with_cpu(node.env, cpu),
+            variants=(),
+            variant_of=node.name,
+        )

@@ -221,20 +221,25 @@ class Bytes(int):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """A number of bytes, with or without a unit; the units are powers of 1000."""
+    """A number of bytes, with or without one of the units."""
 
     words: str = "a size such as `800kB`, `500MB` or `2GB`, or a number of bytes"
+    units: tuple[str, ...] = ("B", "kB", "MB", "GB")
+    minimum_bytes: int = 1
     maximum_bytes: int = 10**15
 
     def read(self, raw: object, place: Place) -> Any:
         """Return the Bytes."""
         size_bytes = 0
-        if isinstance(raw, str) and (match := re.fullmatch(_SIZE, raw)):
+        if isinstance(raw, str) and (match := re.fullmatch(self._pattern, raw)):
             size_bytes = int(match[1]) * _SIZE_UNITS[match[2]]
         elif isinstance(raw, int) and not isinstance(raw, bool):
             size_bytes = raw
         if size_bytes <= 0:
             return place.refuse(f"must be {self.words}, not {shown(raw)}")
+        if size_bytes < self.minimum_bytes:
+            minimum = written(Bytes(self.minimum_bytes))
+            return place.refuse(f"must be at least {minimum}, not {shown(raw)}")
         if size_bytes > self.maximum_bytes:
             maximum = written(Bytes(self.maximum_bytes))
             return place.refuse(f"must be at most {maximum}, not {shown(raw)}")
@@ -244,10 +249,18 @@ class Size:
         """Return an integer or a string."""
         return {
             "oneOf": [
-                {"type": "integer", "minimum": 1, "maximum": self.maximum_bytes},
-                {"type": "string", "pattern": f"^{_SIZE}$"},
+                {
+                    "type": "integer",
+                    "minimum": self.minimum_bytes,
+                    "maximum": self.maximum_bytes,
+                },
+                {"type": "string", "pattern": f"^{self._pattern}$"},
             ]
         }
+
+    @property
+    def _pattern(self) -> str:
+        return f"([1-9][0-9]{{0,14}})({'|'.join(self.units)})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -505,7 +518,9 @@ def written(value: object) -> object:
             return f"{seconds // _UNITS[unit]}{unit}"
         case Bytes():
             size_unit = next(
-                unit for unit in ("GB", "MB", "kB", "B") if not value % _SIZE_UNITS[unit]
+                unit
+                for unit in ("GiB", "GB", "MB", "MiB", "kB", "B")
+                if not value % _SIZE_UNITS[unit]
             )
             return f"{value // _SIZE_UNITS[size_unit]}{size_unit}"
         case tuple():
@@ -516,8 +531,14 @@ def written(value: object) -> object:
 
 _DURATION: Final = "([1-9][0-9]{0,8})([smhd])"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_SIZE: Final = "([1-9][0-9]{0,14})(B|kB|MB|GB)"
-_SIZE_UNITS: Final = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+_SIZE_UNITS: Final = {
+    "B": 1,
+    "kB": 10**3,
+    "MB": 10**6,
+    "MiB": 2**20,
+    "GB": 10**9,
+    "GiB": 2**30,
+}
 _SHOWN: Final = 60
 _MANY: Final = 8
 _OTHERS: Final = {type(None): "empty", list: "a list", dict: "a mapping"}

@@ -19,13 +19,13 @@ KEEP: Final = 30
 def merge_rows(old: Sequence[Row], new: Sequence[Row], *, keep: int = KEEP) -> tuple[Row, ...]:
     """Return what is known from both; raise StoreError if they disagree about bytes.
 
-    A row is known by target, version and exact OS release. There, a higher revision takes the
+    A row is known by target, version and edition. There, a higher revision takes the
     place of a lower one, whatever became of that. Of one revision the further status wins (pending,
     ok, yanked, revoked), so a merge never takes anything back. A pending row that names no OS
     release goes as soon as any release of that target and version is decided; one that does waits
     for its own release, because nodes on different ones are not alternatives.
 
-    Of a target and OS release the newest `keep` versions stay. Pending ones are no part of that
+    Of a target and edition the newest `keep` versions stay. Pending ones are no part of that
     count: a node that is late for long must not cost its users the last build that they have.
     """
     merged: dict[RowKey, Row] = {}
@@ -35,7 +35,7 @@ def merge_rows(old: Sequence[Row], new: Sequence[Row], *, keep: int = KEEP) -> t
     rows = sort_rows(
         row
         for key, row in merged.items()
-        if row.status is not Status.PENDING or key.release is not None or key[:2] not in decided
+        if row.status is not Status.PENDING or key.edition is not None or key[:2] not in decided
     )
     return tuple(_newest(rows, keep))
 
@@ -87,7 +87,7 @@ def _newest(rows: Iterable[Row], keep: int) -> Iterator[Row]:
     decided: Counter[tuple[str, str | None]] = Counter()
     newer: defaultdict[tuple[str, str | None], set[str]] = defaultdict(set)
     for row in rows:
-        group, version = (row.target, row.exact_release), str(row.version)
+        group, version = (row.target, row.edition), str(row.version)
         if row.status is Status.PENDING:
             is_kept = len(newer[group] - {version}) < keep
         else:

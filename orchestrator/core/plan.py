@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.core.cpu import cpu_floors
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.extras import require_extras
 from orchestrator.core.inventory import Policy
 from orchestrator.core.placement import place
 from orchestrator.core.record import Record
-from orchestrator.core.result import Skipped
+from orchestrator.core.result import Skipped, cpu_level
 from orchestrator.core.template import fill_placeholders
 
 if TYPE_CHECKING:
@@ -127,10 +128,13 @@ def plan_release(
     record: Record | None = None,
     rows: Sequence[Row] = (),
     begun: Collection[str] = (),
+    gains: Collection[str] = (),
 ) -> BuildPlan:
     """Return the plan; `record` has the builds of the past, `rows` what is published.
 
     `begun` names the nodes that have a job of this version: they go on before another starts anew.
+    `gains` names the variants that were measured to be worth it: others are built only if a person
+    names them.
 
     Raises ConfigError when `--node` or `--skip` names no node, when no node is enabled, when a
     required node is left out of a release that is to be published, or when a re-issue names no node
@@ -145,13 +149,14 @@ def plan_release(
     skipped: list[Skipped] = []
     todo: list[Node] = []
     for node in chosen:
-        if not request.rebuild and _is_published(node, request.version, rows):
-            reason = f"{request.version} is already published"
+        reason = _why_not(inventory, request, node, rows=rows, gains=gains)
+        if reason:
             skipped.append(Skipped(node=node.name, target=node.target, reason=reason))
         else:
             todo.append(node)
     record = record or Record()
-    placements = place(_by_target(todo), record=record, begun=begun, is_cold=request.clean)
+    groups = _by_target(inventory.project, todo)
+    placements = place(groups, record=record, begun=begun, is_cold=request.clean)
     return BuildPlan(
         request=request,
         inventory=inventory,
@@ -178,6 +183,34 @@ def fill_command(task: NodeTask, *, source: str | None, jobs: int) -> str:
 def fill_extra(path: str, *, source: str | None) -> str:
     """Return the path of an extra file as the node has it."""
     return path if source is None else fill_placeholders(path, {"source": source})
+
+
+def _why_not(
+    inventory: Inventory,
+    request: ReleaseRequest,
+    node: Node,
+    *,
+    rows: Sequence[Row],
+    gains: Collection[str],
+) -> str | None:
+    """Return why a chosen node builds nothing, None if it does."""
+    published = _rows_of(request.version, rows)
+    if not request.rebuild and _is_published(inventory.project, node, published):
+        return f"{request.version} is already published"
+    if node.variant_of and node.name not in {*gains, *request.nodes}:
+        return f"no gain is measured: orchestrator bench --bench-variants {node.variant_of}"
+    return None
+
+
+def node_cpu(project: Project, node: Node) -> int:
+    """Return the level of the CPU that a node's builds need, 0 for any of its target."""
+    return cpu_level(cpu_floors(build_texts(project, node), node.target))
+
+
+def build_texts(project: Project, node: Node) -> tuple[str, ...]:
+    """Return the texts of the inventory that may hold flags of a node's compiler."""
+    command = node.build_command or project.build_command or ""
+    return (command, *(value for _, value in node.env))
 
 
 def _check_names(inventory: Inventory, request: ReleaseRequest) -> None:
@@ -207,6 +240,7 @@ def _check_reissue(request: ReleaseRequest) -> None:
 
 
 def _check_required(inventory: Inventory, request: ReleaseRequest, rows: Sequence[Row]) -> None:
+    published = _rows_of(request.version, rows)
     missing = [
         f"`{node.name}` is required, and left out"
         for node in inventory.nodes
@@ -214,7 +248,7 @@ def _check_required(inventory: Inventory, request: ReleaseRequest, rows: Sequenc
         and node.enabled
         and node.policy is Policy.REQUIRED
         and not _is_chosen(node, request)
-        and not _is_published(node, request.version, rows)
+        and not _is_published(inventory.project, node, published)
     ]
     if missing:
         hint = "without it nothing is published: add it, or build only, with --no-publish"
@@ -242,25 +276,30 @@ def _is_chosen(node: Node, request: ReleaseRequest) -> bool:
     return wanted and node.name not in request.skip
 
 
-def _is_published(node: Node, version: Version, rows: Iterable[Row]) -> bool:
-    for row in rows:
-        # The text: versions compare without their build metadata, and are different files.
-        is_this = row.target == node.target.triple and str(row.version) == str(version)
-        if not is_this or row.sha256 is None:
-            continue
-        exact = [floor.release for floor in row.floors if floor.operator == "=="]
-        if not exact or node.os_release in exact:
-            return True
-    return False
+def _rows_of(version: Version, rows: Iterable[Row]) -> list[Row]:
+    """Return what is published of a version."""
+    # The text: versions compare without their build metadata, and are different files.
+    return [row for row in rows if str(row.version) == str(version) and row.sha256 is not None]
 
 
-def _by_target(nodes: Iterable[Node]) -> list[list[Node]]:
+def _is_published(project: Project, node: Node, published: Iterable[Row]) -> bool:
+    level = node_cpu(project, node)
+    return any(
+        row.target == node.target.triple
+        and cpu_level(row.floors) == level
+        and row.exact_release in {None, node.os_release}
+        for row in published
+    )
+
+
+def _by_target(project: Project, nodes: Iterable[Node]) -> list[list[Node]]:
     # A binary for an OS that keeps no ABI is good for one release of it, so that nodes on
-    # different releases of OpenBSD don't stand in for one another.
-    groups: dict[tuple[str, str | None], list[Node]] = {}
+    # different releases of OpenBSD don't stand in for one another; nor do builds for other CPUs.
+    groups: dict[tuple[str, str | None, int], list[Node]] = {}
     for node in nodes:
         release = node.os_release or node.name if node.target.is_bound_to_os_release else None
-        groups.setdefault((node.target.triple, release), []).append(node)
+        key = (node.target.triple, release, node_cpu(project, node))
+        groups.setdefault(key, []).append(node)
     return list(groups.values())
 
 

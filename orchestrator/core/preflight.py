@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from orchestrator.core.cpu import unknown_cpus
 from orchestrator.core.errors import BuildError, ConfigError, NodeError, StoreError
+from orchestrator.core.plan import build_texts
 from orchestrator.core.wording import human_size, human_time
 
 if TYPE_CHECKING:
@@ -117,12 +118,6 @@ def needs_of(project: Project, node: Node) -> Needs:
         unpacks_bundle=project.source is not None,
         unknown_cpus=unknown_cpus(build_texts(project, node), node.target),
     )
-
-
-def build_texts(project: Project, node: Node) -> tuple[str, ...]:
-    """Return the texts of the inventory that may hold flags of a node's compiler."""
-    command = node.build_command or project.build_command or ""
-    return (command, *(value for _, value in node.env))
 
 
 def judge(facts: NodeFacts, node: Node, needs: Needs) -> tuple[Finding, ...]:

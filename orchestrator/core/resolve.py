@@ -7,9 +7,10 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.index import Row, Status, release_order
+from orchestrator.core.result import cpu_level
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from orchestrator.core.result import Floor
     from orchestrator.core.version import Version
@@ -68,11 +69,13 @@ def resolve(rows: Sequence[Row], host: Host) -> Resolution:
     runs a binary before it places it, and goes on to the next one if it cannot run.
     """
     passed_over: list[PassedOver] = []
+    plain = {(row.target, str(row.version)) for row in rows if not cpu_level(row.floors)}
     for row in _in_order(rows, host):
         if isinstance(row, PassedOver):
             passed_over.append(row)
             continue
-        refusal = _refusal(row, host) or _refused_fallback(row, host, passed_over)
+        refusal = _refusal(row, host) or _untold_cpu(row, host, plain)
+        refusal = refusal or _refused_fallback(row, host, passed_over)
         if refusal is None:
             return Resolution(chosen=row, passed_over=tuple(passed_over))
         passed_over.append(refusal)
@@ -128,6 +131,16 @@ def _refusal(row: Row, host: Host) -> PassedOver | None:
         return None
     found = host.releases.get(unmet.name, "unknown")
     message = f"{name} needs {unmet}; this host has {unmet.name} {found}"
+    return PassedOver(row=row, reason=Reason.FLOOR, message=message)
+
+
+def _untold_cpu(row: Row, host: Host, plain: Collection[tuple[str, str]]) -> PassedOver | None:
+    """Return why a faster build is not tried: the CPU does not tell, and another one is for all."""
+    level = cpu_level(row.floors)
+    if not level or "cpu" in host.releases or (row.target, str(row.version)) not in plain:
+        return None
+    name = f"{row.version} for {row.target}"
+    message = f"{name} needs cpu>={level}; this host has cpu unknown"
     return PassedOver(row=row, reason=Reason.FLOOR, message=message)
 
 

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import timedelta
     from pathlib import Path
 
@@ -35,6 +36,23 @@ class Floor:
         return f"{self.name}{self.operator}{self.release}"
 
 
+def edition_of(floors: Iterable[Floor]) -> str | None:
+    """Return what tells builds of one version and target apart, None where there is only one.
+
+    That is the OS release of a binary that runs on one only, and the level of a CPU that it needs:
+    `7.8`, `-v3`, `7.8-v3`. It stands behind the target in paths and file names.
+    """
+    exact = next((floor.release for floor in floors if floor.operator == "=="), "")
+    level = cpu_level(floors)
+    return (f"{exact}-v{level}" if level else exact) or None
+
+
+def cpu_level(floors: Iterable[Floor]) -> int:
+    """Return the level of the CPU that a build needs, 0 if every CPU of its target will do."""
+    levels = (floor.release for floor in floors if floor.name == "cpu")
+    return next((int(level.partition(".")[0]) for level in levels), 0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
     """A checked, packed archive, ready to be published; `path` is the staged file."""
@@ -49,6 +67,11 @@ class Artifact:
     binaries: tuple[CollectedFile, ...]
     # How it was made, to be published beside it; None: nothing is said.
     evidence: Evidence | None = None
+
+    @property
+    def edition(self) -> str | None:
+        """What tells it from other builds of its version and target (`edition_of`)."""
+        return edition_of(self.floors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any, Final
 
 from orchestrator.core.archive import MAX_ENTRY
+from orchestrator.core.cpu import VARIANTS
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.extras import MAX_EXTRAS, extra_name
 from orchestrator.core.inventory import (
@@ -354,6 +355,12 @@ PROJECT: Final = Record(
             example=["{binary} self-test"],
         ),
         Field(
+            key="benchmark",
+            kind=_command(refused=_CHECK_REFUSED, needed="{binary}"),
+            summary="Run and timed by `bench --bench-variants`: is a variant faster?",
+            example="{binary} trajectory --max-range 3000",
+        ),
+        Field(
             key="extras",
             kind=ListOf(
                 item=Text(
@@ -532,10 +539,9 @@ _NODE_FIELDS: Final = (
             pattern=rf"(?:{_USER}@)?(?:{_HOSTNAME}|[0-9A-Fa-f]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)",
             complaint=_host_complaint,
         ),
-        summary=f"Where it is reached over SSH, or `{LOCAL}` for the coordinator's own machine.",
+        summary=f"Where it is reached over SSH, or `{LOCAL}` for the coordinator's own machine; a "
+        "node with `vm` may leave it out.",
         example="root@10.1.1.23",
-        required=True,
-        inherited=True,
     ),
     Field(
         key="target",
@@ -661,7 +667,8 @@ _NODE_FIELDS: Final = (
     Field(
         key="vm",
         kind=NAME,
-        summary="The folder below `vms/` of the virtual machine that it is.",
+        summary="The folder below `vms/` of the virtual machine that it is, which is started for a "
+        "job and stopped after it.",
         example="openbsd-aarch64",
     ),
     Field(
@@ -697,6 +704,12 @@ _NODE_FIELDS: Final = (
         kind=OneOrMany(item=NAME, unique=True),
         summary="The nodes that run the gate for it, for a node that cross-builds.",
         example="openbsd-aarch64",
+    ),
+    Field(
+        key="variants",
+        kind=OneOrMany(item=Choice(noun="CPU", choices=tuple(VARIANTS)), unique=True),
+        summary="CPUs that it builds faster binaries for, beside the one that runs everywhere.",
+        example="x86-64-v3",
     ),
 )
 

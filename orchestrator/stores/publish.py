@@ -177,14 +177,12 @@ def _flat_objects(artifact: Artifact, project: str, revision: int) -> tuple[_Obj
 
 def _target_key(artifact: Artifact) -> str:
     target = artifact.target
-    if not target.is_bound_to_os_release:
-        return target.triple
-    if artifact.os_release is None:
+    if target.is_bound_to_os_release and artifact.os_release is None:
         raise StoreError(
             f"nobody knows which release of {target.os} the artifact for {target} is for",
             hint="set `os_release` on the node that built it",
         )
-    return f"{target.triple}{artifact.os_release}"
+    return f"{target.triple}{artifact.edition or ''}"
 
 
 def _bound_floors(target: Target, os_release: str | None) -> tuple[Floor, ...]:

@@ -155,7 +155,8 @@ def test_the_rich_example_is_read_into_values() -> None:
         repository="ajokela/ballistics-engine",
         token_file="~/.config/orchestrator/github-token",
     )
-    linux, cross, guest = inventory.nodes
+    linux, faster, cross, guest = inventory.nodes
+    assert (faster.name, faster.policy) == ("linux-x86_64-v3", Policy.BEST_EFFORT)
     assert (linux.policy, linux.port, linux.jobs) == (Policy.REQUIRED, 2222, 16)
     assert linux.connect_timeout == timedelta(seconds=20)
     assert linux.silence_timeout == timedelta(minutes=45)

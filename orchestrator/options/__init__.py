@@ -313,6 +313,12 @@ def _add_serve(parser: ArgumentParser) -> None:
     )
 
 
+def _add_nodes(parser: ArgumentParser) -> None:
+    from orchestrator.options.nodes import add_nodes  # noqa: PLC0415 -- not for other commands
+
+    add_nodes(parser, DEFAULT_INVENTORY)
+
+
 def _add_nothing(_: ArgumentParser) -> None:
     pass
 
@@ -320,6 +326,7 @@ def _add_nothing(_: ArgumentParser) -> None:
 OPTIONS: dict[str, Callable[[ArgumentParser], None]] = {
     "release": _add_release,
     "check": _add_check,
+    "nodes": _add_nodes,
     "status": _add_status,
     "logs": _add_logs,
     "cancel": _add_cancel,

@@ -118,6 +118,13 @@ def show_check(check: Mapping[str, Any], stream: TextIO) -> None:
     terminal.print(Text(visible(check["verdict"]), style=style))
 
 
+def show_findings(name: str, findings: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
+    """Write what may go wrong on a node, or will, and what to do about it."""
+    terminal = Terminal(stream)
+    for finding in findings:
+        _show_finding(terminal, name, finding)
+
+
 def show_history(history: Mapping[str, Any], stream: TextIO) -> None:
     """Write what happened to a channel (`core.history.Entry.as_data`), newest first."""
     terminal = Terminal(stream)

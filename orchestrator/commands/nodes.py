@@ -1,0 +1,107 @@
+"""The nodes of the inventory: shown, added, changed, taken out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.commands.enrol import add
+from orchestrator.commands.questions import Questions
+from orchestrator.core.enrolment import node_as_data, require_fingerprint
+from orchestrator.core.errors import ConfigError
+from orchestrator.roster import remove_node, set_in_node
+from orchestrator.wiring import Operator
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def nodes(arguments: argparse.Namespace) -> int:
+    """Do what the action says; without one, list the nodes."""
+    actions = {
+        "list": _list,
+        "add": add,
+        "enable": _set_enabled,
+        "disable": _set_enabled,
+        "remove": _remove,
+        "rekey": _rekey,
+    }
+    return actions[arguments.action](arguments)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from orchestrator.listing.nodes import show_nodes
+
+    operator = Operator.at(arguments.inventory)
+    record = operator.record()
+    data = [node_as_data(node, record.expected(node)) for node in operator.inventory.nodes]
+    if arguments.json:
+        print(json.dumps(data, indent=2))
+    else:
+        show_nodes(data, sys.stdout)
+    return 0
+
+
+def _set_enabled(arguments: argparse.Namespace) -> int:
+    operator, path = Operator.at(arguments.inventory), Path(arguments.inventory)
+    enabled = arguments.action == "enable"
+    # Every name first, so that a mistake in one changes nothing.
+    chosen = [operator.node(name) for name in arguments.names]
+    changed = [
+        set_in_node(path, node.name, {"enabled": enabled})
+        for node in chosen
+        if node.enabled is not enabled
+    ]
+    if arguments.json:
+        print(json.dumps([node_as_data(operator_node) for operator_node in changed], indent=2))
+        return 0
+    for node in chosen:
+        was = "" if node.name in {each.name for each in changed} else " already"
+        print(f"{node.name} is{was} {arguments.action}d in {path}")
+    return 0
+
+
+def _remove(arguments: argparse.Namespace) -> int:
+    path = Path(arguments.inventory)
+    node = Operator.at(arguments.inventory).node(arguments.name)
+    remove_node(path, node.name)
+    if arguments.json:
+        print(json.dumps(node_as_data(node), indent=2))
+        return 0
+    print(f"removed {node.name} ({node.target}, {node.host}) from {path}")
+    print("what is published of it stays; its jobs and caches stay on it until they are deleted")
+    return 0
+
+
+def _rekey(arguments: argparse.Namespace) -> int:
+    """Pin the key that a node shows now, if a person vouches for it."""
+    from orchestrator.enrolment import CHECK_KEY, meet, refuse_key, require_key
+
+    if arguments.fingerprint:
+        require_fingerprint(arguments.fingerprint)
+    path = Path(arguments.inventory)
+    node = Operator.at(arguments.inventory).node(arguments.name)
+    if node.is_local:
+        raise ConfigError(f"{node.name} is this machine: it has no host key", hint="nothing to do")
+    shown = asyncio.run(meet(node))
+    questions = Questions(is_interactive=sys.stdin.isatty())
+    if arguments.fingerprint:
+        require_key(shown, node, arguments.fingerprint)
+    elif not shown.is_known:
+        refusal = refuse_key(shown, node)
+        print(f"{refusal.message}", file=sys.stderr)
+        print(f"compare with what this prints on the machine itself: {CHECK_KEY}", file=sys.stderr)
+        is_interactive = questions.is_interactive
+        if not (is_interactive and questions.yes("is that its own new key?", proposal=False)):
+            raise refusal
+    known = (node.host_key or "").split()[:2] == shown.line.split()
+    if not known:
+        node = set_in_node(path, node.name, {"host_key": shown.line})
+    if arguments.json:
+        print(json.dumps({**node_as_data(node), "fingerprint": shown.fingerprint}, indent=2))
+        return 0
+    print(f"{node.name} shows {shown.fingerprint}: {'as pinned' if known else 'pinned'} in {path}")
+    return 0

@@ -1,0 +1,89 @@
+"""The systemd unit that runs a virtual machine's boot.sh on a host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.core.vm import Accelerator
+
+if TYPE_CHECKING:
+    from orchestrator.core.vm import Vm
+
+# The translator keeps up to 1 GiB of translated code beside the guest's memory.
+_BESIDE_MIB: Final = 1536
+_OWNER: Final = "vms"
+
+_UNIT: Final = """\
+# {name}: {title}. Made from vm.yaml, where a change belongs.
+# It lies in /etc/systemd/system/; {folder} holds boot.sh, stop.sh and golden.qcow2,
+# which belong to root. The state is in /var/lib/vms/{name}.
+[Unit]
+Description={title}, a virtual machine that builds
+After=network.target
+# A guest that cannot start is tried five times, and then left for a person to look at.
+StartLimitIntervalSec=10min
+StartLimitBurst=5
+
+[Service]
+Type=exec
+User={user}
+WorkingDirectory={folder}
+ExecStart={folder}/boot.sh
+# The guest ends itself, or its power button is pressed, or QEMU ends: that takes up to 3 minutes.
+ExecStop={folder}/stop.sh
+TimeoutStopSec=240
+KillMode=mixed
+Restart=on-failure
+RestartSec=10
+StateDirectory=vms/{name}
+StateDirectoryMode=0700
+UMask=0077
+MemoryMax={memory}M
+
+# It may write to its state only, and gain nothing.
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+ProtectProc=invisible
+ProtectClock=yes
+ProtectHostname=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+LockPersonality=yes
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+CapabilityBoundingSet=
+SystemCallArchitectures=native
+SystemCallFilter=~@clock @cpu-emulation @debug @module @mount @raw-io @reboot @swap
+DevicePolicy=closed
+{kvm}
+[Install]
+WantedBy=multi-user.target
+"""
+
+_KVM: Final = """\
+# The only device: without it the guest runs all the same, translated.
+DeviceAllow=/dev/kvm rw
+SupplementaryGroups=kvm
+"""
+
+
+def unit_file(vm: Vm, *, folder: str, user: str | None = None) -> str:
+    """Return the unit; `folder` is where boot.sh and stop.sh are on that host.
+
+    Without a user it is the one of the definition's `host`, or `vms`.
+    """
+    owner, at, _ = (vm.host or "").partition("@")
+    return _UNIT.format(
+        name=vm.name,
+        title=vm.title,
+        folder=folder,
+        user=user or (owner if at else _OWNER),
+        memory=vm.memory_mib + _BESIDE_MIB,
+        kvm=_KVM if Accelerator.KVM in vm.accelerators else "",
+    )

@@ -1,0 +1,280 @@
+"""A virtual machine of this host: start it, wait until it can be logged into, stop it.
+
+Its QEMU outlives whoever has started it. What says that it runs is the lock that it holds; the next
+one who needs it finds it running and goes on with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.core.errors import ConfigError, LinkError, NodeError
+from orchestrator.core.vm import Accelerator
+from orchestrator.core.vm_argv import qemu_argv
+from orchestrator.nodes.transport import run
+from orchestrator.nodes.vm.accelerator import choose_accelerator
+from orchestrator.nodes.vm.creation import renew_disk
+from orchestrator.nodes.vm.diagnosis import BootError, boot_error
+from orchestrator.nodes.vm.folder import PATHS, QEMU_LOG, way_in
+from orchestrator.nodes.vm.lock import open_lock, try_lock
+from orchestrator.nodes.vm.qmp import open_monitor
+from orchestrator.nodes.vm.tools import require_tools
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from orchestrator.core.inventory import Node
+    from orchestrator.core.vm import Vm
+    from orchestrator.nodes.vm.folder import VmFolder
+
+# An emulated guest may take seconds for a handshake; sshd counts those that come to nothing.
+_PROBE_TIMEOUT: Final = timedelta(seconds=15)
+_PROBE_EVERY_SECONDS: Final = 2.0
+_GLANCE_SECONDS: Final = 0.2
+_SHUTDOWN_SECONDS: Final = 60
+_QUIT_SECONDS: Final = 10
+# Somebody else may glance at the lock in the moment in which it is taken.
+_LOCK_TRIES: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """One virtual machine; `say` is told what takes long, in words for a person."""
+
+    vm: Vm
+    folder: VmFolder
+    accelerators: Path
+    say: Callable[[str], None]
+
+    def way_in(self, *, user: str = "") -> Node:
+        """Return the node that it is; raise ConfigError before it was made."""
+        self._require_created()
+        return way_in(self.vm, self.folder, _PROBE_TIMEOUT, user=user)
+
+    async def start(self, *, on_demand: bool = False) -> bool:
+        """Start it and return when it can be logged into: True, unless it was running already.
+
+        A guest that does not come up is tried once more, with a CPU that has less to trip over.
+        Raise NodeError, with what its serial line and its monitor say, if it never does.
+        """
+        self._require_created()
+        require_tools(self.vm.arch.qemu, "qemu-img")
+        async with self._alone():
+            if self.folder.is_running:
+                await self._adopt()
+                return False
+            if on_demand:
+                self.folder.on_demand.touch()
+            else:
+                self.folder.on_demand.unlink(missing_ok=True)
+            await self._boot()
+            return True
+
+    async def stop(self) -> str | None:
+        """Stop it, and return how: None if it was not running. Raise NodeError if it survives."""
+        async with self._alone():
+            how = await self._end() if self.folder.is_running else None
+            self.folder.on_demand.unlink(missing_ok=True)
+            return how
+
+    async def status(self) -> str:
+        """Return one word, or a few: `not created`, `stopped`, or what QEMU says."""
+        if not self.folder.is_created:
+            return "not created"
+        if not self.folder.is_running:
+            return "stopped"
+        try:
+            async with open_monitor(self.folder.file(PATHS.monitor)) as monitor:
+                answer: Any = await monitor.execute("query-status")
+                return str(answer["status"])
+        except (NodeError, KeyError, TypeError):
+            return "hanging"
+
+    def _require_created(self) -> None:
+        if not self.folder.is_created:
+            raise ConfigError(
+                f"the virtual machine {self.vm.name} is not made yet",
+                hint=f"make it, once: orchestrator vm create {self.vm.name}",
+            )
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Wait until no other coordinator starts or stops it; that may be as long as a boot."""
+        self.folder.path.parent.mkdir(parents=True, exist_ok=True)
+        fd = open_lock(self.folder.operation_lock)
+        try:
+            if not try_lock(fd):
+                self.say(f"{self.vm.name}: another orchestrator is at it, waiting")
+                while not try_lock(fd):
+                    await asyncio.sleep(_GLANCE_SECONDS)
+            yield
+        finally:
+            os.close(fd)
+
+    async def _adopt(self) -> None:
+        """Go on with a machine that runs: its boot may have been interrupted, and not its guest."""
+        try:
+            await self._ready()
+        except BootError as error:
+            if not self.folder.on_demand.exists():
+                raise
+            self.say(f"{self.vm.name} was running, but {error.message}: starting it again")
+            await self._end(at_once=True)
+            await self._boot()
+
+    async def _boot(self) -> None:
+        try:
+            await self._spawn(cautious=False)
+            await self._ready()
+        except BootError as error:
+            await self._end(at_once=True)
+            self.say(f"{error.message}; once more, with a plainer CPU")
+            try:
+                await self._spawn(cautious=True)
+                await self._ready()
+            except NodeError:
+                await self._end(at_once=True)
+                raise
+        except NodeError:
+            # It is up, and not what we made: nobody shall take it for that.
+            await self._end(at_once=True)
+            raise
+
+    async def _spawn(self, *, cautious: bool) -> None:
+        """Start QEMU as nobody's child, so that it lives on without us."""
+        if self.vm.fresh:
+            await asyncio.to_thread(renew_disk, self.vm, self.folder)
+        loop = asyncio.get_running_loop()
+        accelerator = await asyncio.to_thread(
+            choose_accelerator,
+            self.vm,
+            self.accelerators,
+            lambda text: loop.call_soon_threadsafe(self.say, text),
+        )
+        for name in (PATHS.serial_log, PATHS.pid_file, PATHS.monitor, PATHS.console):
+            self.folder.file(name).unlink(missing_ok=True)
+        words = qemu_argv(
+            self.vm, PATHS, accelerator, cautious=cautious, sandboxed=sys.platform == "linux"
+        )
+        pinned = ("taskset", "-c", self.vm.pinned_cpus) if self.vm.pinned_cpus else ()
+        fd = await self._qemu_lock()
+        try:
+            subprocess.run(
+                ["/bin/sh", "-c", _SPAWN, "sh", QEMU_LOG, *pinned, *words],
+                cwd=self.folder.path,
+                stdin=subprocess.DEVNULL,
+                check=True,
+                pass_fds=(fd,),
+                start_new_session=True,
+            )
+        finally:
+            os.close(fd)
+        how = "emulated" if accelerator is Accelerator.TCG else f"with {accelerator}"
+        self.say(f"starting {self.vm.name} ({self.vm.title}, {how})")
+
+    async def _qemu_lock(self) -> int:
+        fd = open_lock(self.folder.qemu_lock)
+        for _ in range(_LOCK_TRIES):
+            if try_lock(fd):
+                return fd
+            await asyncio.sleep(_GLANCE_SECONDS)
+        os.close(fd)
+        raise NodeError(f"{self.vm.name} is being started by somebody else")
+
+    async def _ready(self) -> None:
+        """Return when a login succeeds; raise BootError if that does not happen in time.
+
+        Raise another NodeError if it is up, and shows another host key or refuses our login. Its
+        port is of no interest: QEMU opens it at once.
+        """
+        from orchestrator.nodes.ssh import SshConnections  # noqa: PLC0415 -- see wiring
+
+        node = self.way_in()
+        deadline = time.monotonic() + self.vm.boot_timeout.total_seconds()
+        while time.monotonic() < deadline:
+            if not self.folder.is_running:
+                raise await boot_error(self.vm, self.folder)
+            begun = time.monotonic()
+            try:
+                async with SshConnections() as ssh, ssh.connect(node) as transport:
+                    await run(transport, "exit 0", timeout=_PROBE_TIMEOUT)
+                    return
+            except LinkError:
+                pause = begun + _PROBE_EVERY_SECONDS - time.monotonic()
+                await asyncio.sleep(max(0.0, pause))
+        raise await boot_error(self.vm, self.folder)
+
+    async def _end(self, *, at_once: bool = False) -> str:
+        """End QEMU, the gentlest way first, and return which way it was."""
+        if not self.folder.is_running:
+            return "it had ended"
+        # What a fresh guest has written is thrown away anyway.
+        if not (at_once or self.vm.fresh):
+            if await self._shut_down() and await self._ended(_SHUTDOWN_SECONDS):
+                return "shut down"
+            if await self._tell("system_powerdown") and await self._ended(_SHUTDOWN_SECONDS):
+                return "shut down by its power button"
+        if await self._tell("quit") and await self._ended(_QUIT_SECONDS):
+            return "switched off"
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            pid = self.folder.pid
+            # While its lock is held, the process of that number is our QEMU, and no other one.
+            if pid is not None and self.folder.is_running:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            if await self._ended(_QUIT_SECONDS):
+                return f"ended with {number.name}"
+        raise NodeError(
+            f"the QEMU of {self.vm.name} cannot be ended",
+            hint=f"its process is {self.folder.pid}: look at it with ps",
+        )
+
+    async def _shut_down(self) -> bool:
+        from orchestrator.nodes.ssh import SshConnections  # noqa: PLC0415 -- see wiring
+
+        try:
+            async with SshConnections() as ssh, ssh.connect(self.way_in(user="root")) as transport:
+                await run(transport, _SHUTDOWN, timeout=_PROBE_TIMEOUT)
+        except LinkError:
+            return True  # it may be what cut the link
+        except NodeError:
+            return False
+        return True
+
+    async def _tell(self, command: str) -> bool:
+        try:
+            async with open_monitor(self.folder.file(PATHS.monitor)) as monitor:
+                await monitor.execute(command)
+        except NodeError:
+            # `quit` may end it before it has answered.
+            return not self.folder.is_running
+        return True
+
+    async def _ended(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self.folder.is_running:
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(_GLANCE_SECONDS)
+        return True
+
+
+# $1 gets what QEMU says.
+_SPAWN: Final = 'umask 077; log=$1; shift; "$@" </dev/null >"$log" 2>&1 &'
+_SHUTDOWN: Final = """
+PATH=/sbin:/usr/sbin:/bin:/usr/bin
+case $(uname -s) in
+Linux) poweroff ;;
+*) shutdown -p now ;;
+esac
+"""
