@@ -70,8 +70,6 @@ async def _measure(
         gains = [
             gain
             for family in found
-            for gain in await measure_gains(
-                operator.inventory, family, report, connect=connect
-            )
+            for gain in await measure_gains(operator.inventory, family, report, connect=connect)
         ]
     return report, gains
