@@ -166,7 +166,9 @@ class _Pair:
             found.append(f"different compilers: {' and '.join(versions)}")
         here, there = (_lines(side.get(_COMMENT, b"")) for side in (self.here, self.there))
         if here != there:
-            only_here, only_there = (", ".join(a - b) or "nothing" for a, b in _both(here, there))
+            only_here, only_there = (
+                ", ".join(sorted(a - b)) or "nothing" for a, b in _both(here, there)
+            )
             found.append(
                 f"different tools have left their names in {_COMMENT}: "
                 f"{self.first.node} {only_here}; {self.other.node} {only_there}"

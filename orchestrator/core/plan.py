@@ -67,6 +67,8 @@ class NodeTask:
     extra_paths: tuple[str, ...] = ()
     # How long the node took lately; None if it never built for this target.
     expected: timedelta | None = None
+    # The part of its last builds that the machine has not failed.
+    success_rate: float | None = None
     # What was built last for this target, on whatever node.
     last: PastBuild | None = None
 
@@ -329,6 +331,7 @@ def _plan_target(
         replace(
             _plan_node(inventory, request, node),
             expected=record.expected(node, is_cold=request.clean),
+            success_rate=record.success_rate(node),
             last=record.last_delivery(node.target.triple),
         )
         for node in placement.nodes
