@@ -139,7 +139,7 @@ _ORDER: Final = (
 
 
 def node_as_data(node: Node, record: Record | None = None) -> Mapping[str, object]:
-    """Return what `nodes --json` prints of a node, with how its builds went, where that is known."""
+    """Return what `nodes --json` prints of a node, and of how its builds went, if that is known."""
     took = record.expected(node) if record else None
     success = record.success_rate(node) if record else None
     return {
