@@ -108,23 +108,14 @@ def _ssh(machine: Machine, arguments: argparse.Namespace) -> int:
 
 
 def _render(machine: Machine, arguments: argparse.Namespace) -> int:
-    from orchestrator.core.vm_script import boot_script, stop_script
-    from orchestrator.core.vm_unit import unit_file
+    from orchestrator.core.vm_script import boot_script
+    from orchestrator.nodes.vm.kit import write_kit
 
     if arguments.out is None:
         print(boot_script(machine.vm), end="")
         return 0
-    out = Path(arguments.out).absolute()
-    out.mkdir(parents=True, exist_ok=True)
-    files = {
-        "boot.sh": (boot_script(machine.vm), 0o755),
-        "stop.sh": (stop_script(machine.vm), 0o755),
-        f"{machine.vm.name}.service": (unit_file(machine.vm, folder=str(out)), 0o644),
-    }
-    for name, (text, mode) in files.items():
-        (out / name).write_text(text, encoding="utf-8")
-        (out / name).chmod(mode)
-        print(out / name)
+    for path in write_kit(machine.vm, Path(arguments.out).absolute()):
+        print(path)
     return 0
 
 

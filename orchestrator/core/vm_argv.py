@@ -127,7 +127,7 @@ def _firmware(vm: Vm, paths: VmPaths) -> tuple[Option, ...]:
                 Option("-drive", f"{flash},unit=0,readonly=on,file={code}", "the firmware"),
                 Option("-drive", f"{flash},unit=1,file={settings}", "its settings"),
             )
-        case Firmware.KERNEL:
+        case _:
             console = _value(Setting.CONSOLE, vm)
             append = f"root=/dev/vda rw console={console}"
             return (

@@ -48,6 +48,7 @@ def create(vm: Vm, folder: VmFolder, *, images: Path, say: Callable[[str], None]
             _link(folder, PATHS.initrd, golden.with_name(INITRD))
         if firmware_of(vm) is Firmware.UEFI:
             _place_firmware(folder)
+        _take_keys(vm, folder)
         _make_keys(vm, folder)
         write_fat(folder.file(str(PATHS.seed)), label="SEED", files=_debian_seed(vm, folder))
         renew_disk(vm, folder)
@@ -110,6 +111,19 @@ def _place_firmware(folder: VmFolder) -> None:
         "this machine has no UEFI firmware for arm64",
         hint="on Debian: apt-get install --no-install-recommends qemu-efi-aarch64",
     )
+
+
+def _take_keys(vm: Vm, folder: VmFolder) -> None:
+    """Take the keys that lie beside a golden image: its guest was made with them."""
+    if not isinstance(vm.image, GoldenImage):
+        return
+    beside = Path(vm.image.file).parent
+    for name in (HOST_KEY, CLIENT_KEY):
+        for file in (f"{name}.pub", name):
+            if (beside / file).is_file():
+                folder.file(file).unlink(missing_ok=True)
+                folder.file(file).touch(mode=0o600)
+                folder.file(file).write_bytes((beside / file).read_bytes())
 
 
 def _make_keys(vm: Vm, folder: VmFolder) -> None:

@@ -23,6 +23,7 @@ PACKAGES: Final = {
     "mke2fs": "e2fsprogs",
     "mformat": "mtools",
     "mcopy": "mtools",
+    "xorriso": "xorriso",
     "ssh-keygen": "openssh-client",
     "ssh": "openssh-client",
 }
@@ -38,7 +39,7 @@ def require_tools(*names: str) -> None:
     raise ConfigError(
         f"this machine has no {', '.join(missing)}",
         hint=f"on Debian: apt-get install --no-install-recommends {packages}; "
-        "on macOS: brew install qemu mtools",
+        "on macOS: brew install qemu mtools xorriso",
     )
 
 
