@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ def vm(arguments: argparse.Namespace) -> int:
         return _status(folder, arguments)
     if arguments.name is None:
         raise ConfigError(f"`vm {arguments.action}` needs the name of a virtual machine")
-    machine = _machine(folder, arguments.name)
+    machine = _machine(folder, arguments.name.rpartition("@")[2])
     return _ACTIONS[arguments.action](machine, arguments)
 
 
@@ -93,7 +94,7 @@ def _ssh(machine: Machine, arguments: argparse.Namespace) -> int:
     from orchestrator.nodes.vm.tools import require_tools
 
     require_tools("ssh")
-    way = machine.way_in(user="root" if arguments.root else "")
+    way = machine.way_in(user=_user(arguments.name))
     _require_running(machine)
     words = [
         *("ssh", "-F", "none", "-p", str(way.port)),
@@ -105,6 +106,17 @@ def _ssh(machine: Machine, arguments: argparse.Namespace) -> int:
     # It takes over this process: its terminal, its signals, its exit status.
     sys.stdout.flush()
     os.execvp(words[0], words)  # noqa: S606 -- no shell
+
+
+def _user(name: str) -> str:
+    """Return who logs in with `USER@NAME`, "" without one."""
+    user = name.rpartition("@")[0]
+    if user and not _USER.fullmatch(user):
+        raise ConfigError(f"{user[:80]!r} is not a user's name")
+    return user
+
+
+_USER: Final = re.compile(r"[a-z_][a-z0-9_-]*")
 
 
 def _render(machine: Machine, arguments: argparse.Namespace) -> int:

@@ -332,16 +332,19 @@ def _add_vm(parser: ArgumentParser) -> None:
         metavar="ACTION",
         help="create, start, stop, status, console, ssh, destroy, render or doctor",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="which one; `status` shows all")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="which one; `status` shows all, and `ssh` takes root@NAME, too",
+    )
     parser.add_argument(
         "words", nargs="*", metavar="WORD", help="what `ssh` runs there, after --; else a shell"
     )
     _add_inventory(parser)
-    for option, what in (
-        ("--root", "with `ssh`: as root, where the guest lets in its key"),
-        ("--json", "with `status`: print it as one JSON document"),
-    ):
-        parser.add_argument(option, action="store_true", help=what)
+    parser.add_argument(
+        "--json", action="store_true", help="with `status`: print it as one JSON document"
+    )
     parser.add_argument(
         "--out",
         metavar="FOLDER",

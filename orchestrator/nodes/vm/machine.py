@@ -15,7 +15,7 @@ import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError, LinkError, NodeError
 from orchestrator.core.vm import Accelerator
@@ -23,7 +23,7 @@ from orchestrator.core.vm_argv import qemu_argv
 from orchestrator.nodes.transport import run
 from orchestrator.nodes.vm.accelerator import choose_accelerator
 from orchestrator.nodes.vm.creation import renew_disk
-from orchestrator.nodes.vm.diagnosis import BootError, boot_error
+from orchestrator.nodes.vm.diagnosis import BootError, boot_error, monitor_status
 from orchestrator.nodes.vm.folder import PATHS, QEMU_LOG, way_in
 from orchestrator.nodes.vm.lock import open_lock, try_lock
 from orchestrator.nodes.vm.qmp import open_monitor
@@ -93,12 +93,7 @@ class Machine:
             return "not created"
         if not self.folder.is_running:
             return "stopped"
-        try:
-            async with open_monitor(self.folder.file(PATHS.monitor)) as monitor:
-                answer: Any = await monitor.execute("query-status")
-                return str(answer["status"])
-        except (NodeError, KeyError, TypeError):
-            return "hanging"
+        return await monitor_status(self.folder) or "hanging"
 
     def _require_created(self) -> None:
         if not self.folder.is_created:
@@ -128,7 +123,7 @@ class Machine:
         except BootError as error:
             if not self.folder.on_demand.exists():
                 raise
-            self.say(f"{self.vm.name} was running, but {error.message}: starting it again")
+            self.say(f"{self.vm.name} runs, but {error.diagnosis}: starting it again")
             await self._end(at_once=True)
             await self._boot()
 
@@ -138,9 +133,11 @@ class Machine:
             await self._ready()
         except BootError as error:
             await self._end(at_once=True)
-            self.say(f"{error.message}; once more, with a plainer CPU")
+            is_cautious = error.diagnosis.is_cpu or not error.diagnosis.is_passing
+            how = "with a plainer CPU" if is_cautious else "as it is"
+            self.say(f"{self.vm.name}: {error.diagnosis}; once more, {how}")
             try:
-                await self._spawn(cautious=True)
+                await self._spawn(cautious=is_cautious)
                 await self._ready()
             except NodeError:
                 await self._end(at_once=True)
@@ -160,6 +157,7 @@ class Machine:
             loop.call_soon_threadsafe(self.say, text)
 
         accelerator = await asyncio.to_thread(choose_accelerator, self.vm, self.accelerators, say)
+        self.folder.note_accelerator(accelerator)
         for name in (PATHS.serial_log, PATHS.pid_file, PATHS.monitor, PATHS.console):
             self.folder.file(name).unlink(missing_ok=True)
         words = qemu_argv(
@@ -199,20 +197,21 @@ class Machine:
         """
         from orchestrator.nodes.ssh import SshConnections  # noqa: PLC0415 -- see wiring
 
-        node = self.way_in()
-        deadline = time.monotonic() + self.vm.boot_timeout.total_seconds()
-        while time.monotonic() < deadline:
-            if not self.folder.is_running:
-                raise await boot_error(self.vm, self.folder)
-            begun = time.monotonic()
+        node, said = self.way_in(), ""
+        begun = time.monotonic()
+        deadline = begun + self.vm.boot_timeout.total_seconds()
+        while self.folder.is_running and time.monotonic() < deadline:
+            tried = time.monotonic()
             try:
                 async with SshConnections() as ssh, ssh.connect(node) as transport:
                     await run(transport, "exit 0", timeout=_PROBE_TIMEOUT)
                     return
-            except LinkError:
-                pause = begun + _PROBE_EVERY_SECONDS - time.monotonic()
+            except LinkError as error:
+                said = error.message
+                pause = tried + _PROBE_EVERY_SECONDS - time.monotonic()
                 await asyncio.sleep(max(0.0, pause))
-        raise await boot_error(self.vm, self.folder)
+        waited = timedelta(seconds=time.monotonic() - begun)
+        raise await boot_error(self.vm, self.folder, waited=waited, ssh=said)
 
     async def _end(self, *, at_once: bool = False) -> str:
         """End QEMU, the gentlest way first, and return which way it was."""
