@@ -68,7 +68,6 @@ async def _release(
             observe=console.observe,
             remember=operator.remember,
             monotonic=time.monotonic,
-            now=operator.now,
         )
         with console:
             report = await make_release(plan, world)

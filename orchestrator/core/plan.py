@@ -155,9 +155,8 @@ def plan_release(
         else:
             todo.append(node)
     record = record or Record()
-    placements = place(
-        _by_target(inventory.project, todo), record=record, begun=begun, is_cold=request.clean
-    )
+    groups = _by_target(inventory.project, todo)
+    placements = place(groups, record=record, begun=begun, is_cold=request.clean)
     return BuildPlan(
         request=request,
         inventory=inventory,
