@@ -120,7 +120,6 @@ def test_a_release_killed_while_its_guest_boots_is_gone_on_with_in_that_guest(de
     wait_for(lambda: desk.vm.is_running and desk.vm.pid is not None)
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    assert desk.vm.is_running
     booting = desk.vm.pid
 
     with desk.start("release", "--version", "0.1.0") as second:
