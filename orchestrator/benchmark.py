@@ -174,7 +174,7 @@ class _NodeRuns:
 
     async def _follow(self, line: Line, job: Job, number: int) -> Finished:
         self._bench.logs.mkdir(parents=True, exist_ok=True)
-        path = self._bench.logs / f"{self._node.name}-{number}.log"
+        path = self._log(number)
         with path.open("wb", buffering=0) as log:
 
             def on_log(data: bytes) -> None:
@@ -269,7 +269,12 @@ class _NodeRuns:
         is_build = isinstance(error, BuildError)
         failure_class = FailureClass.BUILD if is_build else FailureClass.MACHINE
         self._failures.append(
-            FailedRun(number=number, failure_class=failure_class, message=error.message)
+            FailedRun(
+                number=number,
+                failure_class=failure_class,
+                message=error.message,
+                log=str(log) if (log := self._log(number)).exists() else None,
+            )
         )
         self._remember(Outcome.BUILD if is_build else Outcome.MACHINE)
 
@@ -283,6 +288,9 @@ class _NodeRuns:
             is_bench=True,
         )
         self._bench.world.remember(replace(known, **more))  # type: ignore[arg-type]  # its fields
+
+    def _log(self, number: int) -> Path:
+        return self._bench.logs / f"{self._node.name}-{number}.log"
 
     def _on_lost(self, error: NodeError, pause: timedelta) -> None:
         reason = error.message.partition("\n")[0]

@@ -26,6 +26,7 @@ class FailedRun:
     number: int
     failure_class: FailureClass
     message: str
+    log: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +141,7 @@ def _node_as_data(
                 "run": failed.number,
                 "class": failed.failure_class.name.lower(),
                 "message": failed.message,
+                "log": failed.log,
             }
             for failed in node.failures
         ],

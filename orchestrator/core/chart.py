@@ -19,6 +19,7 @@ _ROW: Final = 44
 _TOP: Final = 58
 _BARS: Final = 460
 _CHARACTER: Final = 7.3
+_TITLE_CHARACTER: Final = 8.5
 _VALUE: Final = 150
 _LONGEST_NAME: Final = 48
 _TICKS: Final = 5
@@ -37,11 +38,12 @@ def render_chart(benchmark: Mapping[str, Any]) -> str:
     most = max((node["max_seconds"] for node in nodes), default=0) or 1
     step = _tick(most)
     scale = _BARS / (step * -(-most // step))
-    width, height = left + _BARS + _VALUE, _TOP + _ROW * len(nodes) + 40
     title = (
         f"Clean release builds of {benchmark['project']} {benchmark['version']}: "
         f"average of {benchmark['runs']}, fastest to slowest run"
     )
+    width = max(left + _BARS + _VALUE, 24 + round(len(title) * _TITLE_CHARACTER))
+    height = _TOP + _ROW * len(nodes) + 40
     bottom = _TOP + _ROW * len(nodes)
     parts = [
         _opening(width, height),
@@ -96,11 +98,16 @@ def _bar(node: Mapping[str, Any], *, x: int, y: int, scale: float, is_base: bool
         x + node[key] * scale for key in ("average_seconds", "min_seconds", "max_seconds")
     )
     width = max(end - x, 1)
-    ratio = "" if node["ratio"] is None else f"  x{node['ratio']:.2f}"
+    ratio = "" if node["ratio"] is None else f" ({node['ratio']:.2f}x)"
     whisker = f"M{least:.1f} {middle}H{most:.1f}"
     caps = "".join(f"M{at:.1f} {y + 6}V{y + 18}" for at in (least, most))
+    # The whisker is to be seen on the bar as well as beside it.
+    bar = (
+        f'<rect x="{x}" y="{y}" width="{width:.1f}" height="24" rx="2" fill="{colour}" '
+        f'fill-opacity="0.6"/>'
+    )
     return [
-        f'<rect x="{x}" y="{y}" width="{width:.1f}" height="24" rx="2" fill="{colour}"/>',
+        bar,
         _path(whisker + caps, 'stroke-width="2"'),
         _label(max(end, most) + 8, middle + 5, f"{_time(node['average_seconds'])}{ratio}"),
     ]

@@ -63,6 +63,9 @@ def _notes(benchmark: Mapping[str, Any]) -> list[str]:
         for node in nodes
         for failed in node["failures"]
     ]
+    notes += [
+        f"log: {failed['log']}" for node in nodes for failed in node["failures"] if failed["log"]
+    ]
     if benchmark["baseline"]:
         notes.append(f"ratios are to {benchmark['baseline']}")
     if benchmark["compared_with"]:

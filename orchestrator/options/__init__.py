@@ -30,6 +30,7 @@ def _add_release(parser: ArgumentParser) -> None:
         ("--reissue", "build the nodes of --node again and publish it beside a bad build"),
         ("--clean", "build from cold, without what earlier builds left"),
         ("--no-publish", "build, gate and pack, but publish nothing"),
+        ("--compare", "build on all nodes of each target and compare; publishes nothing"),
         ("--json", "print the outcome, or with --dry-run the plan, as one JSON document"),
         ("--quiet", "print only the summary and errors"),
     ):

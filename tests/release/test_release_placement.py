@@ -156,3 +156,40 @@ def test_the_faster_node_builds_and_when_it_dies_in_the_middle_the_other_one_doe
     # Until it has shown that it is well again, or a day is over, the other one goes first.
     plan = desk.release("--dry-run", version=VERSIONS[2]).data
     assert [task["node"] for task in plan["tasks"]] == ["slow"]
+
+
+@needs_sshd
+@pytest.mark.thorough
+def test_two_nodes_of_one_target_are_compared_and_what_differs_is_explained(
+    desk: Desk, machines: dict[str, Machine]
+) -> None:
+    first, second = machines["quick"].entry("first"), machines["slow"].entry("second")
+    write(desk, {**first, "env": {}}, {**second, "env": {}})
+    same = desk.release("--compare", version=VERSIONS[0])
+    assert same.code == 0, same
+    (compared,) = same.data["comparisons"]
+    assert (compared["equal"], compared["differences"]) == (["first", "second"], [])
+    assert same.data["published"] == []
+    # The builds are there for the release, which makes none of them again.
+    released = desk.release(version=VERSIONS[0])
+    assert released.code == 0
+    assert [each["was_attached"] for each in released.data["results"] if "file" in each] == [True]
+
+    env = {"CARGO_PROFILE_RELEASE_STRIP": "false"}
+    desk.write({**first, "env": {}}, {**second, "env": env})
+    other = desk.release("--compare", version=VERSIONS[0])
+    assert other.code == 4, other
+    (compared,) = other.data["comparisons"]
+    assert compared["equal"] == ["first"]
+    (difference,) = compared["differences"]
+    assert ".symtab" in {section["section"] for section in difference["sections"]}
+    assert difference["reasons"] == [
+        "their `env` in the inventory differs: CARGO_PROFILE_RELEASE_STRIP",
+        "only second has .debug_abbrev: `strip` or `debug` of the profile is not the same",
+    ]
+    text = desk.run("release", "--version", VERSIONS[0], "--compare").out
+    assert f"trajectory for {host_target()}: second differs from first\n  in " in text
+
+    alone = desk.run("release", "--version", VERSIONS[0], "--compare", "--node", "first")
+    assert alone.code == 2
+    assert "nothing to compare" in alone.err
