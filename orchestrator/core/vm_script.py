@@ -10,7 +10,7 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.core.vm import Accelerator, DownloadedImage, VmPaths
+from orchestrator.core.vm import Accelerator, DownloadedImage, Guest, VmPaths
 from orchestrator.core.vm_argv import (
     FIRMWARE_FILES,
     SANDBOX,
@@ -180,6 +180,8 @@ fail() {
 qemu-img convert -O qcow2 @DISK@ "$here/golden.part"
 mv "$here/golden.part" "$here/golden.qcow2"
 rm @DISK@
+@CLEANUP@"""
+_CLEANUP: Final = """\
 # Only the first boot needs them, and one of them holds the guest's private key.
 rm -f "$here/seed.img" "$here/installer.img"
 """
@@ -250,7 +252,9 @@ def stop_script(vm: Vm) -> str:
 
 def keep_script(vm: Vm) -> str:
     """Return keep.sh: what the guest has written becomes the disk that every start begins with."""
-    values = {"PID_FILE": _PATHS.pid_file, "DISK": _PATHS.disk}
+    # Debian's image reads its seed at every boot.
+    cleanup = "" if vm.guest is Guest.DEBIAN else _CLEANUP
+    values = {"PID_FILE": _PATHS.pid_file, "DISK": _PATHS.disk, "CLEANUP": cleanup}
     return _head(vm, "Makes its disk, as it is now, the one that it begins with.") + _filled(
         _KEEP, values
     )

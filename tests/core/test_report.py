@@ -145,6 +145,7 @@ def test_a_report_is_data_that_json_can_write() -> None:
         "verified": "failed",
         "unreadable": ["stable.idx: gone"],
         "elapsed_seconds": 61.0,
+        "drifts": [],
         "results": [
             {
                 "node": "a",

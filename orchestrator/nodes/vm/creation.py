@@ -50,7 +50,7 @@ def create(vm: Vm, folder: VmFolder, *, images: Path, say: Callable[[str], None]
             _place_firmware(folder)
         _take_keys(vm, folder)
         _make_keys(vm, folder)
-        write_fat(folder.file(str(PATHS.seed)), label="SEED", files=_debian_seed(vm, folder))
+        write_fat(folder.file(str(PATHS.seed)), label="SEED", files=debian_seed(vm, folder))
         renew_disk(vm, folder)
         folder.file("created").touch()
 
@@ -133,7 +133,8 @@ def _make_keys(vm: Vm, folder: VmFolder) -> None:
     folder.file(KNOWN_HOSTS).write_text(line, encoding="ascii")
 
 
-def _debian_seed(vm: Vm, folder: VmFolder) -> dict[str, bytes]:
+def debian_seed(vm: Vm, folder: VmFolder) -> dict[str, bytes]:
+    """Return the files that Debian's image reads at every boot; another guest has none of them."""
     if vm.guest is not Guest.DEBIAN:
         return {}
     return {

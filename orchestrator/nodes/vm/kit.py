@@ -10,11 +10,13 @@ from orchestrator.core.vm_provisioning import seed_for
 from orchestrator.core.vm_script import boot_script, fetch_script, keep_script, stop_script
 from orchestrator.core.vm_seed import GuestKeys
 from orchestrator.core.vm_unit import unit_file
-from orchestrator.nodes.vm.folder import CLIENT_KEY, HOST_KEY, KNOWN_HOSTS
+from orchestrator.nodes.vm.creation import debian_seed
+from orchestrator.nodes.vm.folder import CLIENT_KEY, HOST_KEY, KNOWN_HOSTS, VmFolder
 from orchestrator.nodes.vm.seed import (
     add_to_boot_partition,
     make_key,
     public_line,
+    write_fat,
     write_iso,
 )
 from orchestrator.nodes.vm.tools import run_tool
@@ -58,7 +60,9 @@ def _first_boot(vm: Vm, folder: Path) -> tuple[Path, ...]:
     )
     seed = seed_for(vm, keys)
     if seed is None:
-        return ()
+        files = debian_seed(vm, VmFolder(folder))
+        write_fat(folder / SEED_FILE, label="SEED", files=files)
+        return (folder / SEED_FILE,)
     write_iso(folder / SEED_FILE, seed)
     if (vm.guest, vm.arch) != (Guest.NETBSD, VmArch.ARM64):
         return (folder / SEED_FILE,)
