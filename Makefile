@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-SH_FILES := build.sh add-node.sh install.sh.j2 orchestrator/nodes/job.sh
+SH_FILES := build.sh add-node.sh install.sh.j2 orchestrator/nodes/job.sh orchestrator/nodes/vm/debian/init \
+	$(wildcard orchestrator/nodes/vm/debian/*.sh orchestrator/nodes/vm/debian/root/etc/orchestrator/*.sh)
 
-.PHONY: help venv demo test check lint types imports shell format coverage test-thorough test-faults test-installer test-truncation test-corruption test-chroots test-real test-bucket lock clean
+.PHONY: help venv demo test check lint types imports shell format coverage test-thorough test-faults test-installer test-truncation test-corruption test-chroots test-real test-vm test-bucket lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -57,6 +58,10 @@ test-chroots: $(VENV)/.test ## the installer on real Debian and BusyBox systems;
 test-real: $(VENV)/.test ## release the real crate on two nodes; minutes
 	@$(BIN)/python -m pytest -m real --no-header tests/real
 
+# The first time it makes the image, in the cache folder of who runs it.
+test-vm: $(VENV)/.test ## a Debian guest made from packages, booted without KVM and released on; minutes
+	@$(BIN)/python -m pytest -m vm -p no:cacheprovider --no-header tests/vm
+
 test-bucket: $(VENV)/.test ## the store and the conformance list against a real bucket: BUCKET=gs://NAME/PREFIX
 	@case "$(BUCKET)" in gs://*) ;; *) echo "error: say which: make test-bucket BUCKET=gs://NAME/PREFIX" >&2; exit 2;; esac
 	@SCRATCH_BUCKET=$(BUCKET) $(BIN)/python -m pytest -m bucket tests/stores tests/gcs
@@ -82,7 +87,7 @@ shell: $(VENV)/.dev
 
 coverage: $(VENV)/.test ## statement and branch coverage: 95 % of everything, 100 % of the core
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -q -n 4 -m 'not real and not chroots and not bucket'
+	@$(BIN)/coverage run -m pytest -q -n 4 -m 'not real and not chroots and not bucket and not vm'
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --skip-covered --fail-under=95
 	@$(BIN)/coverage report --skip-covered --include='orchestrator/core/*' --fail-under=100

@@ -176,5 +176,6 @@ COMMANDS = {
     "keys": "show which keys sign and are trusted, or change them in the store",
     "render": "print install.sh as it would be published",
     "serve": "serve a directory store on this machine",
+    "vm": "make, start, stop and look at the virtual machines that build",
     "schema": "print the JSON Schema of the inventory",
 }

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import secrets
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -168,6 +169,13 @@ class _NodeDelivery:
 
     async def _build(self, begun: float) -> Built:
         self._enter(Phase.CONNECTING)
+        async with AsyncExitStack() as turn:
+            # What boots it is work for its group's CPU, too.
+            if self._node.vm:
+                await turn.enter_async_context(self._turns.of(self._node))
+            return await self._build_in(turn, begun)
+
+    async def _build_in(self, turn: AsyncExitStack, begun: float) -> Built:
         async with self._line(self._node, has_spare=self._has_spare) as line:
             facts = await line.run(partial(probe, workdir=self._node.workdir))
             facts = await self._make_room(line, facts)
@@ -176,11 +184,14 @@ class _NodeDelivery:
             await self._preflight(line, facts, spec)
             if bundle:
                 await self._push(line, facts, bundle)
-            line.is_waiting = True
-            async with self._turns.of(self._node):
+            if not self._node.vm:
+                line.is_waiting = True
+                await turn.enter_async_context(self._turns.of(self._node))
                 line.is_waiting = False
-                job = await self._start(line, facts, spec)
-                end = await self._follow(line, job)
+            job = await self._start(line, facts, spec)
+            end = await self._follow(line, job)
+            # Before the gate, which may have to wait for a turn of the same group.
+            await turn.aclose()
             self._is_built = True
             witness = Witness(
                 plan=self._plan, task=self._task, line=line, facts=facts, job=job, bundle=bundle
@@ -267,7 +278,7 @@ class _NodeDelivery:
                 witness, Collection(job, names=names, into=self._folder / _EXTRAS, sort=EXTRAS)
             )
         inspection = Inspection(
-            plan=self._plan, task=self._task, enter=self._enter, open_line=self._line
+            plan=self._plan, task=self._task, enter=self._enter, open_line=self._gate_line
         )
         gated = await inspection.gate(
             Place(line=line, facts=facts, out=f"{job.directory}/out"), binaries
@@ -285,6 +296,11 @@ class _NodeDelivery:
             return await witness.line.run(
                 collection.fetch, progress=lambda: collection.received_bytes
             )
+
+    @asynccontextmanager
+    async def _gate_line(self, node: Node, *, has_spare: bool) -> AsyncIterator[Line]:
+        async with self._turns.of(node), self._line(node, has_spare=has_spare) as line:
+            yield line
 
     def _line(self, node: Node, *, has_spare: bool) -> AbstractAsyncContextManager[Line]:
         return self._reach.line(

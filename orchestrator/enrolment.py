@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -142,7 +143,8 @@ async def try_build(inventory: Inventory, trial: Trial) -> Report:
         outlet=None,
         dist=trial.dist,
         observe=trial.observe,
-        remember=lambda *_: None,
+        remember=lambda _: None,
         monotonic=time.monotonic,
+        now=lambda: datetime.now(tz=UTC),
     )
     return await make_release(plan, world)

@@ -8,6 +8,7 @@ import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -407,25 +408,29 @@ class Operator:
 
             guests = Guests(
                 connect=connect,
-                machine_of=self.machine,
+                machine_of=partial(machine_of, self.folder),
                 on_boot=on_boot,
                 starts=starts_guests,
             )
             async with guests:
                 yield guests.open
 
-    def machine(self, name: str, say: Callable[[str], None]) -> Machine:
-        """Return the virtual machine of that name; raise ConfigError if it is not defined."""
-        from orchestrator.nodes.vm.folder import VmFolder, state_home  # noqa: PLC0415 -- as above
-        from orchestrator.nodes.vm.machine import Machine  # noqa: PLC0415 -- as above
 
-        home = state_home(os.environ)
-        return Machine(
-            vm=load_vm(self.folder, name),
-            folder=VmFolder(home / name),
-            accelerators=home / "accelerators.json",
-            say=say,
-        )
+def machine_of(folder: Path, name: str, say: Callable[[str], None]) -> Machine:
+    """Return the virtual machine that an inventory's folder defines; raise ConfigError if none.
+
+    `say` is told what takes long.
+    """
+    from orchestrator.nodes.vm.folder import VmFolder, state_home  # noqa: PLC0415 -- few have one
+    from orchestrator.nodes.vm.machine import Machine  # noqa: PLC0415 -- as above
+
+    home = state_home(os.environ)
+    return Machine(
+        vm=load_vm(folder, name),
+        folder=VmFolder(home / name),
+        accelerators=home / "accelerators.json",
+        say=say,
+    )
 
 
 def _followers(channel_name: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from orchestrator.commands.nodes import nodes
 from orchestrator.commands.release import check, release
 from orchestrator.commands.site import render, schema, serve
 from orchestrator.commands.verify import verify
+from orchestrator.commands.vm import vm
 from orchestrator.core.errors import OrchestratorError
 
 if TYPE_CHECKING:
@@ -52,5 +53,6 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "keys": keys,
     "render": render,
     "serve": serve,
+    "vm": vm,
     "schema": schema,
 }

@@ -105,6 +105,7 @@ def _begin(arguments: argparse.Namespace) -> _Enrolment:
             "host": arguments.host,
             "port": arguments.port,
             "identity": arguments.identity,
+            "vm": arguments.vm,
             "target": arguments.target,
             "build_command": _as_block(arguments.build_command),
             "binary_path": arguments.binary_path,
@@ -115,8 +116,8 @@ def _begin(arguments: argparse.Namespace) -> _Enrolment:
             "enabled": False if arguments.disabled else None,
         },
     )
-    question = "host, as for ssh ([user@]address), or `local`"
-    _answer(enrolment, "host", question)
+    if not arguments.vm:
+        _answer(enrolment, "host", "host, as for ssh ([user@]address), or `local`")
     enrolment.draft()
     return enrolment
 
@@ -146,7 +147,8 @@ def _meet(enrolment: _Enrolment, fingerprint: str | None) -> None:
     from orchestrator.enrolment import CHECK_KEY, meet, refuse_key, require_key
 
     node = enrolment.draft()
-    if node.is_local:
+    # A virtual machine of ours was made with a host key that is known.
+    if node.is_local or node.is_guest:
         return
     _talk(f"connecting to {node.host} ...")
     shown = asyncio.run(meet(node))
@@ -306,7 +308,7 @@ def _conclude(
         }
         print(json.dumps(data, indent=2))
         return
-    print(f"added {node.name} ({node.target}, {describe_host(node.host)}) to {arguments.inventory}")
+    print(f"added {node.name} ({node.target}, {describe_host(node)}) to {arguments.inventory}")
     if report and report.exit_code:
         print(f"it is disabled, because the trial build failed; then: {_enable(node)}")
     elif not node.enabled:

@@ -61,8 +61,9 @@ async def _measure(
             outlet=None,
             dist=operator.dist,
             observe=console.observe,
-            remember=lambda *_: None,
+            remember=operator.remember,
             monotonic=time.monotonic,
+            now=operator.now,
         )
         with console:
             report = await make_release(plan, world)

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.inventory import LOCAL
 from orchestrator.core.target import OS, TARGETS, Arch, Libc, Target
 from orchestrator.core.wording import human_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from datetime import timedelta
 
     from orchestrator.core.facts import NodeFacts
     from orchestrator.core.inventory import Inventory, Node
     from orchestrator.core.inventory_edit import Value
+    from orchestrator.core.record import Record
 
 _FINGERPRINT: Final = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 # What `uname -m` says; on NetBSD and macOS `uname -p` is the one that names the CPU.
@@ -139,8 +138,10 @@ _ORDER: Final = (
 )
 
 
-def node_as_data(node: Node, took: timedelta | None = None) -> Mapping[str, object]:
-    """Return what `nodes --json` prints of a node; `took` is how long it built lately."""
+def node_as_data(node: Node, record: Record | None = None) -> Mapping[str, object]:
+    """Return what `nodes --json` prints of a node, and of how its builds went, if that is known."""
+    took = record.expected(node) if record else None
+    success = record.success_rate(node) if record else None
     return {
         "node": node.name,
         "host": node.host,
@@ -148,14 +149,23 @@ def node_as_data(node: Node, took: timedelta | None = None) -> Mapping[str, obje
         "target": node.target.triple,
         "enabled": node.enabled,
         "policy": str(node.policy),
-        "key": "-" if node.is_local else "pinned" if node.host_key else "known_hosts",
+        "key": _who_vouches(node),
         "builds": "its own command" if node.build_command else "the source",
         "gate_on": list(node.gate_on),
         "vm": node.vm,
         "group": node.group,
         "took_seconds": took.total_seconds() if took else None,
         "took": human_time(took) if took else None,
+        "success_rate": None if success is None else round(success, 3),
     }
+
+
+def _who_vouches(node: Node) -> str:
+    if node.is_local:
+        return "-"
+    if node.is_guest:
+        return "its machine's"
+    return "pinned" if node.host_key else "known_hosts"
 
 
 def facts_as_data(facts: NodeFacts) -> Mapping[str, object]:
@@ -202,6 +212,8 @@ def gates_for(target: Target, nodes: Iterable[Node]) -> tuple[str, ...]:
     )
 
 
-def describe_host(host: str) -> str:
-    """Return a host as a sentence names it."""
-    return "this machine" if host == LOCAL else host
+def describe_host(node: Node) -> str:
+    """Return where a node is, as a sentence names it."""
+    if node.is_local:
+        return "this machine"
+    return f"the virtual machine {node.vm}" if node.is_guest else node.host

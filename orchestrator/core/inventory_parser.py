@@ -145,9 +145,9 @@ def _check(draft: _Draft, host_triple: str | None) -> None:
     _check_verify(draft)
     by_name = {entry.value("name"): entry for entry in draft.entries if entry.value("name")}
     for entry in draft.entries:
+        _check_host(entry)
         if not entry.has("target"):
             entry.place.refuse("`target` is missing")
-        _check_host(entry)
         _check_host_target(entry, host_triple)
         _check_dedicated(entry)
         _check_build(draft, entry)

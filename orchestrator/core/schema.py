@@ -53,7 +53,11 @@ HOST_TARGET: Final = "host"
 def inventory_schema() -> dict[str, Any]:
     """Return the JSON Schema of an inventory file, for editors."""
     node = NODE.schema()
-    complete = {"$ref": "#/$defs/node", "required": node["required"]}
+    complete = {
+        "$ref": "#/$defs/node",
+        "required": node["required"],
+        "anyOf": [{"required": ["host"]}, {"required": ["vm"]}],
+    }
     node["required"] = [each.key for each in NODE.fields if each.required and not each.inherited]
     mapping = INVENTORY.schema()
     mapping["properties"]["nodes"]["items"] = {"$ref": "#/$defs/node"}

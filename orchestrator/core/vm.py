@@ -56,7 +56,7 @@ class Accelerator(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadedImage:
-    """A disk of a project's download server; without a digest it is not downloaded.
+    """A disk of a project's download server; without a digest, whoever downloads it must say it.
 
     `installer` says that it is the medium that installs onto an empty disk.
     """

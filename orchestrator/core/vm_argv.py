@@ -103,7 +103,7 @@ def firmware_of(vm: Vm) -> Firmware:
 
 
 def shutdown_command(vm: Vm) -> str:
-    """Return the command that ends the guest from within, as the user that builds."""
+    """Return the command by which root ends the guest from within."""
     return _value(Setting.SHUTDOWN, vm)
 
 
@@ -127,7 +127,7 @@ def _firmware(vm: Vm, paths: VmPaths) -> tuple[Option, ...]:
                 Option("-drive", f"{flash},unit=0,readonly=on,file={code}", "the firmware"),
                 Option("-drive", f"{flash},unit=1,file={settings}", "its settings"),
             )
-        case Firmware.KERNEL:
+        case _:
             console = _value(Setting.CONSOLE, vm)
             append = f"root=/dev/vda rw console={console}"
             return (

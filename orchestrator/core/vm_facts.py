@@ -432,14 +432,14 @@ _BOOT: Final = (
     ),
     Row(
         setting=Setting.SHUTDOWN,
-        value="systemctl poweroff",
+        value="poweroff",
         guest=Guest.DEBIAN,
-        because="systemd's own word for it; a small guest may ignore the power button",
+        because="a small guest may ignore its power button",
     ),
     Row(
         setting=Setting.SHUTDOWN,
         value="shutdown -p now",
-        because="the group operator may do it; without ACPI there is no power button to press",
+        because="it also switches the machine off; without ACPI there is no power button",
     ),
     Row(
         setting=Setting.CONSOLE,

@@ -55,7 +55,7 @@ IMAGES: Final = (
                     r"/[A-Za-z0-9._~/+-]+",
                     max_length=1024,
                 ),
-                summary="Where it is; `.xz` and `.gz` are unpacked.",
+                summary="Where it is; the rendered `fetch.sh` downloads, checks and unpacks it.",
                 example="https://cdn.openbsd.org/pub/OpenBSD/7.9/arm64/miniroot79.img",
                 required=True,
             ),

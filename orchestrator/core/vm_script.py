@@ -1,4 +1,4 @@
-"""The shell scripts that run a virtual machine without us: boot.sh and stop.sh.
+"""The shell scripts that run a virtual machine without us: boot.sh, stop.sh, keep.sh, fetch.sh.
 
 What is never written to lies in the scripts' own folder: `golden.qcow2`, `seed.img`, an installer's
 `installer.img`, the guest's `kernel` and `initrd`. What is written lies in the folder of the state.
@@ -10,7 +10,7 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.core.vm import Accelerator, DownloadedImage, VmPaths
+from orchestrator.core.vm import Accelerator, DownloadedImage, Guest, VmPaths
 from orchestrator.core.vm_argv import (
     FIRMWARE_FILES,
     SANDBOX,
@@ -156,7 +156,7 @@ ends_within() {
 if [ -r "$here/client-key" ] && [ -r "$here/known-hosts" ]; then
     ssh -p @PORT@ -i "$here/client-key" -o BatchMode=yes -o ConnectTimeout=10 \\
         -o UserKnownHostsFile="$here/known-hosts" -o StrictHostKeyChecking=yes \\
-        @USER@@127.0.0.1 '@SHUTDOWN@' || true
+        root@127.0.0.1 '@SHUTDOWN@' || true
     ends_within "$grace" && exit 0
 fi
 # Its power button.
@@ -166,6 +166,54 @@ echo "$0: the guest does not end by itself: ending QEMU" >&2
 monitor quit || true
 ends_within 20
 """
+
+
+_KEEP: Final = """
+fail() {
+    echo "$0: $1" >&2
+    exit 2
+}
+
+[ ! -e @PID_FILE@ ] || fail "it runs: stop it first"
+[ -e @DISK@ ] || fail "there is no @DISK@ in $PWD"
+# Whole, or not at all; the older one may be what this one is based on.
+qemu-img convert -O qcow2 @DISK@ "$here/golden.part"
+mv "$here/golden.part" "$here/golden.qcow2"
+rm @DISK@
+@CLEANUP@"""
+_CLEANUP: Final = """\
+# Only the first boot needs them, and one of them holds the guest's private key.
+rm -f "$here/seed.img" "$here/installer.img"
+"""
+
+
+_FETCH: Final = """
+fail() {
+    echo "$0: $1" >&2
+    exit 2
+}
+
+cd "$here"
+url=@URL@
+digest=${1:-@DIGEST@}
+[ -n "$digest" ] || fail "say its SHA-256 digest, as its project signs it: $0 DIGEST"
+[ ! -e @FILE@ ] || fail "there is a @FILE@ already"
+curl -fL --proto '=https' --retry 3 -o download.part "$url"
+if command -v sha256sum >/dev/null; then
+    found=$(sha256sum <download.part)
+else
+    found=$(shasum -a 256 <download.part)
+fi
+if [ "${found%% *}" != "$digest" ]; then
+    rm download.part
+    fail "$url is not what it should be: its digest is ${found%% *}"
+fi
+@UNPACK@
+"""
+_UNPACK: Final = """\
+@TOOL@ -dc download.part >unpacked.part
+mv unpacked.part @FILE@
+rm download.part"""
 
 
 def boot_script(vm: Vm) -> str:
@@ -197,10 +245,43 @@ def stop_script(vm: Vm) -> str:
         "PID_FILE": _PATHS.pid_file,
         "MONITOR": _PATHS.monitor,
         "PORT": str(vm.ssh_port),
-        "USER": vm.user,
         "SHUTDOWN": shutdown_command(vm),
     }
     return _head(vm, "Stops it, gracefully if it can.") + _filled(_STOP, values)
+
+
+def keep_script(vm: Vm) -> str:
+    """Return keep.sh: what the guest has written becomes the disk that every start begins with."""
+    # Debian's image reads its seed at every boot.
+    cleanup = "" if vm.guest is Guest.DEBIAN else _CLEANUP
+    values = {"PID_FILE": _PATHS.pid_file, "DISK": _PATHS.disk, "CLEANUP": cleanup}
+    return _head(vm, "Makes its disk, as it is now, the one that it begins with.") + _filled(
+        _KEEP, values
+    )
+
+
+def fetch_script(vm: Vm, image: DownloadedImage) -> str:
+    """Return fetch.sh: it downloads the image, checks its digest and unpacks it.
+
+    It ends with 2, and leaves nothing behind, if the digest is another one or nobody says it.
+    """
+    tool = next((tool for end, tool in _TOOLS.items() if image.url.endswith(end)), None)
+    file = "installer.img" if image.installer else _UNPACKED[".img.gz" in image.url]
+    unpack = _filled(_UNPACK, {"TOOL": tool, "FILE": file}) if tool else f"mv download.part {file}"
+    values = {
+        "URL": image.url,
+        "DIGEST": image.sha256 or "",
+        "FILE": file,
+        "UNPACK": unpack,
+    }
+    return _head(vm, "Downloads its image, which must have the right digest.") + _filled(
+        _FETCH, values
+    )
+
+
+_TOOLS: Final = {".xz": "xz", ".gz": "gzip"}
+# A raw image of NetBSD gets its credentials before it becomes the disk.
+_UNPACKED: Final = {True: "arm64.img", False: "golden.qcow2"}
 
 
 def _head(vm: Vm, summary: str) -> str:

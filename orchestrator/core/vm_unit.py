@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 # The translator keeps up to 1 GiB of translated code beside the guest's memory.
 _BESIDE_MIB: Final = 1536
 _OWNER: Final = "vms"
+_HOMES: Final = ("/home/", "/root/")
 
 _UNIT: Final = """\
 # {name}: {title}. Made from vm.yaml, where a change belongs.
-# It lies in /etc/systemd/system/; {folder} holds boot.sh, stop.sh and golden.qcow2,
-# which belong to root. The state is in /var/lib/vms/{name}.
+# It lies in /etc/systemd/system/. {folder} holds boot.sh, stop.sh and golden.qcow2
+# and belongs to {user}; the service cannot write to it. Its state is in /var/lib/vms/{name}.
 [Unit]
 Description={title}, a virtual machine that builds
 After=network.target
@@ -43,7 +44,7 @@ MemoryMax={memory}M
 # It may write to its state only, and gain nothing.
 NoNewPrivileges=yes
 ProtectSystem=strict
-ProtectHome=yes
+ProtectHome={home}
 PrivateTmp=yes
 ProtectProc=invisible
 ProtectClock=yes
@@ -83,6 +84,8 @@ def unit_file(vm: Vm, *, folder: str, user: str | None = None) -> str:
         name=vm.name,
         title=vm.title,
         folder=folder,
+        # What is below a home can only be started if that home can be looked into.
+        home="read-only" if folder.startswith(_HOMES) else "yes",
         user=user or (owner if at else _OWNER),
         memory=vm.memory_mib + _BESIDE_MIB,
         kvm=_KVM if Accelerator.KVM in vm.accelerators else "",

@@ -193,6 +193,20 @@ _VERDICTS: Final = {"good": "green", "not checked": "yellow", "wrong": "bold red
 _STATES: Final = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
+def show_machines(machines: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
+    """Write the virtual machines of an inventory, one a line (`vm status --json`)."""
+    terminal = Terminal(stream)
+    if not machines:
+        terminal.print("no virtual machine is defined: docs/vms.md says how")
+        return
+    columns = ("name", "system", "state", "started", "port")
+    cells: list[tuple[Text | str, ...]] = [
+        (Text(each["name"], style="bold"), *(str(each[key] or "") for key in columns[1:]))
+        for each in machines
+    ]
+    print_table(terminal, columns, cells)
+
+
 def _show_finding(terminal: Terminal, name: str, finding: Mapping[str, Any]) -> None:
     state = finding["state"]
     first, *more = finding["message"].splitlines() or [""]

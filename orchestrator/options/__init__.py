@@ -354,6 +354,39 @@ def _add_nodes(parser: ArgumentParser) -> None:
     add_nodes(parser, DEFAULT_INVENTORY)
 
 
+def _add_vm(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Make, start, stop and look at the virtual machines that vms/NAME/vm.yaml defines. A node "
+        "with `vm: NAME` needs only `create`, once: a release starts and stops it by itself."
+    )
+    parser.add_argument(
+        "action",
+        choices=[
+            *("create", "start", "stop", "status", "console", "ssh", "destroy", "render", "doctor"),
+        ],
+        metavar="ACTION",
+        help="create, start, stop, status, console, ssh, destroy, render or doctor",
+    )
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="which one; `status` shows all, and `ssh` takes root@NAME, too",
+    )
+    parser.add_argument(
+        "words", nargs="*", metavar="WORD", help="what `ssh` runs there, after --; else a shell"
+    )
+    _add_inventory(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="with `status`: print it as one JSON document"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="with `render`: write boot.sh, stop.sh and a systemd unit for that folder into it",
+    )
+
+
 def _add_nothing(_: ArgumentParser) -> None:
     pass
 
@@ -379,5 +412,6 @@ OPTIONS: dict[str, Callable[[ArgumentParser], None]] = {
     "keys": _add_keys,
     "render": _add_inventory,
     "serve": _add_serve,
+    "vm": _add_vm,
     "schema": _add_nothing,
 }

@@ -84,6 +84,7 @@ def _add_add(parser: ArgumentParser) -> None:
     for option, metavar, what in (
         ("--name", "NAME", "its name (proposed: OS and CPU)"),
         ("--host", "[USER@]HOST", "where it is reached over SSH, or `local` for this machine"),
+        ("--vm", "NAME", "the virtual machine that it is, made by `vm create`: no --host, no key"),
         ("--identity", "FILE", "the private key file to log in with"),
         ("--target", "TRIPLE", "what it builds (proposed: what it is)"),
         ("--build-command", "TEXT", "what builds there, if not cargo from the project's source"),

@@ -23,7 +23,15 @@ from orchestrator.core.enrolment import (
 )
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.facts import NodeFacts
-from orchestrator.core.inventory import CrateSource, Inventory, Node, Project, Publication
+from orchestrator.core.inventory import (
+    GUEST,
+    CrateSource,
+    Inventory,
+    Node,
+    Project,
+    Publication,
+)
+from orchestrator.core.record import Outcome, PastBuild, Record
 from orchestrator.core.target import parse_target
 
 if TYPE_CHECKING:
@@ -145,8 +153,15 @@ def test_data_of_a_node_says_who_vouches_for_its_key() -> None:
     assert node_as_data(node("a"))["key"] == "known_hosts"
     assert node_as_data(node("a", host_key="ssh-ed25519 A"))["key"] == "pinned"
     assert node_as_data(node("a", host="local"))["key"] == "-"
-    told = node_as_data(node("a", build_command="make"), timedelta(seconds=90))
+    built = PastBuild(node="a", took=timedelta(seconds=90))
+    lost = PastBuild(node="a", outcome=Outcome.MACHINE)
+    told = node_as_data(node("a", build_command="make"), Record(builds=(built, lost)))
     assert (told["took_seconds"], told["builds"]) == (90, "its own command")
+    assert told["success_rate"] == 0.5
+    assert node_as_data(node("b"), Record())["success_rate"] is None
     assert facts_as_data(replace(NOTHING, cpus=4))["cpus"] == 4
-    assert describe_host("local") == "this machine"
-    assert describe_host("a.example") == "a.example"
+    assert describe_host(node("a", host="local")) == "this machine"
+    assert describe_host(node("a")) == "a.example"
+    guest = node("a", host=f"{GUEST}debian-amd64", vm="debian-amd64")
+    assert describe_host(guest) == "the virtual machine debian-amd64"
+    assert node_as_data(guest)["key"] == "its machine's"

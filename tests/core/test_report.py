@@ -146,6 +146,7 @@ def test_a_report_is_data_that_json_can_write() -> None:
         "unreadable": ["stable.idx: gone"],
         "drifts": [],
         "elapsed_seconds": 61.0,
+        "drifts": [],
         "results": [
             {
                 "node": "a",

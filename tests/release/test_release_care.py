@@ -151,6 +151,25 @@ def test_a_group_builds_one_at_a_time_though_its_hosts_do_not_share_a_lock(
     assert desk.release().code == 0
 
 
+@needs_two_targets
+def test_a_gate_waits_for_its_turn_in_a_group_too(desk: Desk) -> None:
+    busy = f"mkdir {desk.folder}/busy\nsleep 1\nrmdir {desk.folder}/busy\n"
+    desk.project["gate"] = f"case {{target}} in {host_target()}) {busy};; esac"
+    desk.write(
+        desk.node("a", build=desk.copy(), group="rig", gate_on="guest", workdir=f"{desk.folder}/a"),
+        desk.node("guest", group="rig", enabled=False, workdir=f"{desk.folder}/g"),
+        desk.node(
+            "b",
+            build=busy + desk.copy(target=other_target()),
+            target=other_target(),
+            group="rig",
+            workdir=f"{desk.folder}/b",
+        ),
+    )
+    outcome = desk.release()
+    assert outcome.code == 0, outcome
+
+
 def test_a_taken_flat_name_costs_the_bare_binary_and_not_the_target(desk: Desk) -> None:
     desk.publication["flat"] = True
     desk.write(desk.node())

@@ -82,6 +82,8 @@ def test_a_unit_runs_as_the_user_of_its_host_and_opens_kvm_only_where_it_may_hel
     assert "User=vms\n" in unit_file(
         made_up("openbsd", "arm64", host="rig", unit="x.service"), folder="/opt/vms/x"
     )
+    assert "ProtectHome=yes\n" in riscv
+    assert "ProtectHome=read-only\n" in unit_file(remote, folder="/home/alex/vms/x")
     assert "DeviceAllow=/dev/kvm rw\n" in unit_file(remote, folder="/opt/vms/x")
     assert f"MemoryMax={2048 + 1536}M\n" in unit_file(remote, folder="/opt/vms/x")
 

@@ -31,12 +31,12 @@ def choose_accelerator(vm: Vm, memory: Path, say: Callable[[str], None]) -> Acce
     """
     for accelerator in vm.accelerators:
         # Emulation needs nothing of the machine.
-        if accelerator is Accelerator.TCG or _works(vm, accelerator, memory, say):
+        if accelerator is Accelerator.TCG or _works(vm, accelerator, memory=memory, say=say):
             return accelerator
     return vm.accelerators[-1]
 
 
-def _works(vm: Vm, accelerator: Accelerator, memory: Path, say: Callable[[str], None]) -> bool:
+def _works(vm: Vm, accelerator: Accelerator, *, memory: Path, say: Callable[[str], None]) -> bool:
     host = os.uname()
     # A CPU runs its own instructions only, and a host has the accelerator of its own kernel.
     if vm.arch.machine != {"arm64": "aarch64"}.get(host.machine, host.machine):

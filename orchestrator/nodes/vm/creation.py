@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 GOLDEN: Final = "golden"
 
 
-def create(vm: Vm, folder: VmFolder, images: Path, say: Callable[[str], None]) -> None:
+def create(vm: Vm, folder: VmFolder, *, images: Path, say: Callable[[str], None]) -> None:
     """Make the machine, or make it anew; its keys stay the same.
 
     Raise ConfigError if it runs, or if a tool is missing; NodeError if the image cannot be made.
@@ -48,8 +48,9 @@ def create(vm: Vm, folder: VmFolder, images: Path, say: Callable[[str], None]) -
             _link(folder, PATHS.initrd, golden.with_name(INITRD))
         if firmware_of(vm) is Firmware.UEFI:
             _place_firmware(folder)
+        _take_keys(vm, folder)
         _make_keys(vm, folder)
-        write_fat(folder.file(str(PATHS.seed)), label="SEED", files=_debian_seed(vm, folder))
+        write_fat(folder.file(str(PATHS.seed)), label="SEED", files=debian_seed(vm, folder))
         renew_disk(vm, folder)
         folder.file("created").touch()
 
@@ -112,6 +113,19 @@ def _place_firmware(folder: VmFolder) -> None:
     )
 
 
+def _take_keys(vm: Vm, folder: VmFolder) -> None:
+    """Take the keys that lie beside a golden image: its guest was made with them."""
+    if not isinstance(vm.image, GoldenImage):
+        return
+    beside = Path(vm.image.file).parent
+    for name in (HOST_KEY, CLIENT_KEY):
+        for file in (f"{name}.pub", name):
+            if (beside / file).is_file():
+                folder.file(file).unlink(missing_ok=True)
+                folder.file(file).touch(mode=0o600)
+                folder.file(file).write_bytes((beside / file).read_bytes())
+
+
 def _make_keys(vm: Vm, folder: VmFolder) -> None:
     make_key(folder.file(HOST_KEY), vm.name)
     make_key(folder.file(CLIENT_KEY), f"orchestrator-{vm.name}")
@@ -119,7 +133,8 @@ def _make_keys(vm: Vm, folder: VmFolder) -> None:
     folder.file(KNOWN_HOSTS).write_text(line, encoding="ascii")
 
 
-def _debian_seed(vm: Vm, folder: VmFolder) -> dict[str, bytes]:
+def debian_seed(vm: Vm, folder: VmFolder) -> dict[str, bytes]:
+    """Return the files that Debian's image reads at every boot; another guest has none of them."""
     if vm.guest is not Guest.DEBIAN:
         return {}
     return {

@@ -1,14 +1,18 @@
-"""Why a guest did not come up: what its serial line, its monitor and QEMU itself say."""
+"""Why a guest did not come up: what its serial line, its monitor, QEMU and its sshd say."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.core.errors import NodeError
+from orchestrator.core.vm import Accelerator
+from orchestrator.core.vm_diagnosis import BootDiagnosis, Evidence, diagnose_boot
 from orchestrator.nodes.vm.folder import PATHS, QEMU_LOG
 from orchestrator.nodes.vm.qmp import open_monitor
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from orchestrator.core.vm import Vm
     from orchestrator.nodes.vm.folder import VmFolder
 
@@ -18,36 +22,44 @@ _SHOWN_LINES: Final = 8
 class BootError(NodeError):
     """A guest did not come up in time, or its QEMU ended before it did."""
 
+    def __init__(self, message: str, *, hint: str, diagnosis: BootDiagnosis) -> None:
+        super().__init__(message, hint=hint)
+        self.diagnosis = diagnosis
 
-async def boot_error(vm: Vm, folder: VmFolder) -> BootError:
-    """Return the error of a machine that cannot be logged into."""
+
+async def boot_error(vm: Vm, folder: VmFolder, *, waited: timedelta, ssh: str) -> BootError:
+    """Return the error of a machine that cannot be logged into; `ssh` is what the last try said."""
     serial = folder.tail(PATHS.serial_log)
-    if not folder.is_running:
-        said = _last_lines(folder.tail(QEMU_LOG) or serial)
-        return BootError(f"the QEMU of {vm.name} has ended{said}", hint=_hint(vm))
-    status = await _monitor_says(folder)
-    seconds = vm.boot_timeout.total_seconds()
-    lines = _last_lines(serial) if serial else "; its serial line is silent"
+    is_running = folder.is_running
+    status = await monitor_status(folder) if is_running else None
+    evidence = Evidence(
+        serial=serial,
+        monitor=status,
+        accelerator=folder.accelerator or Accelerator.TCG,
+        elapsed=waited,
+        qemu_log=None if is_running else folder.tail(QEMU_LOG),
+        ssh=ssh,
+    )
+    found = diagnose_boot(vm, evidence)
     return BootError(
-        f"{vm.name} cannot be logged into after {seconds:g} s; QEMU says: {status}{lines}",
-        hint=_hint(vm),
+        f"the virtual machine {vm.name} did not come up: {found}{last_lines(serial)}",
+        hint=f"{found.hint}; all of it: {folder.file(PATHS.serial_log)}",
+        diagnosis=found,
     )
 
 
-def _hint(vm: Vm) -> str:
-    return f"look at it: orchestrator vm start {vm.name}, and orchestrator vm console {vm.name}"
-
-
-async def _monitor_says(folder: VmFolder) -> str:
+async def monitor_status(folder: VmFolder) -> str | None:
+    """Return how QEMU says that the guest is; None if it does not answer."""
     try:
         async with open_monitor(folder.file(PATHS.monitor)) as monitor:
             answer: Any = await monitor.execute("query-status")
             return str(answer["status"])
-    except (NodeError, KeyError, TypeError) as error:
-        return str(error)
+    except (NodeError, KeyError, TypeError):
+        return None
 
 
-def _last_lines(text: str) -> str:
+def last_lines(text: str) -> str:
+    """Return the last lines of a log, indented below a colon; "" if it is empty."""
     printable = "".join(char if char.isprintable() or char == "\n" else " " for char in text)
     lines = [line.rstrip() for line in printable.splitlines() if line.strip()][-_SHOWN_LINES:]
     return ":\n" + "\n".join(f"  {line[:200]}" for line in lines) if lines else ""

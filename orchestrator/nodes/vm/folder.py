@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.inventory import Node
-from orchestrator.core.vm import VmPaths
+from orchestrator.core.vm import Accelerator, VmPaths
 from orchestrator.nodes.vm.lock import is_locked
 from orchestrator.nodes.vm.seed import public_line
 
@@ -72,6 +72,18 @@ class VmFolder:
     def pid(self) -> int | None:
         """The process of its QEMU; it is that only while `is_running`."""
         return _read_pid(self.file(PATHS.pid_file))
+
+    @property
+    def accelerator(self) -> Accelerator | None:
+        """What runs the guest, as it was started last."""
+        try:
+            return Accelerator(self.file("accelerator").read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return None
+
+    def note_accelerator(self, accelerator: Accelerator) -> None:
+        """Remember what runs the guest."""
+        self.file("accelerator").write_text(accelerator, encoding="ascii")
 
     def tail(self, name: str, limit_bytes: int = 64 * 1024) -> str:
         """Return the end of a log, "" if there is none."""

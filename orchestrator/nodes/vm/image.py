@@ -1,4 +1,4 @@
-"""Debian's golden images: made of packages, kept by the digest of their recipe, never written to."""
+"""Debian's golden images: made of packages, kept by their recipe's digest, never written to."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DISK: Final = "golden.qcow2"
 KERNEL: Final = "kernel"
 INITRD: Final = "initrd"
 _RECORD: Final = "image.json"
-# Counts what is done here and not in the files of `debian`.
+# Counted up when what is made changes otherwise than by a file of `debian`.
 _RECIPE: Final = 1
 _MAKING_SECONDS: Final = 30 * 60
 _MIRROR: Final = "http://deb.debian.org/debian"
@@ -77,13 +77,14 @@ def make_image(vm: Vm, images: Path, say: Callable[[str], None]) -> Path:
     with locked(images / f".{recipe.name}.lock", say):
         if not (folder / _RECORD).exists():
             with tempfile.TemporaryDirectory(dir=images, prefix=".part-") as scratch:
-                _make(vm, recipe, Path(scratch), say)
+                _make(vm, Path(scratch), say)
                 shutil.rmtree(folder, ignore_errors=True)
                 (Path(scratch) / "image").rename(folder)
     return folder
 
 
-def _make(vm: Vm, recipe: DebianRecipe, scratch: Path, say: Callable[[str], None]) -> None:
+def _make(vm: Vm, scratch: Path, say: Callable[[str], None]) -> None:
+    recipe = DebianRecipe.of(vm)
     require_tools("mmdebstrap", "mke2fs", "qemu-img", vm.arch.qemu)
     is_foreign = recipe.arch.machine != os.uname().machine
     say(f"making Debian {recipe.suite} for {recipe.arch} from packages: a minute or two")
@@ -127,8 +128,8 @@ def _lay_out(scratch: Path, *, is_foreign: bool) -> None:
             laid.write_bytes(data)
     if is_foreign:
         (scratch / "files/etc/orchestrator/unfinished").touch()
-    for path in (scratch, *scratch.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+    for each in (scratch, *scratch.rglob("*")):
+        each.chmod(0o755 if each.is_dir() else 0o644)
 
 
 def _make_root(recipe: DebianRecipe, scratch: Path, *, is_foreign: bool) -> None:
@@ -192,9 +193,7 @@ def _folder() -> Traversable:
 
 def _sources() -> Iterator[tuple[str, bytes]]:
     """Yield the files that the image is made from, in order of their paths."""
-    found = list(_walk(_folder(), ""))
-    init = resources.files("orchestrator.nodes.vm") / "initramfs.py"
-    yield from sorted([*found, (init.name, init.read_bytes())])
+    yield from sorted(_walk(_folder(), ""))
 
 
 def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:

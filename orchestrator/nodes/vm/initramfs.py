@@ -48,14 +48,12 @@ def make_initramfs(*, busybox: bytes, modules: bytes, init: bytes) -> bytes:
         "modules/order": ("".join(f"{name}.ko\n" for name in present).encode(), 0o644),
         **{f"modules/{name}.ko": (found[name], 0o644) for name in present},
     }
-    archive = io.BytesIO()
-    number = 0
-    for number, folder in enumerate(_FOLDERS, start=1):
-        archive.write(_entry(number, folder, stat.S_IFDIR | 0o755, b""))
-    for place, (path, (data, mode)) in enumerate(files.items(), start=number + 1):
-        archive.write(_entry(place, path, stat.S_IFREG | mode, data))
-    archive.write(_entry(0, _TRAILER, 0, b""))
-    return gzip.compress(archive.getvalue(), compresslevel=6, mtime=0)
+    entries = (
+        *(_entry(folder, stat.S_IFDIR | 0o755, b"") for folder in _FOLDERS),
+        *(_entry(path, stat.S_IFREG | mode, data) for path, (data, mode) in files.items()),
+        _entry(_TRAILER, 0, b""),
+    )
+    return gzip.compress(b"".join(entries), compresslevel=6, mtime=0)
 
 
 def _read_modules(archive: bytes) -> Iterator[tuple[str, bytes]]:
@@ -70,9 +68,10 @@ def _read_modules(archive: bytes) -> Iterator[tuple[str, bytes]]:
             yield name, lzma.decompress(data) if path.suffix == ".xz" else data
 
 
-def _entry(number: int, path: str, mode: int, data: bytes) -> bytes:
+def _entry(path: str, mode: int, data: bytes) -> bytes:
     name = path.encode() + b"\0"
-    fields = (number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name), 0)
+    # Without an inode number: nothing is linked twice.
+    fields = (0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name), 0)
     head = b"070701" + b"".join(b"%08X" % field for field in fields) + name
     return _padded(head) + _padded(data)
 

@@ -15,7 +15,7 @@ import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError, LinkError, NodeError
 from orchestrator.core.vm import Accelerator
@@ -23,7 +23,7 @@ from orchestrator.core.vm_argv import qemu_argv
 from orchestrator.nodes.transport import run
 from orchestrator.nodes.vm.accelerator import choose_accelerator
 from orchestrator.nodes.vm.creation import renew_disk
-from orchestrator.nodes.vm.diagnosis import BootError, boot_error
+from orchestrator.nodes.vm.diagnosis import BootError, boot_error, monitor_status
 from orchestrator.nodes.vm.folder import PATHS, QEMU_LOG, way_in
 from orchestrator.nodes.vm.lock import open_lock, try_lock
 from orchestrator.nodes.vm.qmp import open_monitor
@@ -93,12 +93,7 @@ class Machine:
             return "not created"
         if not self.folder.is_running:
             return "stopped"
-        try:
-            async with open_monitor(self.folder.file(PATHS.monitor)) as monitor:
-                answer: Any = await monitor.execute("query-status")
-                return str(answer["status"])
-        except (NodeError, KeyError, TypeError):
-            return "hanging"
+        return await monitor_status(self.folder) or "hanging"
 
     def _require_created(self) -> None:
         if not self.folder.is_created:
@@ -115,7 +110,7 @@ class Machine:
         try:
             if not try_lock(fd):
                 self.say(f"{self.vm.name}: another orchestrator is at it, waiting")
-                while not try_lock(fd):
+                while not try_lock(fd):  # noqa: ASYNC110 -- another process opens it
                     await asyncio.sleep(_GLANCE_SECONDS)
             yield
         finally:
@@ -128,7 +123,7 @@ class Machine:
         except BootError as error:
             if not self.folder.on_demand.exists():
                 raise
-            self.say(f"{self.vm.name} was running, but {error.message}: starting it again")
+            self.say(f"{self.vm.name} runs, but {error.diagnosis}: starting it again")
             await self._end(at_once=True)
             await self._boot()
 
@@ -138,9 +133,11 @@ class Machine:
             await self._ready()
         except BootError as error:
             await self._end(at_once=True)
-            self.say(f"{error.message}; once more, with a plainer CPU")
+            is_cautious = error.diagnosis.is_cpu or not error.diagnosis.is_passing
+            how = "with a plainer CPU" if is_cautious else "as it is"
+            self.say(f"{self.vm.name}: {error.diagnosis}; once more, {how}")
             try:
-                await self._spawn(cautious=True)
+                await self._spawn(cautious=is_cautious)
                 await self._ready()
             except NodeError:
                 await self._end(at_once=True)
@@ -155,12 +152,12 @@ class Machine:
         if self.vm.fresh:
             await asyncio.to_thread(renew_disk, self.vm, self.folder)
         loop = asyncio.get_running_loop()
-        accelerator = await asyncio.to_thread(
-            choose_accelerator,
-            self.vm,
-            self.accelerators,
-            lambda text: loop.call_soon_threadsafe(self.say, text),
-        )
+
+        def say(text: str) -> None:
+            loop.call_soon_threadsafe(self.say, text)
+
+        accelerator = await asyncio.to_thread(choose_accelerator, self.vm, self.accelerators, say)
+        self.folder.note_accelerator(accelerator)
         for name in (PATHS.serial_log, PATHS.pid_file, PATHS.monitor, PATHS.console):
             self.folder.file(name).unlink(missing_ok=True)
         words = qemu_argv(
@@ -169,7 +166,8 @@ class Machine:
         pinned = ("taskset", "-c", self.vm.pinned_cpus) if self.vm.pinned_cpus else ()
         fd = await self._qemu_lock()
         try:
-            subprocess.run(
+            await asyncio.to_thread(
+                subprocess.run,
                 ["/bin/sh", "-c", _SPAWN, "sh", QEMU_LOG, *pinned, *words],
                 cwd=self.folder.path,
                 stdin=subprocess.DEVNULL,
@@ -199,33 +197,32 @@ class Machine:
         """
         from orchestrator.nodes.ssh import SshConnections  # noqa: PLC0415 -- see wiring
 
-        node = self.way_in()
-        deadline = time.monotonic() + self.vm.boot_timeout.total_seconds()
-        while time.monotonic() < deadline:
-            if not self.folder.is_running:
-                raise await boot_error(self.vm, self.folder)
-            begun = time.monotonic()
+        node, said = self.way_in(), ""
+        begun = time.monotonic()
+        deadline = begun + self.vm.boot_timeout.total_seconds()
+        while self.folder.is_running and time.monotonic() < deadline:
+            tried = time.monotonic()
             try:
                 async with SshConnections() as ssh, ssh.connect(node) as transport:
                     await run(transport, "exit 0", timeout=_PROBE_TIMEOUT)
                     return
-            except LinkError:
-                pause = begun + _PROBE_EVERY_SECONDS - time.monotonic()
+            except LinkError as error:
+                said = error.message
+                pause = tried + _PROBE_EVERY_SECONDS - time.monotonic()
                 await asyncio.sleep(max(0.0, pause))
-        raise await boot_error(self.vm, self.folder)
+        waited = timedelta(seconds=time.monotonic() - begun)
+        raise await boot_error(self.vm, self.folder, waited=waited, ssh=said)
 
     async def _end(self, *, at_once: bool = False) -> str:
         """End QEMU, the gentlest way first, and return which way it was."""
         if not self.folder.is_running:
             return "it had ended"
         # What a fresh guest has written is thrown away anyway.
-        if not (at_once or self.vm.fresh):
-            if await self._shut_down() and await self._ended(_SHUTDOWN_SECONDS):
-                return "shut down"
-            if await self._tell("system_powerdown") and await self._ended(_SHUTDOWN_SECONDS):
-                return "shut down by its power button"
-        if await self._tell("quit") and await self._ended(_QUIT_SECONDS):
-            return "switched off"
+        gentle = () if at_once or self.vm.fresh else _GENTLE_WAYS
+        for way, how, seconds in (*gentle, _SWITCH_OFF):
+            told = self._shut_down() if way is None else self._tell(way)
+            if await told and await self._ended(seconds):
+                return how
         for number in (signal.SIGTERM, signal.SIGKILL):
             pid = self.folder.pid
             # While its lock is held, the process of that number is our QEMU, and no other one.
@@ -269,6 +266,12 @@ class Machine:
         return True
 
 
+# What QEMU is told, or the guest itself; what it is called; how many seconds it may take.
+_GENTLE_WAYS: Final[tuple[tuple[str | None, str, float], ...]] = (
+    (None, "shut down", _SHUTDOWN_SECONDS),
+    ("system_powerdown", "shut down by its power button", _SHUTDOWN_SECONDS),
+)
+_SWITCH_OFF: Final[tuple[str | None, str, float]] = ("quit", "switched off", _QUIT_SECONDS)
 # $1 gets what QEMU says.
 _SPAWN: Final = 'umask 077; log=$1; shift; "$@" </dev/null >"$log" 2>&1 &'
 _SHUTDOWN: Final = """

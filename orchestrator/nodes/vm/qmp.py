@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tempfile
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.core.errors import NodeError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 _ANSWER_SECONDS: Final = 10
 _MAX_LINE_BYTES: Final = 1024 * 1024
@@ -66,19 +67,25 @@ class Monitor:
         await self.execute("qmp_capabilities")
 
 
+@contextmanager
+def short_way(socket: Path) -> Iterator[Path]:
+    """Yield a path of a Unix socket that is short enough to be connected to."""
+    if len(os.fsencode(socket)) <= _MAX_PATH_BYTES:
+        yield socket
+        return
+    with tempfile.TemporaryDirectory(prefix="vm-") as folder:
+        Path(folder, "vm").symlink_to(socket.parent)
+        yield Path(folder, "vm", socket.name)
+
+
 @asynccontextmanager
 async def open_monitor(socket: Path) -> AsyncIterator[Monitor]:
     """Yield the monitor at that socket; raise NodeError if there is none, or if it hangs."""
-    with tempfile.TemporaryDirectory(prefix="qmp-") as folder:
-        # A long path does not fit, and a short one that leads to it does.
-        way = socket
-        if len(str(socket).encode()) > _MAX_PATH_BYTES:
-            Path(folder, "vm").symlink_to(socket.parent)
-            way = Path(folder, "vm", socket.name)
-        try:
+    try:
+        with short_way(socket) as way:
             reader, writer = await asyncio.open_unix_connection(way, limit=_MAX_LINE_BYTES)
-        except OSError as error:
-            raise NodeError(f"QEMU's monitor cannot be reached: {error.strerror}") from error
+    except OSError as error:
+        raise NodeError(f"QEMU's monitor cannot be reached: {error.strerror}") from error
     try:
         monitor = Monitor(reader, writer)
         await monitor.begin()

@@ -1,4 +1,4 @@
-"""The programs of this machine that virtual machines need, and where to get those that are missing."""
+"""The programs of this machine that virtual machines need, and what to install for them."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ PACKAGES: Final = {
     "mke2fs": "e2fsprogs",
     "mformat": "mtools",
     "mcopy": "mtools",
+    "xorriso": "xorriso",
     "ssh-keygen": "openssh-client",
     "ssh": "openssh-client",
 }
@@ -38,7 +39,7 @@ def require_tools(*names: str) -> None:
     raise ConfigError(
         f"this machine has no {', '.join(missing)}",
         hint=f"on Debian: apt-get install --no-install-recommends {packages}; "
-        "on macOS: brew install qemu mtools",
+        "on macOS: brew install qemu mtools xorriso",
     )
 
 
