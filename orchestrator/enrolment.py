@@ -76,12 +76,13 @@ async def look_at(connect: Connect, node: Node) -> NodeFacts:
     except NodeError as error:
         if "refuses the login" not in error.message:
             raise
-        port = "" if node.port == 22 else f"-p {node.port} "  # noqa: PLR2004 -- ssh's own
+        options = "" if node.port == 22 else f"-p {node.port} "  # noqa: PLR2004 -- ssh's own
+        options += f"-i {node.identity} " if node.identity else ""
         name = f"{user_of(node)}@" if user_of(node) else ""
         host = node.host.rpartition("@")[2]
         raise NodeError(
             error.message,
-            hint=f"{error.hint}; with its password: ssh-copy-id {port}{name}{host}",
+            hint=f"{error.hint}; with its password: ssh-copy-id {options}{name}{host}",
         ) from error
 
 

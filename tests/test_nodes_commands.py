@@ -140,7 +140,7 @@ def test_a_login_that_is_refused_says_how_to_be_let_in(
     words = adding(sshd, inventory, "--identity", str(other), "--fingerprint", fingerprint(sshd))
     assert main(words) == 3
     said = " ".join(capsys.readouterr().err.split())
-    assert f"ssh-copy-id -p {sshd.port} {sshd.host}" in said
+    assert f"ssh-copy-id -p {sshd.port} -i {other} {sshd.host}" in said
 
 
 @pytest.fixture

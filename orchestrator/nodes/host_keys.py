@@ -89,7 +89,8 @@ class HostKeys:
         return ShownKey(
             line=_line(key),
             fingerprint=key.get_fingerprint(),
-            expected=tuple(known.get_fingerprint() for known in self._expected),
+            # By name and by address, known_hosts may have it twice.
+            expected=tuple(dict.fromkeys(known.get_fingerprint() for known in self._expected)),
         )
 
     def refusal(self, error: asyncssh.HostKeyNotVerifiable) -> NodeError:
