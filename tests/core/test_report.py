@@ -146,7 +146,6 @@ def test_a_report_is_data_that_json_can_write() -> None:
         "unreadable": ["stable.idx: gone"],
         "drifts": [],
         "elapsed_seconds": 61.0,
-        "drifts": [],
         "results": [
             {
                 "node": "a",
