@@ -28,6 +28,8 @@ _DERIVED: Final = frozenset(
 _CODE: Final = frozenset({".text", "__TEXT,__text"})
 _DEBUG: Final = re.compile(r"\.z?debug_|__DWARF,|\.symtab$|\.strtab$")
 _PATH: Final = re.compile(rb"(?:/[A-Za-z0-9._+@~-]+){2,}|[A-Za-z]:\\[A-Za-z0-9._\\+@~-]{3,}")
+# What jobs give their folders other names, and what rustc gives its own.
+_MAPPED: Final = (b"/build/", b"/rustc/")
 _TIME: Final = re.compile(
     rb"\b20\d\d-[01]\d-[0-3]\d(?:[T ][0-2]\d:[0-5]\d(?::[0-5]\d)?)?"
     rb"|\b(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) [ 0-3]\d 20\d\d\b"
@@ -210,8 +212,19 @@ class _Pair:
         )
 
     def _strings(self, pattern: re.Pattern[bytes], what: str, cure: str) -> list[str]:
+        # Debug information holds thousands of names that are on both sides if it is.
+        names = [
+            name
+            for name in self.different
+            if name in self.here and name in self.there and not _DEBUG.match(name)
+        ]
         here, there = (
-            {found for name in self.different for found in pattern.findall(side.get(name, b""))}
+            {
+                found
+                for name in names
+                for found in pattern.findall(side[name])
+                if not found.startswith(_MAPPED)
+            }
             for side in (self.here, self.there)
         )
         if not (here - there and there - here):

@@ -118,6 +118,9 @@ def test_another_environment_is_named_without_its_values() -> None:
 
 
 def test_paths_and_times_that_were_left_in_are_shown() -> None:
+    mapped = elf(_rodata=b"\0/build/target/a/out", _debug_str=b"/home/alex/a/b")
+    others = elf(_rodata=b"\0/build/target/b/out", _debug_str=b"/root/a/b")
+    assert not any("paths" in reason for reason in reasons(mapped, others))
     here = elf(_rodata=b"\0/home/alex/tool/src/a.rs\0Nov 25 2026\0/usr/share/both")
     there = elf(_rodata=b"\0/root/tool/src/a.rs\0/root/b.rs\0/root/c.rs\0/root/d.rs\0Nov 26 2026\0")
     paths, times = reasons(here, there)

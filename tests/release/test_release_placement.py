@@ -36,6 +36,14 @@ fi
 exec {rustc}"""
 
 
+BUILD_SCRIPT = """
+fn main() {
+    let place = std::path::Path::new(&std::env::var("OUT_DIR").unwrap()).join("place.rs");
+    std::fs::write(place, "#[used]\\nstatic PLACE: &str = file!();\\n").unwrap();
+}
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """A machine of its own as far as a node is one: sshd, home, locks, caches, compiler."""
@@ -92,6 +100,10 @@ def machines(tmp_path: Path) -> Iterator[dict[str, Machine]]:
 def make_repository(folder: Path) -> None:
     ignore = shutil.ignore_patterns("target")
     shutil.copytree(ROOT / "examples" / "trajectory", folder, ignore=ignore)
+    # What a build script generates lies below the node's own folders, and knows its path.
+    (folder / "build.rs").write_text(BUILD_SCRIPT)
+    with (folder / "src" / "main.rs").open("a") as main:
+        main.write('include!(concat!(env!("OUT_DIR"), "/place.rs"));\n')
     git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@localhost"]
     subprocess.run([*git, "init", "-q"], check=True)
     for before, version in zip((VERSIONS[0], *VERSIONS), VERSIONS, strict=False):
