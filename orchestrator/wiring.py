@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from orchestrator.github.releases import Releases
     from orchestrator.nodes.transport import Connect, Transport
     from orchestrator.nodes.vm.machine import Machine
+    from orchestrator.nodes.vm.remote import RemoteMachine
     from orchestrator.signing import KnownKey
     from orchestrator.site import Beside
     from orchestrator.stores.pointers import Pointer
@@ -416,17 +417,21 @@ class Operator:
                 yield guests.open
 
 
-def machine_of(folder: Path, name: str, say: Callable[[str], None]) -> Machine:
+def machine_of(folder: Path, name: str, say: Callable[[str], None]) -> Machine | RemoteMachine:
     """Return the virtual machine that an inventory's folder defines; raise ConfigError if none.
 
     `say` is told what takes long.
     """
     from orchestrator.nodes.vm.folder import VmFolder, state_home  # noqa: PLC0415 -- few have one
     from orchestrator.nodes.vm.machine import Machine  # noqa: PLC0415 -- as above
+    from orchestrator.nodes.vm.remote import RemoteMachine  # noqa: PLC0415 -- as above
 
     home = state_home(os.environ)
+    vm = load_vm(folder, name)
+    if vm.host is not None:
+        return RemoteMachine(vm=vm, folder=VmFolder(home / name), say=say)
     return Machine(
-        vm=load_vm(folder, name),
+        vm=vm,
         folder=VmFolder(home / name),
         accelerators=home / "accelerators.json",
         say=say,

@@ -50,8 +50,9 @@ def scratch_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     monkeypatch.setenv("HOME", str(home))
     for name, folder in (("RUSTUP_HOME", ".rustup"), ("CARGO_HOME", ".cargo")):
         monkeypatch.setenv(name, os.environ.get(name, os.path.join(HOME, folder)))  # noqa: PTH118
-    for name in ("XDG_CONFIG_HOME", "XDG_BIN_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "SSH_AUTH_SOCK"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("CONFIG_HOME", "BIN_HOME", "CACHE_HOME", "STATE_HOME"):
+        monkeypatch.delenv(f"XDG_{name}", raising=False)
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     return home
 
 

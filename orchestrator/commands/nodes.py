@@ -37,7 +37,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
     operator = Operator.at(arguments.inventory)
     record = operator.record()
-    data = [node_as_data(node, record.expected(node)) for node in operator.inventory.nodes]
+    data = [node_as_data(node, record) for node in operator.inventory.nodes]
     if arguments.json:
         print(json.dumps(data, indent=2))
     else:

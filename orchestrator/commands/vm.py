@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError, NodeError
 from orchestrator.wiring import machine_of
-from orchestrator.workspace import inventory_folder, list_vms
+from orchestrator.workspace import inventory_folder, list_vms, load_vm
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Mapping
 
+    from orchestrator.core.vm import Vm
     from orchestrator.nodes.vm.machine import Machine
+    from orchestrator.nodes.vm.remote import RemoteMachine
 
 
 def vm(arguments: argparse.Namespace) -> int:
@@ -30,11 +32,25 @@ def vm(arguments: argparse.Namespace) -> int:
         return _status(folder, arguments)
     if arguments.name is None:
         raise ConfigError(f"`vm {arguments.action}` needs the name of a virtual machine")
-    machine = _machine(folder, arguments.name.rpartition("@")[2])
+    if arguments.action == "render":
+        return _render(load_vm(folder, arguments.name), arguments)
+    machine = _local_machine(folder, arguments.name.rpartition("@")[2])
     return _ACTIONS[arguments.action](machine, arguments)
 
 
-def _machine(folder: Path, name: str) -> Machine:
+def _local_machine(folder: Path, name: str) -> Machine:
+    from orchestrator.nodes.vm.remote import RemoteMachine
+
+    machine = _machine(folder, name)
+    if isinstance(machine, RemoteMachine):
+        raise ConfigError(
+            f"{name} is a machine of {machine.vm.host}, where systemd runs it",
+            hint=f"there: systemctl status {machine.vm.unit}",
+        )
+    return machine
+
+
+def _machine(folder: Path, name: str) -> Machine | RemoteMachine:
     return machine_of(folder, name, lambda text: print(text, file=sys.stderr, flush=True))
 
 
@@ -119,14 +135,14 @@ def _user(name: str) -> str:
 _USER: Final = re.compile(r"[a-z_][a-z0-9_-]*")
 
 
-def _render(machine: Machine, arguments: argparse.Namespace) -> int:
+def _render(vm: Vm, arguments: argparse.Namespace) -> int:
     from orchestrator.core.vm_script import boot_script
     from orchestrator.nodes.vm.kit import write_kit
 
     if arguments.out is None:
-        print(boot_script(machine.vm), end="")
+        print(boot_script(vm), end="")
         return 0
-    for path in write_kit(machine.vm, Path(arguments.out).absolute()):
+    for path in write_kit(vm, Path(arguments.out).absolute()):
         print(path)
     return 0
 
@@ -153,7 +169,7 @@ def _status(folder: Path, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _as_data(machine: Machine) -> Mapping[str, object]:
+def _as_data(machine: Machine | RemoteMachine) -> Mapping[str, object]:
     is_running = machine.folder.is_running
     return {
         "name": machine.vm.name,
@@ -188,6 +204,5 @@ _ACTIONS: Final[Mapping[str, Callable[[Machine, argparse.Namespace], int]]] = {
     "console": _console,
     "ssh": _ssh,
     "destroy": _destroy,
-    "render": _render,
     "doctor": _doctor,
 }

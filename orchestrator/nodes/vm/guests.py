@@ -12,22 +12,23 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
-from orchestrator.core.errors import NodeError, PassingError
+from orchestrator.core.errors import ConfigError, NodeError, PassingError
 from orchestrator.nodes.vm.lock import open_lock, try_lock
+from orchestrator.nodes.vm.machine import Machine
+from orchestrator.nodes.vm.remote import RemoteMachine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from orchestrator.core.inventory import Node
     from orchestrator.nodes.transport import Connect, Transport
-    from orchestrator.nodes.vm.machine import Machine
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Use:
     """One machine as this run uses it."""
 
-    machine: Machine
+    machine: Machine | RemoteMachine
     users_lock: int
     starting: asyncio.Task[None]
 
@@ -42,7 +43,7 @@ class Guests:
     """
 
     connect: Connect
-    machine_of: Callable[[str, Callable[[str], None]], Machine]
+    machine_of: Callable[[str, Callable[[str], None]], Machine | RemoteMachine]
     on_boot: Callable[[Node, str], None]
     starts: bool = True
     _uses: dict[str, _Use] = field(default_factory=dict)
@@ -69,7 +70,7 @@ class Guests:
         use = self._use(node)
         await asyncio.shield(use.starting)
         self.on_boot(node, "")
-        if node.is_guest:
+        if node.is_guest and isinstance(use.machine, Machine):
             way = use.machine.way_in()
             node = replace(
                 node,
@@ -91,7 +92,7 @@ class Guests:
             machine.folder.path.parent.mkdir(parents=True, exist_ok=True)
             users_lock = open_lock(machine.folder.users_lock)
             try_lock(users_lock, shared=True)
-            starting = asyncio.create_task(self._start(machine))
+            starting = asyncio.create_task(self._start(machine, node))
             self._uses[name] = _Use(machine=machine, users_lock=users_lock, starting=starting)
         return self._uses[name]
 
@@ -100,15 +101,24 @@ class Guests:
         use = self._uses.get(name)
         if use is None or not use.starting.done() or use.starting.cancelled():
             return
-        if use.starting.exception() is None and not use.machine.folder.is_running:
+        is_local = isinstance(use.machine, Machine)
+        if is_local and not use.starting.exception() and not use.machine.folder.is_running:
             os.close(self._uses.pop(name).users_lock)
             raise PassingError(
                 f"the virtual machine {name} has ended while it was used",
                 hint=f"look at {use.machine.folder.path}: its serial.log and qemu.log",
             )
 
-    async def _start(self, machine: Machine) -> None:
-        if self.starts:
+    async def _start(self, machine: Machine | RemoteMachine, node: Node) -> None:
+        if isinstance(machine, RemoteMachine):
+            if node.is_guest:
+                raise ConfigError(
+                    f"the virtual machine of {node.name} is on {machine.vm.host}",
+                    hint="say in the inventory how the node is reached: `host`, `port`, `host_key`",
+                )
+            if self.starts:
+                await machine.start(self.connect, node)
+        elif self.starts:
             await machine.start(on_demand=True)
         elif not machine.folder.is_running:
             raise NodeError(
@@ -122,6 +132,10 @@ class Guests:
                 return
             # Alone, it is held by nobody else: this was the last run that used it.
             if try_lock(use.users_lock):
-                await use.machine.stop()
+                match use.machine:
+                    case RemoteMachine():
+                        await use.machine.stop(self.connect)
+                    case Machine():
+                        await use.machine.stop()
         finally:
             os.close(use.users_lock)
