@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import json
 import os
 import pickle
 import signal
@@ -316,6 +317,18 @@ async def test_a_machine_is_not_made_anew_while_it_runs_and_keeps_its_keys(
     make()
 
     assert bench.machine.way_in().host_key == key
+
+
+async def test_a_golden_image_may_be_raw(bench: Bench, tmp_path: Path) -> None:
+    raw = tmp_path / "raw.img"
+    raw.write_bytes(bytes(2**20))
+    vm = replace(bench.machine.vm, image=GoldenImage(file=str(raw)))
+
+    create(vm, bench.folder, images=tmp_path, say=bench.said.append)
+
+    words = ["qemu-img", "info", "--output=json", bench.folder.file("disk.qcow2")]
+    told = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
+    assert told["backing-filename-format"] == "raw"
 
 
 async def test_a_golden_image_that_was_written_to_is_refused(bench: Bench, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.nodes.vm.folder import VmFolder
 
 GOLDEN: Final = "golden"
+_QCOW2: Final = b"QFI\xfb"
 
 
 def create(vm: Vm, folder: VmFolder, *, images: Path, say: Callable[[str], None]) -> None:
@@ -68,12 +69,17 @@ def renew_disk(vm: Vm, folder: VmFolder) -> None:
     partial.unlink(missing_ok=True)
     size = f"{vm.disk_bytes}"
     run_tool(
-        *("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", str(golden)),
+        *("qemu-img", "create", "-q", "-f", "qcow2", "-F", _format_of(golden), "-b", str(golden)),
         *(partial.name, size),
         folder=folder.path,
     )
     partial.chmod(0o600)
     partial.replace(disk)
+
+
+def _format_of(image: Path) -> str:
+    with image.open("rb") as file:
+        return "qcow2" if file.read(len(_QCOW2)) == _QCOW2 else "raw"
 
 
 def _golden(vm: Vm, images: Path, say: Callable[[str], None]) -> Path:
