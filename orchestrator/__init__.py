@@ -13,6 +13,7 @@ verification        whether what is published is what was signed
 delivery            one node's part: from its task to a checked artifact
 evidence            how an artifact was made, for its provenance
 inspection          what binaries are, that they run, and their archive
+benchmark           how long clean builds take on each node
 turns               whose turn it is to build on machines that share a CPU
 reach               which nodes answer, and how long one is waited for
 publication         when each target is published

@@ -159,6 +159,7 @@ COMMANDS = {
     "release": "build a version on every enabled node, and publish it",
     "check": "look at what a release needs, on the nodes and here",
     "nodes": "show the nodes, add, enable, disable, remove or rekey one",
+    "bench": "time clean builds on the nodes, and rank them",
     "status": "show what is published, and how the nodes' jobs stand",
     "logs": "print the build log of a node",
     "cancel": "end the jobs of a version on the nodes",

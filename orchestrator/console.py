@@ -413,7 +413,8 @@ def _summary_cells(result: Result) -> tuple[Text | str, ...]:
 
 
 def _all_warnings(report: Report) -> list[str]:
-    return [line for result in report.results for line in _warnings(result)]
+    drifts = [f"warning: {visible(drift)}" for drift in report.drifts]
+    return [line for result in report.results for line in _warnings(result)] + drifts
 
 
 def _closing_lines(report: Report) -> list[str]:

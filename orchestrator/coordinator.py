@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from orchestrator.attachment import attach_release
 from orchestrator.core.errors import OrchestratorError, StoreError
 from orchestrator.core.events import NodeFinished, ReleaseStarted, SourceReady
-from orchestrator.core.recording import record_of
+from orchestrator.core.record import drift
+from orchestrator.core.recording import built_with, record_of
 from orchestrator.core.report import Report, exit_code
 from orchestrator.core.result import Built
 from orchestrator.delivery import Delivery
@@ -56,6 +57,7 @@ async def make_release(plan: BuildPlan, world: World) -> Report:
     attachment = await attach_release(plan, world.outlet, publication.index)
     verified = await _verify(plan, world, publication)
     outcomes = [tuple(map(publication.settle, task.result())) for task in tasks]
+    drifts = _drifts(plan, chain.from_iterable(outcomes))
     # Not before it is published: until then the same command must choose the same nodes.
     _remember(plan, world, chain.from_iterable(outcomes))
     return Report(
@@ -71,7 +73,21 @@ async def make_release(plan: BuildPlan, world: World) -> Report:
         or (StoreError.exit_code if verified and verified.problems else 0),
         elapsed=timedelta(seconds=world.monotonic() - begun),
         verified=verified,
+        drifts=drifts,
     )
+
+
+def _drifts(plan: BuildPlan, results: Iterable[Result]) -> tuple[str, ...]:
+    """Return where another compiler has built than built the last release of the target."""
+    last = {
+        each.node.name: each.last for task in plan.tasks for each in (task.first, *task.standby)
+    }
+    found = (
+        (result.node, drift(last.get(result.node), node=result.node, rustc=built_with(result)))
+        for result in results
+        if isinstance(result, Built)
+    )
+    return tuple(f"{node}: {what}" for node, what in found if what)
 
 
 def _remember(plan: BuildPlan, world: World, results: Iterable[Result]) -> None:

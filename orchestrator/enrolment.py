@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _EXAMPLE: Final = "examples/trajectory"
 _EXAMPLE_VERSION: Final = "0.1.0"
-CHECK_KEY: Final = "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub"
 
 
 async def meet(node: Node) -> ShownKey:
@@ -48,7 +47,7 @@ def require_key(shown: ShownKey, node: Node, fingerprint: str) -> None:
         raise NodeError(
             f"{place_of(node)} shows the host key {shown.fingerprint}, and not {fingerprint}",
             hint="somebody may be pretending to be this machine: compare with what "
-            f"`{CHECK_KEY}` prints on the machine itself",
+            f"`{shown.check}` prints on the machine itself",
         )
 
 
@@ -60,12 +59,12 @@ def refuse_key(shown: ShownKey, node: Node) -> NodeError:
             f"THE HOST KEY OF {place_of(node)} HAS CHANGED: it shows {shown.fingerprint}, "
             f"and what is known of it is {known}",
             hint="somebody may be pretending to be this machine. If it was reinstalled: compare "
-            f"with what `{CHECK_KEY}` prints on the machine itself, then say "
+            f"with what `{shown.check}` prints on the machine itself, then say "
             f"--fingerprint {shown.fingerprint}",
         )
     return NodeError(
         f"the host key of {place_of(node)} is not known: it shows {shown.fingerprint}",
-        hint=f"compare with what `{CHECK_KEY}` prints on the machine itself, then say "
+        hint=f"compare with what `{shown.check}` prints on the machine itself, then say "
         f"--fingerprint {shown.fingerprint}",
     )
 
@@ -78,12 +77,13 @@ async def look_at(connect: Connect, node: Node) -> NodeFacts:
     except NodeError as error:
         if "refuses the login" not in error.message:
             raise
-        port = "" if node.port == 22 else f"-p {node.port} "  # noqa: PLR2004 -- ssh's own
+        options = "" if node.port == 22 else f"-p {node.port} "  # noqa: PLR2004 -- ssh's own
+        options += f"-i {node.identity} " if node.identity else ""
         name = f"{user_of(node)}@" if user_of(node) else ""
         host = node.host.rpartition("@")[2]
         raise NodeError(
             error.message,
-            hint=f"{error.hint}; with its password: ssh-copy-id {port}{name}{host}",
+            hint=f"{error.hint}; with its password: ssh-copy-id {options}{name}{host}",
         ) from error
 
 

@@ -19,6 +19,7 @@ from orchestrator.core.installer import render_installer
 from orchestrator.core.inventory import GitSource, PathSource
 from orchestrator.core.keys import says_the_same
 from orchestrator.core.preflight import Finding, fine, judge, judge_local_disk, warning
+from orchestrator.core.record import drift
 from orchestrator.core.wording import human_time
 from orchestrator.nodes.probe import probe
 from orchestrator.site import installer_values
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from orchestrator.core.inventory import Node
     from orchestrator.core.preflight import Needs
+    from orchestrator.core.record import PastBuild
     from orchestrator.core.signature import PublicKey
     from orchestrator.core.version import Version
     from orchestrator.nodes.transport import Connect
@@ -47,10 +49,16 @@ async def check_release(operator: Operator, names: Sequence[str] = ()) -> Check:
     timeout. Raise ConfigError for a name that no node has.
     """
     chosen = nodes_to_check(operator.inventory, names)
+    record = operator.record()
     async with operator.connections() as connect:
         coordinator, *nodes = await asyncio.gather(
             check_operator(operator),
-            *(check_node(connect, each.node, each.needs) for each in chosen),
+            *(
+                check_node(
+                    connect, each.node, each.needs, last=record.last_delivery(str(each.node.target))
+                )
+                for each in chosen
+            ),
         )
     if not chosen:
         coordinator = (*coordinator, Finding.of("nodes", _no_node()))
@@ -63,8 +71,13 @@ async def check_release(operator: Operator, names: Sequence[str] = ()) -> Check:
     )
 
 
-async def check_node(connect: Connect, node: Node, needs: Needs) -> tuple[Finding, ...]:
-    """Return what was found on a node, or the one problem that kept it from answering."""
+async def check_node(
+    connect: Connect, node: Node, needs: Needs, *, last: PastBuild | None = None
+) -> tuple[Finding, ...]:
+    """Return what was found on a node, or the one problem that kept it from answering.
+
+    `last` is what was built last for its target: another compiler than that is told.
+    """
     subject = "connection"
     begun = time.monotonic()
     try:
@@ -74,7 +87,17 @@ async def check_node(connect: Connect, node: Node, needs: Needs) -> tuple[Findin
             facts = await probe(transport, workdir=node.workdir)
     except OrchestratorError as error:
         return (Finding.of(subject, error),)
-    return (fine("connection", _connected(node, took)), *judge(facts, node, needs))
+    findings = (fine("connection", _connected(node, took)), *judge(facts, node, needs))
+    # Where the project chooses the compiler, the node's own one says nothing.
+    known = last if needs.builds and last and not last.is_pinned else None
+    if said := drift(known, node=node.name, rustc=facts.rustc):
+        findings += (warning("drift", said, _SAME_COMPILER),)
+    return findings
+
+
+_SAME_COMPILER: Final = (
+    "nothing to do if that is meant: `rust-toolchain.toml` in the project pins one for all nodes"
+)
 
 
 def _connected(node: Node, took: timedelta) -> str:

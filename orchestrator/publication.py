@@ -14,7 +14,7 @@ from orchestrator.core.index import RowKey, Status
 from orchestrator.core.inventory import Policy
 from orchestrator.core.merge import row_of, why_not_offered
 from orchestrator.core.plan import node_cpu
-from orchestrator.core.result import Built, Failed, FailureClass, cpu_level
+from orchestrator.core.result import Built, Failed, FailureClass, cpu_level, edition_of
 from orchestrator.site import leads_to, renew_copy, renew_derived
 from orchestrator.stores.channel import (
     Origin,
@@ -85,12 +85,11 @@ class Publication:
 
     def _waits(self, built: Built) -> bool:
         """Return whether a faster build would be published before the one that runs everywhere."""
-        triple, version = built.artifact.target.triple, built.artifact.version
-        return self._is_variant(built) and not any(
-            row.target == triple and str(row.version) == version and not cpu_level(row.floors)
-            for row in (self._index.rows if self._index else ())
-            if row.status is Status.OK
-        )
+        artifact = built.artifact
+        bound = tuple(floor for floor in artifact.floors if floor.name != "cpu")
+        base = RowKey(artifact.target.triple, artifact.version, edition_of(bound))
+        row = row_of(self._index.rows if self._index else (), base)
+        return self._is_variant(built) and (row is None or row.status is not Status.OK)
 
     async def finish(self) -> None:
         """Announce the late targets, bring the installer up to date, pass the version on."""

@@ -39,6 +39,13 @@ def set_in_node(path: Path, name: str, changes: Mapping[str, Value]) -> Node:
     return _change(path, edit, name=name)
 
 
+def require_entries(path: Path, names: Iterable[str]) -> None:
+    """Raise ConfigError if one of the nodes has no entry of its own in an inventory."""
+    block = locate_nodes(read_text(path))
+    for name in names:
+        _entry(block, name)
+
+
 def remove_node(path: Path, name: str) -> None:
     """Take a node out of an inventory; raise ConfigError, with nothing written, if it cannot be."""
 

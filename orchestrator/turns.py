@@ -38,6 +38,7 @@ class Turns:
         if node.group is None:
             return nullcontext()
         group = self._group(node.group, node.slots)
+        # Who takes over for another is late already, and goes first.
         return group.turn(node.name, self._ranks.get(node.name, 0))
 
     def leave(self, node: Node) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from orchestrator.core.inventory import Source
@@ -11,7 +12,7 @@ from orchestrator.core.version import Version
 from orchestrator.source import Bundle
 
 if TYPE_CHECKING:
-    from datetime import date, datetime
+    from datetime import date
     from pathlib import Path
 
     from orchestrator.core.events import Observer
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from orchestrator.nodes.transport import Connect
     from orchestrator.stores.channel import Channel
     from orchestrator.stores.store import ReleaseStore
+
+
+def utc_now() -> datetime:
+    """Return the time of day."""
+    return datetime.now(UTC)
+
 
 MakeBundle = Callable[[Source, Version, tuple[str, ...]], Awaitable[Bundle]]
 
@@ -40,7 +47,7 @@ class World:
     observe: Observer
     remember: Callable[[PastBuild], None]
     monotonic: Callable[[], float]
-    now: Callable[[], datetime]
+    now: Callable[[], datetime] = utc_now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ TASK: dict[str, Any] = {
     "policy": "expected",
     "begins_seconds": 0.0,
     "expected_seconds": 187.0,
+    "success_rate": 1.0,
     "command": f"cd /tmp\necho [bold]{'x' * 200}\n",
     "env": {"CC": "cc", "A": "\x1b[2J"},
     "binaries": ["/tmp/one", "/tmp/two"],
@@ -103,6 +104,8 @@ def test_a_plan_counts_its_targets() -> None:
     assert "\n2 targets build, one at a time on each host; nothing was touched" in shown_plan(
         tasks=tasks * 2
     )
+    shaky = {**tasks[0], "success_rate": 0.75}
+    assert "3m07s; the machine was up to 75% of its builds\n" in shown_plan(tasks=[shaky])
     later = {**tasks[0], "begins_seconds": 60.0}
     assert "   expected  3m07s, after 1m00s for others there\n" in shown_plan(tasks=[later])
     none: dict[str, Any] = {"line": None}

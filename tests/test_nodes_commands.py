@@ -14,7 +14,7 @@ from orchestrator.cli import main
 from orchestrator.workspace import load_inventory
 from tests.nodes.sshd import needs_sshd, running
 from tests.releases import ROOT
-from tests.terminal import at_terminal
+from tests.terminal import CTRL_C, at_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,7 +140,7 @@ def test_a_login_that_is_refused_says_how_to_be_let_in(
     words = adding(sshd, inventory, "--identity", str(other), "--fingerprint", fingerprint(sshd))
     assert main(words) == 3
     said = " ".join(capsys.readouterr().err.split())
-    assert f"ssh-copy-id -p {sshd.port} {sshd.host}" in said
+    assert f"ssh-copy-id -p {sshd.port} -i {other} {sshd.host}" in said
 
 
 @pytest.fixture
@@ -433,3 +433,104 @@ def test_an_end_of_the_answers_changes_nothing(inventory: Path) -> None:
         assert terminal.end() == 2
         assert b"nothing was written" in terminal.said
     assert inventory.read_text() == INVENTORY
+
+
+def test_an_end_of_the_answers_at_the_last_question_changes_nothing_either(
+    sshd: Sshd, inventory: Path
+) -> None:
+    key = ["--fingerprint", fingerprint(sshd), "--name", "pi"]
+    with at_terminal(inventory, "nodes", "add", *adding(sshd, inventory)[4:], *key) as terminal:
+        terminal.wait_for("Rust target [")
+        terminal.type("\n")
+        terminal.wait_for("ended by an empty line")
+        terminal.type("\n")
+        terminal.wait_for("build a small program there now?")
+        terminal.type("\x04")
+        assert terminal.end() == 2
+        assert b"nothing was written" in terminal.said
+    assert inventory.read_text() == INVENTORY
+
+
+def test_an_interrupted_trial_leaves_the_node_disabled(sshd: Sshd, inventory: Path) -> None:
+    key = ["--fingerprint", fingerprint(sshd), "--name", "pi"]
+    with at_terminal(inventory, "nodes", "add", *adding(sshd, inventory)[4:], *key) as terminal:
+        terminal.wait_for("Rust target [")
+        terminal.type("\n")
+        terminal.wait_for("ended by an empty line")
+        terminal.type("\n")
+        terminal.wait_for("build a small program there now?")
+        terminal.type("\n")
+        terminal.wait_for("releasing trajectory")
+        terminal.type(CTRL_C)
+        assert terminal.end() == 130
+        assert b"orchestrator nodes enable pi" in terminal.said
+    assert load_inventory(inventory).nodes[1].enabled is False
+
+
+def test_options_that_are_wrong_are_told_before_the_first_question(inventory: Path) -> None:
+    with at_terminal(inventory, "nodes", "add", "--port", "99999") as terminal:
+        terminal.type("\x04")
+        assert terminal.end() == 2
+        assert b"must be a whole number from 1 to 65535" in terminal.said
+        assert b"or `local`:" not in terminal.said
+
+
+def test_a_gate_that_is_none_is_asked_for_again(inventory: Path) -> None:
+    pi = "  - name: pi\n    host: a.example\n    target: aarch64-unknown-freebsd\n"
+    inventory.write_text(INVENTORY + pi)
+    words = ["--host", "local", "--target", "aarch64-unknown-freebsd", "--no-trial", "--name", "x"]
+    with at_terminal(inventory, "nodes", "add", *words) as terminal:
+        terminal.wait_for("which node does (pi) [pi]")
+        terminal.type("qi\n")
+        terminal.wait_for("no node is named `qi`")
+        terminal.type("\n")
+        terminal.wait_for("ended by an empty line")
+        terminal.type("\n")
+        assert terminal.end() == 0
+    assert load_inventory(inventory).nodes[2].gate_on == ("pi",)
+
+
+def test_a_gate_can_be_named_before_the_target_is(inventory: Path) -> None:
+    pi = "  - name: pi\n    host: a.example\n    target: aarch64-unknown-freebsd\n"
+    inventory.write_text(INVENTORY + pi)
+    words = ["--no-trial", "--gate-on", "pi", "--host", "local"]
+    with at_terminal(inventory, "nodes", "add", *words) as terminal:
+        terminal.wait_for("Rust target [")
+        terminal.type("aarch64-unknown-freebsd\n")
+        terminal.wait_for("name [")
+        terminal.type("\x04")
+        assert terminal.end() == 2
+
+
+def test_a_mistake_in_one_of_several_names_changes_nothing(
+    inventory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = INVENTORY.replace("    enabled: false        # for now\n", "    variants: x86-64-v3\n")
+    inventory.write_text(text)
+    words = ["linux-x86_64", "linux-x86_64-v3", "--inventory", str(inventory)]
+    assert main(["nodes", "disable", *words]) == 2
+    assert "no node of the file is named `linux-x86_64-v3`" in capsys.readouterr().err
+    assert inventory.read_text() == text
+
+
+def test_a_reinstalled_machine_may_have_another_kind_of_key(
+    inventory: Path, sshd: Sshd, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = inventory.parent / "other"
+    other.mkdir(mode=0o700)
+    command = ["ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-C", "", "-f", f"{other}/host_key"]
+    subprocess.run(command, check=True)
+    with running(other) as server:
+        line = " ".join(sshd.host_key.split()[:2])
+        inventory.write_text(
+            f"{INVENTORY}  - name: pi\n    host: {server.host}\n    port: {server.port}\n"
+            f"    host_key: {line}\n    target: x86_64-unknown-linux-gnu\n"
+        )
+        words = ["nodes", "rekey", "pi", "--inventory", str(inventory)]
+        assert main(words) == 3
+        said = " ".join(capsys.readouterr().err.split())
+        assert "HAS CHANGED" in said
+        assert "/etc/ssh/ssh_host_ecdsa_key.pub" in said
+        assert "ssh_host_ed25519_key" not in said
+        assert main([*words, "--fingerprint", fingerprint(server)]) == 0
+        assert load_inventory(inventory).nodes[1].host_key == " ".join(server.host_key.split()[:2])

@@ -266,3 +266,25 @@ async def test_a_faster_build_waits_for_the_one_that_runs_everywhere(tmp_path: P
     again = _publication(store, base, faster)
     await _deliver(again, tmp_path, faster, level=3)
     assert not again.held_back
+
+
+async def test_a_faster_build_for_one_release_does_not_stand_on_that_for_another(
+    tmp_path: Path,
+) -> None:
+    triple = "x86_64-unknown-openbsd"
+    base = _node("openbsd", triple, os_release="7.7")
+    flags = (("RUSTFLAGS", "-C target-cpu=x86-64-v3"),)
+    faster = _node("next-v3", triple, env=flags, variant_of="next", os_release="7.8")
+    publication = _publication(MemoryStore(), base, faster)
+    for node, level in ((base, 0), (faster, 3)):
+        bound = Floor(name="openbsd", operator="==", release=str(node.os_release))
+        cpu = (Floor(name="cpu", operator=">=", release=str(level)),) if level else ()
+        artifact = make_artifact(
+            tmp_path / node.name, triple, floors=(bound, *cpu), os_release=node.os_release
+        )
+        built = Built(
+            node=node.name, artifact=artifact, elapsed=timedelta(seconds=1), was_attached=False
+        )
+        await publication.add(built, stands_for=node.name)
+    assert publication.published == (triple,)
+    assert list(publication.held_back) == [triple]

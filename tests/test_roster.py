@@ -193,3 +193,12 @@ def test_a_list_is_written_in_one_line(tmp_path: Path) -> None:
     node = add_node(file, (*NEW[:1], ("host", "b.example"), *OPENBSD, ("gate_on", gates[:1])))
     assert node.gate_on == gates[:1]
     assert "gate_on: [openbsd-x86_64]" in file.read_text()
+
+
+def test_a_file_from_windows_keeps_its_line_ends(file: Path) -> None:
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    added = add_node(file, NEW)
+    set_in_node(file, added.name, {"group": "pis", "enabled": True})
+    text = file.read_bytes()
+    assert text.count(b"\n") == text.count(b"\r\n")
+    assert load_inventory(file).nodes[-1].build_command == dict(NEW)["build_command"]

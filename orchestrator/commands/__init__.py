@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.commands.bench import bench
 from orchestrator.commands.bundle import bundle
 from orchestrator.commands.index import fsck, history, promote, renew, unyank, yank
 from orchestrator.commands.jobs import cancel, logs, shell, status
@@ -35,6 +36,7 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "release": release,
     "check": check,
     "nodes": nodes,
+    "bench": bench,
     "status": status,
     "logs": logs,
     "cancel": cancel,

@@ -64,6 +64,11 @@ class _Enrolment:
         """Return the node as far as it is known; raise ConfigError for what cannot be so."""
         known = {key: value for key, value in self.values.items() if value is not None}
         stopgap: Values = {"name": _PLACEHOLDER, "target": "x86_64-unknown-linux-gnu"}
+        if self.values["vm"] is None:
+            stopgap["host"] = _PLACEHOLDER
+        if self.values["target"] is None:
+            # Whether they can run it is not known yet.
+            known.pop("gate_on", None)
         if self.operator.inventory.project.source is None:
             stopgap |= {"build_command": "true", "binary_path": "/unknown"}
         return add_node(self.path, entry_of({**stopgap, **known}), write=False)
@@ -83,10 +88,12 @@ def add(arguments: argparse.Namespace) -> int:
     is_fit = _show_findings(enrolment, node, findings)
     if not is_fit:
         enrolment.say(("enabled", False))
+    # The last question: until it is answered, nothing is written.
+    trial = None if arguments.no_trial or not is_fit else _plan_trial(enrolment, node)
     node = add_node(enrolment.path, entry_of(enrolment.values))
-    report = None if arguments.no_trial or not is_fit else _try(enrolment, node)
-    if report and report.exit_code and node.enabled:
-        node = set_in_node(enrolment.path, node.name, {"enabled": False})
+    report = None if trial is None else _try(enrolment, node, trial)
+    if report and report.exit_code:
+        node = _disable(enrolment, node)
     _conclude(arguments, node, facts, report=report)
     return report.exit_code if report else 0
 
@@ -116,9 +123,10 @@ def _begin(arguments: argparse.Namespace) -> _Enrolment:
             "enabled": False if arguments.disabled else None,
         },
     )
+    # What is wrong with the options is not put right by an answer.
+    enrolment.draft()
     if not arguments.vm:
         _answer(enrolment, "host", "host, as for ssh ([user@]address), or `local`")
-    enrolment.draft()
     return enrolment
 
 
@@ -144,7 +152,7 @@ def _answer(enrolment: _Enrolment, key: str, question: str, *, proposal: str | N
 
 def _meet(enrolment: _Enrolment, fingerprint: str | None) -> None:
     """Pin the host key that the machine shows, if a person vouches for it; else raise NodeError."""
-    from orchestrator.enrolment import CHECK_KEY, meet, refuse_key, require_key
+    from orchestrator.enrolment import meet, refuse_key, require_key
 
     node = enrolment.draft()
     # A virtual machine of ours was made with a host key that is known.
@@ -160,7 +168,7 @@ def _meet(enrolment: _Enrolment, fingerprint: str | None) -> None:
         raise refuse_key(shown, node)
     else:
         _talk(f"it shows the host key {shown.fingerprint}")
-        _talk(f"compare with what this prints on the machine itself: {CHECK_KEY}")
+        _talk(f"compare with what this prints on the machine itself: {shown.check}")
         if not enrolment.questions.yes("is that the machine's own key?", proposal=False):
             raise refuse_key(shown, node)
     enrolment.say(("host_key", shown.line))
@@ -205,13 +213,8 @@ def _settle_gate(enrolment: _Enrolment, target: Target, facts: NodeFacts) -> Non
             "and no node can",
             hint=f"add a node that runs {target.title()} first: it proves that the binaries work",
         )
-    proposal = gates[0]
-    answer = enrolment.questions.text(
-        f"it cannot run that itself: which node does ({', '.join(gates)})",
-        proposal=proposal,
-        option="--gate-on",
-    )
-    enrolment.say(("gate_on", answer))
+    question = f"it cannot run that itself: which node does ({', '.join(gates)})"
+    _answer(enrolment, "gate_on", question, proposal=gates[0])
 
 
 def _settle_recipe(enrolment: _Enrolment) -> None:
@@ -266,14 +269,29 @@ def _show_findings(enrolment: _Enrolment, node: Node, findings: tuple[Finding, .
     )
 
 
-def _try(enrolment: _Enrolment, node: Node) -> Report | None:
-    """Build the example program on the node, unless the person does not want to."""
+def _plan_trial(enrolment: _Enrolment, node: Node) -> Operator | None:
+    """Return the operator of a trial build, None if the person does not want one."""
     from orchestrator.enrolment import trial_inventory
 
     inventory = trial_inventory(enrolment.operator.inventory, node)
     if not enrolment.questions.yes("build a small program there now?", proposal=True):
         return None
-    return asyncio.run(_build(replace(enrolment.operator, inventory=inventory)))
+    return replace(enrolment.operator, inventory=inventory)
+
+
+def _try(enrolment: _Enrolment, node: Node, trial: Operator) -> Report:
+    """Build the example program on the node; a trial that does not end leaves it disabled."""
+    try:
+        return asyncio.run(_build(trial))
+    except BaseException:
+        _disable(enrolment, node)
+        _talk(f"{node.name} is in {enrolment.path}, disabled: its trial did not end")
+        _talk(f"when it is ready: {_enable(node)}")
+        raise
+
+
+def _disable(enrolment: _Enrolment, node: Node) -> Node:
+    return set_in_node(enrolment.path, node.name, {"enabled": False}) if node.enabled else node
 
 
 async def _build(operator: Operator) -> Report:

@@ -12,7 +12,7 @@ from orchestrator.commands.enrol import add
 from orchestrator.commands.questions import Questions
 from orchestrator.core.enrolment import node_as_data, require_fingerprint
 from orchestrator.core.errors import ConfigError
-from orchestrator.roster import remove_node, set_in_node
+from orchestrator.roster import remove_node, require_entries, set_in_node
 from orchestrator.wiring import Operator
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
     operator = Operator.at(arguments.inventory)
     record = operator.record()
-    data = [node_as_data(node, record.expected(node)) for node in operator.inventory.nodes]
+    data = [node_as_data(node, record) for node in operator.inventory.nodes]
     if arguments.json:
         print(json.dumps(data, indent=2))
     else:
@@ -50,6 +50,7 @@ def _set_enabled(arguments: argparse.Namespace) -> int:
     enabled = arguments.action == "enable"
     # Every name first, so that a mistake in one changes nothing.
     chosen = [operator.node(name) for name in arguments.names]
+    require_entries(path, arguments.names)
     changed = [
         set_in_node(path, node.name, {"enabled": enabled})
         for node in chosen
@@ -78,7 +79,7 @@ def _remove(arguments: argparse.Namespace) -> int:
 
 def _rekey(arguments: argparse.Namespace) -> int:
     """Pin the key that a node shows now, if a person vouches for it."""
-    from orchestrator.enrolment import CHECK_KEY, meet, refuse_key, require_key
+    from orchestrator.enrolment import meet, refuse_key, require_key
 
     if arguments.fingerprint:
         require_fingerprint(arguments.fingerprint)
@@ -93,7 +94,9 @@ def _rekey(arguments: argparse.Namespace) -> int:
     elif not shown.is_known:
         refusal = refuse_key(shown, node)
         print(f"{refusal.message}", file=sys.stderr)
-        print(f"compare with what this prints on the machine itself: {CHECK_KEY}", file=sys.stderr)
+        print(
+            f"compare with what this prints on the machine itself: {shown.check}", file=sys.stderr
+        )
         is_interactive = questions.is_interactive
         if not (is_interactive and questions.yes("is that its own new key?", proposal=False)):
             raise refusal

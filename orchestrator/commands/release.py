@@ -28,8 +28,9 @@ def release(arguments: argparse.Namespace) -> int:
         skip=tuple(arguments.skip),
         rebuild=arguments.rebuild or arguments.reissue,
         clean=arguments.clean,
-        publish=not arguments.no_publish,
+        publish=not (arguments.no_publish or arguments.compare),
         reissue=arguments.reissue,
+        compare=arguments.compare,
     )
     operator = Operator.at(arguments.inventory)
     if arguments.dry_run:
@@ -43,11 +44,14 @@ def release(arguments: argparse.Namespace) -> int:
 async def _release(
     operator: Operator, request: ReleaseRequest, arguments: argparse.Namespace
 ) -> int:
+    from orchestrator.commands.compare import compare_builds
     from orchestrator.console import Console, show_report
     from orchestrator.coordinator import make_release
+    from orchestrator.core.errors import BuildError
     from orchestrator.core.events import Warned
     from orchestrator.core.preflight import Severity
     from orchestrator.core.report import report_as_data
+    from orchestrator.listing.comparison import show_comparisons
     from orchestrator.preflight import check_operator
     from orchestrator.world import World
 
@@ -68,15 +72,19 @@ async def _release(
             observe=console.observe,
             remember=operator.remember,
             monotonic=time.monotonic,
-            now=operator.now,
         )
         with console:
             report = await make_release(plan, world)
+    compared = compare_builds(plan, report) if request.compare else ()
     if arguments.json:
-        print(json.dumps(report_as_data(report), indent=2))
+        data = report_as_data(report)
+        more = {"comparisons": [each.as_data() for each in compared]} if request.compare else {}
+        print(json.dumps({**data, **more}, indent=2))
     else:
         show_report(report, sys.stdout)
-    return report.exit_code
+        show_comparisons([each.as_data() for each in compared], sys.stdout)
+    is_different = any(each.differences for each in compared)
+    return report.exit_code or (BuildError.exit_code if is_different else 0)
 
 
 # Long enough to read what it would do.

@@ -28,6 +28,8 @@ _PT_LOAD: Final = 1
 _PT_DYNAMIC: Final = 2
 _PT_INTERP: Final = 3
 _PT_NOTE: Final = 4
+_SHT_NULL: Final = 0
+_SHT_NOBITS: Final = 8
 _DT_NEEDED: Final = 1
 _DT_STRTAB: Final = 5
 _DT_FLAGS_1: Final = 0x6FFFFFFB
@@ -104,14 +106,7 @@ class _Section(NamedTuple):
 
 def parse_elf(data: bytes) -> Elf:
     """Return what an ELF file holds; raise BuildError if it contradicts itself."""
-    image = Image(data=data, format=Format.ELF)
-    elf_class, encoding, _, osabi = image.unpack("4B", 4, "the header")
-    if elf_class not in (1, 2) or encoding not in (1, 2):
-        raise damaged(Format.ELF, f"no such class and byte order: {elf_class}, {encoding}")
-    is_64_bit = elf_class == 2  # noqa: PLR2004 -- ELFCLASS64
-    order: Literal["<", ">"] = "<" if encoding == 1 else ">"
-    image = Image(data=data, format=Format.ELF, byte_order=order)
-    header = _Header(*image.unpack("HHIQQQI6H" if is_64_bit else "HHIIIII6H", 16, "the header"))
+    image, header, osabi, is_64_bit = _open(data)
     segments = tuple(_segments(image, header, is_64_bit=is_64_bit))
     dynamic = _Dynamic(image=image, segments=segments, is_64_bit=is_64_bit)
     return Elf(
@@ -129,6 +124,38 @@ def parse_elf(data: bytes) -> Elf:
         flags_1=dynamic.first(_DT_FLAGS_1) or 0,
         comments=_comments(image, header, is_64_bit=is_64_bit),
     )
+
+
+def elf_sections(data: bytes) -> tuple[tuple[str, bytes], ...]:
+    """Return the sections of an ELF file that take room in it, with their names, in order."""
+    image, header, _, is_64_bit = _open(data)
+    if not header.sections_offset or header.names_index >= header.section_count:
+        return ()
+    names = _section(image, header, header.names_index, is_64_bit=is_64_bit)
+    sections = (
+        _section(image, header, index, is_64_bit=is_64_bit) for index in range(header.section_count)
+    )
+    return tuple(
+        (
+            image.text(names.offset + section.name, "a section's name"),
+            image.part(section.offset, section.size, "a section"),
+        )
+        for section in sections
+        if section.kind not in {_SHT_NULL, _SHT_NOBITS}
+    )
+
+
+def _open(data: bytes) -> tuple[Image, _Header, int, bool]:
+    """Return the image, its header, the ABI it names, and whether it is a 64-bit one."""
+    image = Image(data=data, format=Format.ELF)
+    elf_class, encoding, _, osabi = image.unpack("4B", 4, "the header")
+    if elf_class not in (1, 2) or encoding not in (1, 2):
+        raise damaged(Format.ELF, f"no such class and byte order: {elf_class}, {encoding}")
+    is_64_bit = elf_class == 2  # noqa: PLR2004 -- ELFCLASS64
+    order: Literal["<", ">"] = "<" if encoding == 1 else ">"
+    image = Image(data=data, format=Format.ELF, byte_order=order)
+    header = _Header(*image.unpack("HHIQQQI6H" if is_64_bit else "HHIIIII6H", 16, "the header"))
+    return image, header, osabi, is_64_bit
 
 
 def _segments(image: Image, header: _Header, *, is_64_bit: bool) -> Iterator[_Segment]:

@@ -12,11 +12,11 @@ from orchestrator.core.wording import human_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from datetime import timedelta
 
     from orchestrator.core.facts import NodeFacts
     from orchestrator.core.inventory import Inventory, Node
     from orchestrator.core.inventory_edit import Value
+    from orchestrator.core.record import Record
 
 _FINGERPRINT: Final = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 # What `uname -m` says; on NetBSD and macOS `uname -p` is the one that names the CPU.
@@ -138,8 +138,10 @@ _ORDER: Final = (
 )
 
 
-def node_as_data(node: Node, took: timedelta | None = None) -> Mapping[str, object]:
-    """Return what `nodes --json` prints of a node; `took` is how long it built lately."""
+def node_as_data(node: Node, record: Record | None = None) -> Mapping[str, object]:
+    """Return what `nodes --json` prints of a node, and of how its builds went, if that is known."""
+    took = record.expected(node) if record else None
+    success = record.success_rate(node) if record else None
     return {
         "node": node.name,
         "host": node.host,
@@ -154,6 +156,7 @@ def node_as_data(node: Node, took: timedelta | None = None) -> Mapping[str, obje
         "group": node.group,
         "took_seconds": took.total_seconds() if took else None,
         "took": human_time(took) if took else None,
+        "success_rate": None if success is None else round(success, 3),
     }
 
 

@@ -45,8 +45,12 @@ def task_forecast(task: BuildTask) -> Mapping[str, object]:
 
 
 def node_forecast(task: NodeTask) -> Mapping[str, object]:
-    """Return how long a node is expected to build, None if it was never measured."""
-    return {"expected_seconds": _seconds(task.expected)}
+    """Return how long a node is expected to build, and how often its machine was up to it."""
+    rate = task.success_rate
+    return {
+        "expected_seconds": _seconds(task.expected),
+        "success_rate": None if rate is None else round(rate, 3),
+    }
 
 
 def _seconds(duration: timedelta | None) -> float | None:

@@ -65,7 +65,7 @@ def add_entry(text: str, block: NodeBlock, keys: Iterable[tuple[str, Value]]) ->
         indent = " " * column if entry else first
         entry += _rendered(key, value, indent=indent, column=column)
     gap = ["\n"] if block.entries and _is_spaced(lines, block) else []
-    lines[block.end : block.end] = [*gap, *entry]
+    lines[block.end : block.end] = _ended_as(lines, [*gap, *entry])
     return "".join(lines)
 
 
@@ -81,9 +81,8 @@ def set_value(text: str, entry: Entry, *, key: str, value: Value) -> str:
     name = dict(entry.values).get("name")
     if name is None:
         raise ConfigError(f"cannot find where the entry of {entry.name} begins")
-    lines[name.line + 1 : name.line + 1] = _rendered(
-        key, value, indent=" " * entry.column, column=entry.column
-    )
+    added = _rendered(key, value, indent=" " * entry.column, column=entry.column)
+    lines[name.line + 1 : name.line + 1] = _ended_as(lines, added)
     return "".join(lines)
 
 
@@ -108,6 +107,12 @@ def _lines(text: str) -> list[str]:
     if lines and not lines[-1].endswith("\n"):
         lines[-1] += "\n"
     return lines
+
+
+def _ended_as(lines: Sequence[str], added: Sequence[str]) -> list[str]:
+    """Return added lines with the ends that those of a file from Windows have."""
+    end = "\r\n" if lines[0].endswith("\r\n") else "\n"
+    return [line.removesuffix("\n") + end for line in added]
 
 
 def _is_spaced(lines: Sequence[str], block: NodeBlock) -> bool:

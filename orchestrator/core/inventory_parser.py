@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.core.cpu import variant_name, with_cpu
+from orchestrator.core.cpu import target_cpus, variant_name, with_cpu
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.extras import clashes
 from orchestrator.core.inventory import (
@@ -308,10 +308,24 @@ def _check_variants(entry: _Entry, by_name: Mapping[str, _Entry], host_triple: s
         place.refuse(f"{target} has no such CPUs: they are levels of x86_64")
     if entry.has("binary_path"):
         place.refuse("with a `binary_path`, the builds would overwrite one another: leave it out")
+    _check_flags(entry, place)
     for cpu in cpus:
         name = variant_name(str(entry.value("name")), cpu)
         if name in by_name:
             place.refuse(f"the build for {cpu} would be called {shown(name)}, as another node is")
+
+
+def _check_flags(entry: _Entry, place: Place) -> None:
+    """Refuse variants whose flags would not count, or not be the only ones."""
+    env = dict(entry.value("env") or ())
+    if target_cpus(map(str, env.values())):
+        place.refuse(
+            "with a `target-cpu` in `env`, no build runs everywhere: leave one of them out"
+        )
+    for key in env:
+        if key != "RUSTFLAGS" and key.endswith("RUSTFLAGS"):
+            # Cargo reads one of them only.
+            place.refuse(f"their flags go into RUSTFLAGS, not beside {key}: move that one's there")
 
 
 def _can_run(target: Target | None, gate: _Entry, host_triple: str | None) -> bool:

@@ -39,7 +39,9 @@ _OTHER_SYSTEMS: Final = {2: "iOS", 3: "tvOS", 4: "watchOS", 6: "Mac Catalyst", 7
 
 _LOAD_DYLINKER: Final = 0x0E
 _SEGMENT_64: Final = 0x19
+_UUID: Final = 0x1B
 _CODE_SIGNATURE: Final = 0x1D
+_ZEROS: Final = frozenset({0x01, 0x0C, 0x12})  # S_ZEROFILL, S_GB_ZEROFILL, S_THREAD_LOCAL_ZEROFILL
 _BUILD_VERSION: Final = 0x32
 _VERSION_MIN: Final = {0x24: 1, 0x25: 2, 0x2F: 3, 0x30: 4}
 _ENTRY: Final = frozenset({0x80000028, 0x05})  # LC_MAIN, LC_UNIXTHREAD
@@ -63,6 +65,48 @@ def read_macho(data: bytes) -> tuple[Binary, ...]:
         raise damaged(Format.MACHO, f"a universal file with {count} parts")
     layout = FAT_MAGICS[data[:4]]
     return tuple(_read_slice(part) for part in _slices(image, count, layout))
+
+
+def macho_sections(data: bytes) -> tuple[tuple[str, bytes], ...]:
+    """Return the sections of a Mach-O file with their names; of a universal one, for each CPU."""
+    if data[:4] in _THIN:
+        return tuple(_sections(data))
+    image = Image(data=data, format=Format.MACHO, byte_order=">")
+    (count,) = image.unpack("I", 4, "the header")
+    parts = _slices(image, min(count, MAX_SLICES), FAT_MAGICS[data[:4]])
+    return tuple(
+        (f"part {number}: {name}", content)
+        for number, part in enumerate(parts, start=1)
+        for name, content in _sections(part)
+    )
+
+
+def _sections(data: bytes) -> Iterator[tuple[str, bytes]]:
+    order, header_size = _THIN[data[:4]]
+    image = Image(data=data, format=Format.MACHO, byte_order=order)
+    (count,) = image.unpack("I", 16, "the header")
+    for command in _load_commands(image, count, header_size):
+        if command.kind == _UUID:
+            yield "LC_UUID", image.part(command.at + 8, 16, "the UUID")
+        if command.kind == _CODE_SIGNATURE:
+            offset, size = image.unpack("II", command.at + 8, "the code signature")
+            yield "the code signature", image.part(offset, size, "the code signature")
+        if command.kind == _SEGMENT_64:
+            yield from _sections_in(image, command)
+
+
+def _sections_in(image: Image, command: _Command) -> Iterator[tuple[str, bytes]]:
+    (count,) = image.unpack("I", command.at + 64, "a segment")
+    for index in range(min(count, (command.size - 72) // 80)):
+        at = command.at + 72 + index * 80
+        section, segment = (
+            readable(image.part(at + part, 16, "a section").partition(b"\0")[0]) for part in (0, 16)
+        )
+        size, offset = image.unpack("QI", at + 40, "a section")
+        (flags,) = image.unpack("I", at + 64, "a section")
+        # Zeros that are made in memory have no place in the file.
+        if flags & 0xFF not in _ZEROS:
+            yield f"{segment},{section}", image.part(offset, size, "a section")
 
 
 def _slices(image: Image, count: int, layout: str) -> Iterator[bytes]:

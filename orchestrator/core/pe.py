@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from orchestrator.core.errors import BuildError
-from orchestrator.core.image import EXECUTABLE, Binary, Claim, Image
+from orchestrator.core.image import EXECUTABLE, Binary, Claim, Image, readable
 from orchestrator.core.target import OS, Arch, Format
 
 _MACHINES: Final = {
@@ -48,6 +48,21 @@ def read_pe(data: bytes) -> Binary:
             if number == subsystem
         ),
     )
+
+
+def pe_sections(data: bytes) -> tuple[tuple[str, bytes], ...]:
+    """Return the sections of a PE file with their names; first, its headers."""
+    image = Image(data=data, format=Format.PE)
+    (at,) = image.unpack("I", 0x3C, "the DOS header")
+    _, count, _, _, _, optional_size, _ = image.unpack("HHIIIHH", at + 4, "the header")
+    table = at + _COFF_SIZE + optional_size
+    sections = [("the headers", image.part(0, table + count * 40, "the headers"))]
+    for index in range(count):
+        entry = table + index * 40
+        name = image.part(entry, 8, "a section header").rstrip(b"\0")
+        size, offset = image.unpack("II", entry + 16, "a section header")
+        sections.append((readable(name), image.part(offset, size, "a section")))
+    return tuple(sections)
 
 
 def _kind(flags: int, entry: int) -> str:

@@ -93,11 +93,15 @@ class _Desk:
     free: dict[_Resource, list[timedelta]]
     slots: Mapping[_Resource, int]
 
-    def urgency(self, nodes: Sequence[Node]) -> tuple[bool, bool, timedelta]:
-        """Return what sorts targets: what runs already, then the longest, then the unmeasured."""
+    def urgency(self, nodes: Sequence[Node]) -> tuple[bool, bool, bool, timedelta]:
+        """Return what sorts targets: what runs already, then the longest, then the unmeasured.
+
+        Variants come last: they are published only where the build for every CPU is.
+        """
         measured = [took for node in nodes if (took := self.expected[node.name]) is not None]
         is_begun = any(node.name in self.begun for node in nodes)
-        return not is_begun, not measured, -min(measured, default=_NOW)
+        is_variant = all(node.variant_of for node in nodes)
+        return not is_begun, is_variant, not measured, -min(measured, default=_NOW)
 
     def put(self, nodes: Sequence[Node], *, rank: int) -> Placement:
         ordered = sorted(nodes, key=self._preference)

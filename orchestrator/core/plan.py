@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.core.index import Row
     from orchestrator.core.inventory import Inventory, Node, Project
     from orchestrator.core.placement import Placement
+    from orchestrator.core.record import PastBuild
     from orchestrator.core.target import Target
     from orchestrator.core.version import Version
 
@@ -47,6 +48,8 @@ class ReleaseRequest:
     publish: bool = True
     # Publish other bytes beside those of a bad build; it goes with `rebuild`.
     reissue: bool = False
+    # Build on every node of each target, to see whether they make the same bytes of it.
+    compare: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,10 @@ class NodeTask:
     extra_paths: tuple[str, ...] = ()
     # How long the node took lately; None if it never built for this target.
     expected: timedelta | None = None
+    # The part of its last builds that the machine has not failed.
+    success_rate: float | None = None
+    # What was built last for this target, on whatever node.
+    last: PastBuild | None = None
 
     @property
     def is_kept_warm(self) -> bool:
@@ -155,9 +162,10 @@ def plan_release(
         else:
             todo.append(node)
     record = record or Record()
-    placements = place(
-        _by_target(inventory.project, todo), record=record, begun=begun, is_cold=request.clean
-    )
+    groups = alternatives(inventory.project, todo)
+    if request.compare:
+        groups = _each_apart(groups)
+    placements = place(groups, record=record, begun=begun, is_cold=request.clean)
     return BuildPlan(
         request=request,
         inventory=inventory,
@@ -293,7 +301,19 @@ def _is_published(project: Project, node: Node, published: Iterable[Row]) -> boo
     )
 
 
-def _by_target(project: Project, nodes: Iterable[Node]) -> list[list[Node]]:
+def _each_apart(groups: Sequence[Sequence[Node]]) -> list[list[Node]]:
+    """Return every node that has others to be compared with, as a target of its own."""
+    compared = [[node] for nodes in groups if len(nodes) > 1 for node in nodes]
+    if not compared:
+        raise ConfigError(
+            "no two of the chosen nodes build for the same target, so there is nothing to compare",
+            hint="enable another node for one of the targets, or name two with --node",
+        )
+    return compared
+
+
+def alternatives(project: Project, nodes: Iterable[Node]) -> list[list[Node]]:
+    """Return the nodes by what they build: those of one group can stand in for one another."""
     # A binary for an OS that keeps no ABI is good for one release of it, so that nodes on
     # different releases of OpenBSD don't stand in for one another; nor do builds for other CPUs.
     groups: dict[tuple[str, str | None, int], list[Node]] = {}
@@ -311,6 +331,8 @@ def _plan_target(
         replace(
             _plan_node(inventory, request, node),
             expected=record.expected(node, is_cold=request.clean),
+            success_rate=record.success_rate(node),
+            last=record.last_delivery(node.target.triple),
         )
         for node in placement.nodes
     )

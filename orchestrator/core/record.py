@@ -127,13 +127,23 @@ class Record:
         patience = min(_TROUBLE * (1 << min(failures - 1, 8)), _LONGEST_TROUBLE)
         return self.now - last < patience
 
-    def last_delivery(self, node: Node) -> PastBuild | None:
-        """Return what the node built last for a release, if it is known of with which rustc."""
-        for build in reversed(self.of(node)):
+    def last_delivery(self, target: str) -> PastBuild | None:
+        """Return what was built last for a release, on whatever node, if its rustc is known."""
+        for build in reversed(self.builds):
             is_delivery = build.outcome is Outcome.BUILT and not build.is_bench
-            if is_delivery and build.version and build.rustc:
+            if is_delivery and build.target == target and build.version and build.rustc:
                 return build
         return None
+
+
+def drift(last: PastBuild | None, *, node: str, rustc: str | None) -> str | None:
+    """Return how a node's compiler differs from that of the last release of its target, or None."""
+    if last is None or rustc is None or last.rustc == rustc:
+        return None
+    where = "" if last.node == node else f" on {last.node}"
+    return (
+        f"rustc {rustc}, and the last release ({last.version}) was built with {last.rustc}{where}"
+    )
 
 
 def faded_median(values: Iterable[timedelta]) -> timedelta | None:

@@ -24,8 +24,7 @@ def record_of(
     """
     match result:
         case Built(was_attached=False):
-            record = result.artifact.evidence and result.artifact.evidence.record
-            rustc = rustc_release(record.rustc) if record and record.rustc else result.own_rustc
+            rustc = built_with(result)
             warmth = Warmth.COLD if is_clean and result.warmth else result.warmth
             return PastBuild(
                 node=result.node,
@@ -47,6 +46,12 @@ def record_of(
             )
         case _:
             return None
+
+
+def built_with(result: Built) -> str | None:
+    """Return the release of the compiler that built it: the project's own choice, or the node's."""
+    record = result.artifact.evidence and result.artifact.evidence.record
+    return rustc_release(record.rustc) if record and record.rustc else result.own_rustc
 
 
 _FAILURES: Final = {FailureClass.MACHINE: Outcome.MACHINE, FailureClass.BUILD: Outcome.BUILD}

@@ -49,6 +49,8 @@ class Report:
     elapsed: timedelta
     verified: Verified | None = None
     attachment: Attachment | None = None
+    # Where another compiler has built than built the last release.
+    drifts: tuple[str, ...] = ()
 
 
 def exit_code(
@@ -89,6 +91,7 @@ def report_as_data(report: Report) -> Mapping[str, object]:
         "verified": str(report.verified) if report.verified else None,
         "unreadable": list(report.verified.problems) if report.verified else [],
         "github": attachment_as_data(report.attachment) if report.attachment else None,
+        "drifts": list(report.drifts),
         "elapsed_seconds": round(report.elapsed.total_seconds(), 3),
         "results": [_result_as_data(result) for result in report.results],
     }

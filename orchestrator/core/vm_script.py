@@ -65,7 +65,7 @@ works() {
     while kill -0 "$pid" 2>/dev/null; do
         if [ "$seconds" -ge @PROBE_SECONDS@ ]; then
             kill -9 "$pid"
-            return 1
+            wait "$pid" || return 1
         fi
         sleep 1
         seconds=$((seconds + 1))

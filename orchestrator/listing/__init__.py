@@ -284,7 +284,11 @@ def show_rotation(rotation: Mapping[str, Any], stream: TextIO) -> None:
 
 def _show_node(terminal: Terminal, task: Mapping[str, Any], *, begins: float = 0) -> None:
     _field(terminal, "   host", f"{task['host']}, {task['policy']}")
-    _field(terminal, "   expected", _expected(task["expected_seconds"], begins))
+    said = _expected(task["expected_seconds"], begins)
+    rate = task["success_rate"]
+    if rate is not None and rate < 1:
+        said += f"; the machine was up to {rate:.0%} of its builds"
+    _field(terminal, "   expected", said)
     if task["env"]:
         _field(terminal, "   env", " ".join(f"{name}={text}" for name, text in task["env"].items()))
     _field(terminal, "   build", task["command"].rstrip())

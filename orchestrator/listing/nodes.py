@@ -29,10 +29,21 @@ def show_nodes(nodes: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
             node["key"],
             node["builds"],
             node["took"] or "",
+            "" if node["success_rate"] is None else f"{node['success_rate']:.0%}",
         )
         for node in nodes
     ]
-    heading = ("node", "host", "target", "enabled", "policy", "host key", "builds", "took")
+    heading = (
+        "node",
+        "host",
+        "target",
+        "enabled",
+        "policy",
+        "host key",
+        "builds",
+        "took",
+        "delivered",
+    )
     print_table(terminal, heading, cells)
 
 

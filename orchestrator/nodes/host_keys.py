@@ -29,6 +29,11 @@ class ShownKey:
     expected: tuple[str, ...] = ()
 
     @property
+    def check(self) -> str:
+        """The command that prints this key's fingerprint on the machine itself."""
+        return _check(self.line)
+
+    @property
     def is_known(self) -> bool:
         """Whether it is one of those that were expected."""
         return self.fingerprint in self.expected
@@ -47,7 +52,17 @@ class HostKeys:
         self._pinned = None if node.host_key is None else _parsed(node.host_key, self._place)
         self._known = _known_hosts() if self._pinned is None else None
         self._expected: Sequence[asyncssh.SSHKey] = ()
+        self._trusts_none = False
         self.offered: asyncssh.SSHKey | None = None
+
+    def trust_none(self) -> bool:
+        """Let the host show any kind of key, and be refused; return whether that is of use.
+
+        One that is known is asked for keys of the known kinds only: after a reinstallation, it may
+        have none of those.
+        """
+        self._trusts_none = bool(self._expected)
+        return self._trusts_none
 
     def trusted(
         self, host: str, address: str, port: int | None
@@ -55,12 +70,14 @@ class HostKeys:
         """Return the keys, CA keys and revoked keys for a host."""
         if self._known is None:
             self._expected = [self._pinned] if self._pinned is not None else []
-            return self._expected, [], []
+            return ([] if self._trusts_none else self._expected), [], []
         self._expected, authorities, revoked, *_ = self._known.match(host, address, port)
         if port is not None:
             # With no key for the port, asyncssh looks up the bare host, and forgets these.
             for name in (host, address):
                 revoked = [*revoked, *self._known.match(f"[{name}]:{port}", "", None)[2]]
+        if self._trusts_none:
+            return [], [], revoked
         return self._expected, authorities, revoked
 
     def client(self) -> asyncssh.SSHClient:
@@ -72,7 +89,8 @@ class HostKeys:
         return ShownKey(
             line=_line(key),
             fingerprint=key.get_fingerprint(),
-            expected=tuple(known.get_fingerprint() for known in self._expected),
+            # By name and by address, known_hosts may have it twice.
+            expected=tuple(dict.fromkeys(known.get_fingerprint() for known in self._expected)),
         )
 
     def refusal(self, error: asyncssh.HostKeyNotVerifiable) -> NodeError:
@@ -84,7 +102,7 @@ class HostKeys:
             )
         line = _line(self.offered)
         fingerprint = self.offered.get_fingerprint()
-        check = "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub"
+        check = _check(line)
         if not self._expected:
             return NodeError(
                 f"the host key of {self._place} is not known: it shows {fingerprint}",
@@ -129,6 +147,12 @@ def _known_hosts() -> asyncssh.SSHKnownHosts:
 
 def _line(key: asyncssh.SSHKey) -> str:
     return " ".join(key.export_public_key().decode().split()[:2])
+
+
+def _check(line: str) -> str:
+    # `ssh-ed25519`, `ecdsa-sha2-nistp256`, `ssh-rsa`: each kind of key has a file of its own.
+    kind = line.partition(" ")[0].removeprefix("ssh-").partition("-")[0]
+    return f"ssh-keygen -lf /etc/ssh/ssh_host_{kind}_key.pub"
 
 
 def _client(host_keys: HostKeys) -> asyncssh.SSHClient:

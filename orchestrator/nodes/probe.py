@@ -145,8 +145,16 @@ musl() {
     ldd 2>&1 | sed -n 's/^Version //p'
 }
 
+# In a subshell: IFS is its own.
 login_finds_cargo() {
-    if (PATH=$inherited && command -v cargo) >/dev/null; then echo yes; else echo no; fi
+    IFS=:
+    for folder in $inherited; do
+        [ ! -x "$folder/cargo" ] || {
+            echo yes
+            return
+        }
+    done
+    echo no
 }
 
 # NetBSD's ftp knew no HTTPS for long, and then did not verify whom it spoke to.

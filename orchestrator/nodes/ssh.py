@@ -207,12 +207,15 @@ async def _dialled(node: Node, handshakes: asyncio.Semaphore) -> asyncssh.SSHCli
 async def show_host_key(node: Node) -> ShownKey:
     """Return the key that a node's host shows; nothing is sent to a host whose key is not known.
 
-    Raise NodeError when there is no way to it, or when a known host refuses the login.
+    Raise NodeError when there is no way to it.
     """
     host_keys = HostKeys(node)
     try:
         connection = await _dial(node, host_keys, asyncio.Semaphore())
     except NodeError:
+        if host_keys.offered is None and host_keys.trust_none():
+            with suppress(NodeError):
+                await _dial(node, host_keys, asyncio.Semaphore())
         if host_keys.offered is None:
             raise
         return host_keys.shown(host_keys.offered)

@@ -30,6 +30,7 @@ def _add_release(parser: ArgumentParser) -> None:
         ("--reissue", "build the nodes of --node again and publish it beside a bad build"),
         ("--clean", "build from cold, without what earlier builds left"),
         ("--no-publish", "build, gate and pack, but publish nothing"),
+        ("--compare", "build on all nodes of each target and compare; publishes nothing"),
         ("--json", "print the outcome, or with --dry-run the plan, as one JSON document"),
         ("--quiet", "print only the summary and errors"),
     ):
@@ -47,6 +48,40 @@ def _add_check(parser: ArgumentParser) -> None:
         "nodes", nargs="*", metavar="NODE", help="look at these nodes only, even if disabled"
     )
     _add_inventory(parser)
+    parser.add_argument("--json", action="store_true", help="print it as one JSON document")
+
+
+def _add_bench(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Time clean release builds on every enabled node, offline and alone on their hosts, and "
+        "rank the nodes. The result is saved in dist/bench, and placement goes by it. Exit with 3 "
+        "or 4 if a run failed; the others count all the same."
+    )
+    parser.add_argument(
+        "nodes", nargs="*", metavar="NODE", help="on these nodes only, even if disabled"
+    )
+    parser.add_argument(
+        "--version", metavar="V", help="the version to build (default: the newest published)"
+    )
+    _add_inventory(parser)
+    parser.add_argument(
+        "--runs",
+        type=_positive,
+        default=3,
+        metavar="N",
+        help="builds on each node (default: %(default)s)",
+    )
+    for option, name, what in (
+        ("--baseline", "NODE", "tell the others as multiples of this node (default: the fastest)"),
+        ("--compare-with", "FILE", "tell what changed since this benchmark, as it was saved"),
+        ("--svg", "FILE", "write a bar chart there"),
+    ):
+        parser.add_argument(option, metavar=name, help=what)
+    parser.add_argument(
+        "--bench-variants",
+        action="store_true",
+        help="time the programs instead: which variants are worth being released",
+    )
     parser.add_argument("--json", action="store_true", help="print it as one JSON document")
 
 
@@ -360,6 +395,7 @@ OPTIONS: dict[str, Callable[[ArgumentParser], None]] = {
     "release": _add_release,
     "check": _add_check,
     "nodes": _add_nodes,
+    "bench": _add_bench,
     "status": _add_status,
     "logs": _add_logs,
     "cancel": _add_cancel,

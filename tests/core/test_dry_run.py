@@ -58,6 +58,7 @@ def test_a_plan_says_what_runs_where_and_what_is_published() -> None:
         "policy": "expected",
         "begins_seconds": 0.0,
         "expected_seconds": None,
+        "success_rate": None,
         "finish_seconds": None,
         "command": "make 1.2.3 {source}",
         "env": {"CC": "cc"},

@@ -31,6 +31,7 @@ from orchestrator.core.inventory import (
     Project,
     Publication,
 )
+from orchestrator.core.record import Outcome, PastBuild, Record
 from orchestrator.core.target import parse_target
 
 if TYPE_CHECKING:
@@ -152,8 +153,12 @@ def test_data_of_a_node_says_who_vouches_for_its_key() -> None:
     assert node_as_data(node("a"))["key"] == "known_hosts"
     assert node_as_data(node("a", host_key="ssh-ed25519 A"))["key"] == "pinned"
     assert node_as_data(node("a", host="local"))["key"] == "-"
-    told = node_as_data(node("a", build_command="make"), timedelta(seconds=90))
+    built = PastBuild(node="a", took=timedelta(seconds=90))
+    lost = PastBuild(node="a", outcome=Outcome.MACHINE)
+    told = node_as_data(node("a", build_command="make"), Record(builds=(built, lost)))
     assert (told["took_seconds"], told["builds"]) == (90, "its own command")
+    assert told["success_rate"] == 0.5
+    assert node_as_data(node("b"), Record())["success_rate"] is None
     assert facts_as_data(replace(NOTHING, cpus=4))["cpus"] == 4
     assert describe_host(node("a", host="local")) == "this machine"
     assert describe_host(node("a")) == "a.example"

@@ -98,6 +98,12 @@ def test_a_machine_in_trouble_goes_behind_even_one_that_was_never_measured() -> 
     assert order(placed) == ["slow", "new", "fast"]
 
 
+def test_a_variant_goes_after_the_build_for_every_cpu() -> None:
+    variant = (node("linux-v3", "h", variant_of="linux"),)
+    first, second = place([variant, (node("linux", "h"),)], record=record(linux=1))
+    assert (first.rank, second.rank) == (2, 1)
+
+
 def test_what_has_begun_goes_on_whatever_is_known() -> None:
     nodes = (node("fast"), node("begun"))
     (placed,) = place([nodes], record=record("begun", fast=1), begun={"begun"})

@@ -278,3 +278,15 @@ def test_extra_files_of_one_name_in_this_version_are_refused() -> None:
     extras = ("a/1.2.3.md", "b/{version}.md")
     with pytest.raises(ConfigError, match=r"`b/1.2.3.md` has the same name"):
         plan_release(inventory(node("a"), extras=extras), request())
+
+
+def test_a_comparison_builds_on_every_node_of_a_target_that_has_several() -> None:
+    nodes = inventory(node("a"), node("b", FREEBSD), node("c"), node("d", enabled=False))
+    plan = plan_release(nodes, request(compare=True, publish=False))
+    assert names(plan.tasks) == ["a", "c"]
+    assert [task.standby for task in plan.tasks] == [(), ()]
+
+
+def test_a_comparison_of_one_node_for_each_target_is_none() -> None:
+    with pytest.raises(ConfigError, match="there is nothing to compare"):
+        plan_release(inventory(node("a"), node("b", FREEBSD)), request(compare=True, publish=False))

@@ -12,6 +12,7 @@ from orchestrator.core.record import (
     PastBuild,
     Record,
     Warmth,
+    drift,
     faded_median,
 )
 from orchestrator.core.recording import record_of, rustc_release
@@ -73,7 +74,6 @@ def test_a_node_that_never_built_has_no_duration_and_no_rate() -> None:
         assert known.expected(NODE) is None
         assert known.success_rate(NODE) is None
         assert not known.is_in_trouble(NODE)
-        assert known.last_delivery(NODE) is None
 
 
 def test_a_build_is_expected_to_be_warm_if_any_was_unless_it_is_to_be_cold() -> None:
@@ -109,11 +109,25 @@ def test_without_a_time_nobody_is_in_trouble() -> None:
     assert not record(build(outcome=Outcome.MACHINE)).is_in_trouble(NODE)
 
 
+TRIPLE = LINUX.triple
+
+
 def test_the_last_delivery_is_no_benchmark_and_no_failure() -> None:
-    delivery = build(5, version="1.0.0", rustc="1.94.1")
-    bench = build(5, version="1.1.0", rustc="1.95.0", is_bench=True)
-    known = record(delivery, bench, replace(failure(), version="1.1.0"), build(5))
-    assert known.last_delivery(NODE) == delivery
+    delivery = build(5, version="1.0.0", rustc="1.94.1", target=TRIPLE)
+    bench = replace(delivery, version="1.1.0", rustc="1.95.0", is_bench=True)
+    failed = replace(delivery, outcome=Outcome.MACHINE)
+    known = record(delivery, bench, failed, build(5, target=TRIPLE), build(5))
+    assert known.last_delivery(TRIPLE) == delivery
+    assert known.last_delivery("x86_64-unknown-freebsd") is None
+
+
+def test_another_compiler_than_that_of_the_last_release_is_told() -> None:
+    last = build(5, version="0.13.3", rustc="1.94.1", target=TRIPLE)
+    said = "rustc 1.95.0, and the last release (0.13.3) was built with 1.94.1"
+    assert drift(last, node="pi", rustc="1.95.0") == said
+    assert drift(last, node="mac", rustc="1.95.0") == f"{said} on pi"
+    for known, rustc in ((last, "1.94.1"), (last, None), (None, "1.95.0")):
+        assert drift(known, node="pi", rustc=rustc) is None
 
 
 # --- what is remembered of a result -------------------------------------------------------------

@@ -144,6 +144,7 @@ def test_a_report_is_data_that_json_can_write() -> None:
         },
         "verified": "failed",
         "unreadable": ["stable.idx: gone"],
+        "drifts": [],
         "elapsed_seconds": 61.0,
         "results": [
             {

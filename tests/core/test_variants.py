@@ -53,6 +53,14 @@ def test_each_variant_of_a_node_is_one_more_node() -> None:
         (linux(variants="x86-64-v5"), "unknown CPU `x86-64-v5`"),
         (linux(variants="x86-64-v3", target="aarch64-unknown-freebsd"), "levels of x86_64"),
         (linux(variants="x86-64-v3", binary_path="/tool"), "would overwrite one another"),
+        (
+            linux(variants="x86-64-v3", env={"RUSTFLAGS": "-C target-cpu=x86-64-v2"}),
+            "no build runs everywhere",
+        ),
+        (
+            linux(variants="x86-64-v3", env={"CARGO_ENCODED_RUSTFLAGS": "-Copt-level=3"}),
+            "not beside CARGO_ENCODED_RUSTFLAGS",
+        ),
     ],
 )
 def test_variants_that_cannot_be_built_are_refused(node: dict[str, Any], complaint: str) -> None:

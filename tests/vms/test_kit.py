@@ -141,7 +141,7 @@ def fetch(kit: Path, name: str, *, content: bytes, digest: str) -> subprocess.Co
     ("name", "packed", "file"),
     [
         ("freebsd-amd64", lzma.compress(b"a disk"), "golden.qcow2"),
-        ("netbsd-arm64", gzip.compress(b"a disk"), "arm64.img"),
+        ("netbsd-arm64", gzip.compress(b"a disk", mtime=0), "arm64.img"),
         ("openbsd-arm64", b"a disk", "installer.img"),
     ],
 )

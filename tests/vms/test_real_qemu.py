@@ -15,7 +15,7 @@ import pytest
 from orchestrator.core.vm import Accelerator, VmPaths
 from orchestrator.core.vm_argv import FIRMWARE_FILES, firmware_of, qemu_argv
 from orchestrator.core.vm_facts import Firmware
-from orchestrator.core.vm_probe import PROBE_KERNELS, probe_argv
+from orchestrator.core.vm_probe import PROBE_KERNELS, PROBE_SECONDS, probe_argv
 from orchestrator.core.vm_script import boot_script, stop_script
 from tests.vms.definitions import NAMES, shipped
 
@@ -127,7 +127,7 @@ def test_a_probe_ends_by_itself_where_a_guest_runs(name: str, tmp_path: Path) ->
 
     argv = probe_argv(vm, TCG, kernel=str(kernel) if vm.arch in PROBE_KERNELS else None)
 
-    assert subprocess.run(argv, check=False).returncode == 0
+    assert subprocess.run(argv, check=False, timeout=PROBE_SECONDS).returncode == 0
 
 
 def test_a_probe_fails_with_an_accelerator_that_is_not_there(tmp_path: Path) -> None:

@@ -91,8 +91,12 @@ def test_a_unit_runs_as_the_user_of_its_host_and_opens_kvm_only_where_it_may_hel
 # A QEMU that says what it was asked for; with KVM it does what $KVM says.
 QEMU = """\
 #!/bin/sh
+hang() {
+    echo $$ >"$ASKED.pid"
+    exec sleep 600
+}
 case " $* " in
-*" -accel kvm "*) [ "$KVM" != aborts ] || exit 134; [ "$KVM" != hangs ] || exec sleep 60 ;;
+*" -accel kvm "*) [ "$KVM" != aborts ] || exit 134; [ "$KVM" != hangs ] || hang ;;
 esac
 printf '%s\\n' "$@" >"$ASKED"
 """
@@ -161,6 +165,8 @@ def test_boot_takes_the_next_accelerator_where_kvm_hangs(tmp_path: Path) -> None
 
     assert "a guest does not run with kvm here" in done.stderr
     assert asked[asked.index("-accel") + 1] == "hvf"
+    hung = int((tmp_path / "asked.pid").read_text())
+    assert not Path(f"/proc/{hung}").exists()
 
 
 def test_a_second_try_takes_the_plainer_cpu(tmp_path: Path) -> None:
