@@ -18,6 +18,7 @@ import pytest
 
 from orchestrator.core.errors import ConfigError, NodeError
 from orchestrator.core.vm import GoldenImage
+from orchestrator.nodes.vm import creation
 from orchestrator.nodes.vm import machine as machine_module
 from orchestrator.nodes.vm.creation import create
 from orchestrator.nodes.vm.diagnosis import BootError
@@ -341,3 +342,39 @@ async def test_a_golden_image_that_was_written_to_is_refused(bench: Bench, tmp_p
             images=tmp_path,
             say=bench.said.append,
         )
+
+
+def test_a_machine_with_firmware_gets_settings_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_qemu.install(tmp_path / "bin", "aarch64")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    code, settings = tmp_path / "code.fd", tmp_path / "vars.fd"
+    code.write_bytes(b"code")
+    settings.write_bytes(b"settings")
+    monkeypatch.setattr(creation, "FIRMWARE_FILES", ((str(code), str(settings)),))
+    raw = tmp_path / "raw.img"
+    raw.write_bytes(bytes(2**20))
+    vm = replace(made_up("freebsd", "arm64"), image=GoldenImage(file=str(raw)))
+    folder = VmFolder(tmp_path / "vms/freebsd")
+
+    create(vm, folder, images=tmp_path, say=print)
+
+    assert folder.file("firmware-vars.fd").read_bytes() == b"settings"
+    assert not folder.file("firmware-vars.fd").is_symlink()
+    assert folder.file("firmware-code.fd").resolve() == code
+
+    code.unlink()
+    with pytest.raises(ConfigError, match="no UEFI firmware for arm64"):
+        create(vm, folder, images=tmp_path, say=print)
+    assert not folder.is_created
+
+
+def test_what_no_machine_can_be_made_of_is_said(bench: Bench, tmp_path: Path) -> None:
+    for vm, message in (
+        (made_up("openbsd", "amd64"), "starts from a download"),
+        (replace(bench.machine.vm, image=GoldenImage(file="/no/such")), "there is no image"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            create(vm, bench.folder, images=tmp_path, say=print)
+    assert bench.folder.is_created, "what was made before is as it was"

@@ -100,9 +100,9 @@ def _golden(vm: Vm, images: Path, say: Callable[[str], None]) -> Path:
             return golden
         case _:
             raise ConfigError(
-                f"{vm.name} starts from a download, which this version does not do by itself",
-                hint="download and install it once (docs/vms.md), then name the disk as "
-                "`image.file`",
+                f"{vm.name} starts from a download, which is yours to make and to look at",
+                hint=f"orchestrator vm render {vm.name} --out FOLDER writes what does it, once; "
+                "then name the disk as `image.file` (docs/vms.md)",
             )
 
 
