@@ -326,7 +326,7 @@ async def test_a_golden_image_may_be_raw(bench: Bench, tmp_path: Path) -> None:
 
     create(vm, bench.folder, images=tmp_path, say=bench.said.append)
 
-    words = ["qemu-img", "info", "--output=json", bench.folder.file("disk.qcow2")]
+    words = ["qemu-img", "info", "--output=json", str(bench.folder.file("disk.qcow2"))]
     told = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
     assert told["backing-filename-format"] == "raw"
 
