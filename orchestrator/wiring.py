@@ -8,12 +8,10 @@ import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from orchestrator.core.errors import ConfigError, NodeError
-from orchestrator.core.events import Phase, PhaseChanged
 from orchestrator.core.gains import read_gains
 from orchestrator.core.index import parse_channel
 from orchestrator.core.inventory import RECORD_FOLDER
@@ -27,7 +25,6 @@ from orchestrator.timings import append_build, read_record
 from orchestrator.workspace import (
     inventory_folder,
     load_inventory,
-    load_vm,
     read_installer_template,
 )
 
@@ -45,8 +42,6 @@ if TYPE_CHECKING:
     from orchestrator.core.version import Version
     from orchestrator.github.releases import Releases
     from orchestrator.nodes.transport import Connect, Transport
-    from orchestrator.nodes.vm.machine import Machine
-    from orchestrator.nodes.vm.remote import RemoteMachine
     from orchestrator.signing import KnownKey
     from orchestrator.site import Beside
     from orchestrator.stores.pointers import Pointer
@@ -400,42 +395,11 @@ class Operator:
             if not any(node.vm for node in self.inventory.nodes):
                 yield connect
                 return
-            from orchestrator.nodes.vm.guests import Guests  # noqa: PLC0415 -- as above
+            from orchestrator.machines import guests_of  # noqa: PLC0415 -- few have one
 
-            def on_boot(node: Node, text: str) -> None:
-                if observe:
-                    phase = Phase.BOOTING if text else Phase.CONNECTING
-                    observe(PhaseChanged(node=node.name, phase=phase, detail=text))
-
-            guests = Guests(
-                connect=connect,
-                machine_of=partial(machine_of, self.folder),
-                on_boot=on_boot,
-                starts=starts_guests,
-            )
+            guests = guests_of(self.folder, connect, observe, starts=starts_guests)
             async with guests:
                 yield guests.open
-
-
-def machine_of(folder: Path, name: str, say: Callable[[str], None]) -> Machine | RemoteMachine:
-    """Return the virtual machine that an inventory's folder defines; raise ConfigError if none.
-
-    `say` is told what takes long.
-    """
-    from orchestrator.nodes.vm.folder import VmFolder, state_home  # noqa: PLC0415 -- few have one
-    from orchestrator.nodes.vm.machine import Machine  # noqa: PLC0415 -- as above
-    from orchestrator.nodes.vm.remote import RemoteMachine  # noqa: PLC0415 -- as above
-
-    home = state_home(os.environ)
-    vm = load_vm(folder, name)
-    if vm.host is not None:
-        return RemoteMachine(vm=vm, folder=VmFolder(home / name), say=say)
-    return Machine(
-        vm=vm,
-        folder=VmFolder(home / name),
-        accelerators=home / "accelerators.json",
-        say=say,
-    )
 
 
 def _followers(channel_name: str) -> tuple[str, ...]:

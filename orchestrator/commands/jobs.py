@@ -133,8 +133,10 @@ def shell(arguments: argparse.Namespace) -> int:
     entry, job = asyncio.run(_entry(operator, version, node))
     if node.is_local:
         return _in_terminal(["/bin/sh", entry, job])
+    from orchestrator.machines import as_reached
     from orchestrator.nodes.ssh import interactive_command, known_hosts_line
 
+    node = as_reached(operator.folder, node)
     with TemporaryDirectory(prefix="orchestrator-") as folder:
         known_hosts = Path(folder) / "known_hosts"
         known_hosts.write_text(known_hosts_line(node), encoding="utf-8")

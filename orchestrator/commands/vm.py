@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError, NodeError
-from orchestrator.wiring import machine_of
 from orchestrator.workspace import inventory_folder, list_vms, load_vm
 
 if TYPE_CHECKING:
@@ -51,6 +50,8 @@ def _local_machine(folder: Path, name: str) -> Machine:
 
 
 def _machine(folder: Path, name: str) -> Machine | RemoteMachine:
+    from orchestrator.machines import machine_of
+
     return machine_of(folder, name, lambda text: print(text, file=sys.stderr, flush=True))
 
 

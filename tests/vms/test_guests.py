@@ -14,6 +14,7 @@ import pytest
 from orchestrator.core.errors import NodeError, PassingError
 from orchestrator.core.inventory import Node
 from orchestrator.nodes.vm.guests import Guests
+from orchestrator.nodes.vm.machine import Machine
 from tests.nodes import sshd
 from tests.releases import wait_for
 from tests.vms.test_machine import Bench, bench
@@ -41,6 +42,7 @@ class Desk:
             connect=self._connect,
             machine_of=lambda _name, _say: self.bench.machine,
             on_boot=lambda node, text: self.told.append((node.name, text)),
+            warn=lambda text: self.told.append(("", text)),
             starts=starts,
         )
 
@@ -194,3 +196,19 @@ async def test_a_boot_that_failed_is_told_to_all_and_not_repeated(
 
     # Each of these is the boot and its one repetition.
     assert len(desk.bench.starts) == 2
+
+
+async def test_a_machine_that_cannot_be_stopped_takes_nothing_back(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(_: Machine) -> str | None:
+        raise NodeError("the QEMU cannot be ended")
+
+    monkeypatch.setattr(Machine, "stop", refuse)
+
+    async with desk.guests() as guests:
+        await use(guests, desk.node())
+
+    name = desk.bench.machine.vm.name
+    told = f"the virtual machine {name} is not stopped: the QEMU cannot be ended"
+    assert ("", told) in desk.told

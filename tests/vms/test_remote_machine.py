@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.core.errors import ConfigError, NodeError
+from orchestrator.core.errors import NodeError
 from orchestrator.core.inventory import Node
 from orchestrator.nodes.ssh import SshConnections
 from orchestrator.nodes.vm import remote
@@ -110,6 +110,7 @@ def guests(
         connect=connect,
         machine_of=lambda _name, _say: machine,
         on_boot=lambda _node, _text: None,
+        warn=lambda _: None,
         starts=starts,
     )
 
@@ -169,7 +170,7 @@ async def test_a_guest_that_does_not_come_up_is_the_machines_fault(
 
 async def test_a_guest_elsewhere_needs_an_address(host: Host, ssh: SshConnections) -> None:
     async with guests(host, ssh, host.machine()) as run:
-        with pytest.raises(ConfigError, match="the virtual machine of guest is on"):
+        with pytest.raises(NodeError, match="the virtual machine of guest is on"):
             async with run.open(host.node(host="vm:vm")):
                 pass
 

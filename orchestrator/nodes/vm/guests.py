@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
-from orchestrator.core.errors import ConfigError, NodeError, PassingError
+from orchestrator.core.errors import ConfigError, NodeError, OrchestratorError, PassingError
 from orchestrator.nodes.vm.lock import open_lock, try_lock
 from orchestrator.nodes.vm.machine import Machine
 from orchestrator.nodes.vm.remote import RemoteMachine
@@ -39,12 +39,13 @@ class Guests:
 
     With `starts` false nothing is started or stopped: whoever only looks finds a machine that is
     off to be a node that does not answer. `on_boot` is told, in words for a person, what a node's
-    machine is waited for, and "" when it is up.
+    machine is waited for, and "" when it is up; `warn`, of a machine that could not be stopped.
     """
 
     connect: Connect
     machine_of: Callable[[str, Callable[[str], None]], Machine | RemoteMachine]
     on_boot: Callable[[Node, str], None]
+    warn: Callable[[str], None]
     starts: bool = True
     _uses: dict[str, _Use] = field(default_factory=dict)
 
@@ -67,21 +68,14 @@ class Guests:
                 yield transport
             return
         # One boot for all that ask meanwhile; whoever is cancelled does not cancel it for others.
-        use = self._use(node)
-        await asyncio.shield(use.starting)
+        try:
+            use = self._use(node)
+            await asyncio.shield(use.starting)
+        except ConfigError as error:
+            # Of this node: the other ones build on.
+            raise NodeError(error.message, hint=error.hint) from error
         self.on_boot(node, "")
-        if node.is_guest and isinstance(use.machine, Machine):
-            way = use.machine.way_in()
-            node = replace(
-                node,
-                host=way.host,
-                port=way.port,
-                host_key=way.host_key,
-                identity=way.identity,
-                # An emulated machine takes its time for a handshake.
-                connect_timeout=max(node.connect_timeout, way.connect_timeout),
-            )
-        async with self.connect(node) as transport:
+        async with self.connect(as_reached(node, use.machine)) as transport:
             yield transport
 
     def _use(self, node: Node) -> _Use:
@@ -127,15 +121,33 @@ class Guests:
             )
 
     async def _leave(self, use: _Use, *, is_broken_off: bool) -> None:
+        machine = use.machine
         try:
-            if is_broken_off or not self.starts or not use.machine.folder.on_demand.exists():
+            if is_broken_off or not self.starts or not machine.folder.on_demand.exists():
                 return
             # Alone, it is held by nobody else: this was the last run that used it.
             if try_lock(use.users_lock):
-                match use.machine:
-                    case RemoteMachine():
-                        await use.machine.stop(self.connect)
-                    case Machine():
-                        await use.machine.stop()
+                await (
+                    machine.stop() if isinstance(machine, Machine) else machine.stop(self.connect)
+                )
+        except OrchestratorError as error:
+            # What the run has done is done.
+            self.warn(f"the virtual machine {machine.vm.name} is not stopped: {error.message}")
         finally:
             os.close(use.users_lock)
+
+
+def as_reached(node: Node, machine: Machine | RemoteMachine) -> Node:
+    """Return the node with the address and the keys of its machine, if it has none of its own."""
+    if not node.is_guest or isinstance(machine, RemoteMachine):
+        return node
+    way = machine.way_in()
+    return replace(
+        node,
+        host=way.host,
+        port=way.port,
+        host_key=way.host_key,
+        identity=way.identity,
+        # An emulated machine takes its time for a handshake.
+        connect_timeout=max(node.connect_timeout, way.connect_timeout),
+    )
