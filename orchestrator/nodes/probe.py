@@ -146,7 +146,11 @@ musl() {
 }
 
 login_finds_cargo() {
-    if (PATH=$inherited && command -v cargo) >/dev/null; then echo yes; else echo no; fi
+    if env "PATH=$inherited" /bin/sh -c 'command -v cargo' >/dev/null; then
+        echo yes
+    else
+        echo no
+    fi
 }
 
 # NetBSD's ftp knew no HTTPS for long, and then did not verify whom it spoke to.

@@ -126,6 +126,7 @@ def test_json_is_the_whole_report_and_nothing_else(desk: Desk) -> None:
         "github": None,
         "verified": "store",
         "unreadable": [],
+        "drifts": [],
     }
     assert result == {
         "node": "here",
