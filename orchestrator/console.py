@@ -426,7 +426,7 @@ def _closing_lines(report: Report) -> list[str]:
         lines.append(f"pending: {pending} (users there get the newest version that exists)")
     if report.held_back:
         held = ", ".join(report.held_back)
-        lines.append(f"held back until every required node has delivered: {held}")
+        lines.append(f"held back, because others have to be published first: {held}")
     if report.pending or report.held_back:
         lines.append("run the same command again for what is missing; nothing is built twice")
     archives = _unpublished_archives(report)

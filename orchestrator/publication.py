@@ -133,7 +133,9 @@ class Publication:
         """The targets that are built and wait for a required node."""
         if self._outlet is None:
             return ()
-        return tuple(str(built.artifact.target) for built in self._held)
+        return tuple(
+            f"{built.artifact.target}{built.artifact.edition or ''}" for built in self._held
+        )
 
     def _targets_of(self, status: Status) -> tuple[str, ...]:
         rows = self._index.rows if self._index else ()

@@ -89,9 +89,14 @@ def _write(path: Path, text: str, *, before: str) -> None:
         raise ConfigError(f"{path}: was changed by somebody else meanwhile", hint="run it again")
     # Through a link, to the file itself.
     file = path.resolve()
-    mode = file.stat().st_mode
-    write_whole(file, text.encode())
-    file.chmod(mode)
+    try:
+        mode = file.stat().st_mode
+        write_whole(file, text.encode())
+        file.chmod(mode)
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: cannot be written: {error.strerror}", hint="make its folder writable"
+        ) from error
 
 
 def _count(inventory: Inventory) -> int:

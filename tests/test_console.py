@@ -407,7 +407,7 @@ def test_a_release_without_a_publication_shows_no_way_to_install() -> None:
     show_report(replace(ended, results=(replace(failed(), hint=None, log_path=None),)), stream)
 
     assert stream.getvalue().endswith(
-        f"held back until every required node has delivered: {OPENBSD}\n"
+        f"held back, because others have to be published first: {OPENBSD}\n"
         "run the same command again for what is missing; nothing is built twice\n"
         "done in 3m20s\n"
     )

@@ -253,7 +253,7 @@ async def test_a_faster_build_waits_for_the_one_that_runs_everywhere(tmp_path: P
     publication = _publication(store, base, faster)
     await _deliver(publication, tmp_path, faster, level=3)
     assert not publication.published
-    assert list(publication.held_back) == [triple]
+    assert list(publication.held_back) == [f"{triple}-v3"]
     await _deliver(publication, tmp_path, base)
     await publication.finish()
     assert not list(publication.held_back)
@@ -287,4 +287,4 @@ async def test_a_faster_build_for_one_release_does_not_stand_on_that_for_another
         )
         await publication.add(built, stands_for=node.name)
     assert publication.published == (triple,)
-    assert list(publication.held_back) == [triple]
+    assert list(publication.held_back) == [f"{triple}7.8-v3"]

@@ -8,6 +8,7 @@ import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import dedent
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.commands.questions import Questions
@@ -131,7 +132,7 @@ def _begin(arguments: argparse.Namespace) -> _Enrolment:
 
 
 def _as_block(command: str | None) -> str | None:
-    return command and command.rstrip("\n") + "\n"
+    return command and dedent(command).strip("\n") + "\n"
 
 
 def _answer(enrolment: _Enrolment, key: str, question: str, *, proposal: str | None = None) -> None:

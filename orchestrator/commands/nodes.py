@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.commands.enrol import add
 from orchestrator.commands.questions import Questions
-from orchestrator.core.enrolment import node_as_data, require_fingerprint
+from orchestrator.core.enrolment import describe_host, node_as_data, require_fingerprint
 from orchestrator.core.errors import ConfigError
 from orchestrator.roster import remove_node, require_entries, set_in_node
 from orchestrator.wiring import Operator
@@ -72,7 +72,7 @@ def _remove(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(node_as_data(node), indent=2))
         return 0
-    print(f"removed {node.name} ({node.target}, {node.host}) from {path}")
+    print(f"removed {node.name} ({node.target}, {describe_host(node)}) from {path}")
     print("what is published of it stays; its jobs and caches stay on it until they are deleted")
     return 0
 

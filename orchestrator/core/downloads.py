@@ -62,14 +62,15 @@ class Platform:
 def platforms_of(rows: Sequence[Row]) -> tuple[Platform, ...]:
     """Return the platforms of an index's rows, in the order of the target table.
 
-    What is late without naming an OS release is late on each release of its target.
+    What is late without naming an OS release is late on each release of its target. A build for
+    newer CPUs that is behind the one for all of them is none of a platform: nobody would get it.
     """
     by_place: dict[tuple[str, str | None, int], list[Row]] = {}
     for row in rows:
         place = (row.target, row.exact_release, cpu_level(row.floors))
         by_place.setdefault(place, []).append(row)
     has_releases = {target for target, release, _ in by_place if release is not None}
-    platforms = (
+    platforms = [
         Platform(
             target=target,
             os_release=release,
@@ -78,8 +79,19 @@ def platforms_of(rows: Sequence[Row]) -> tuple[Platform, ...]:
         )
         for (target, release, cpu), own in by_place.items()
         if release is not None or target not in has_releases
+    ]
+    plain = {(each.target, each.os_release): each for each in platforms if not each.cpu}
+    current = (
+        each
+        for each in platforms
+        if not each.cpu or not _is_behind(each, plain.get((each.target, each.os_release)))
     )
-    return tuple(sorted(platforms, key=_place))
+    return tuple(sorted(current, key=_place))
+
+
+def _is_behind(platform: Platform, other: Platform | None) -> bool:
+    own, others = platform.newest, other.newest if other else None
+    return others is not None and (own is None or own.version < others.version)
 
 
 def newest_builds(rows: Sequence[Row]) -> tuple[Row, ...]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 from orchestrator.core.errors import StoreError
 from orchestrator.core.inventory import ArchiveSource, CrateSource, GitSource, PathSource
+from orchestrator.core.result import cpu_level
 from orchestrator.core.sbom import SBOM_NAME, SBOM_TYPE
 from orchestrator.core.wording import redacted
 
@@ -80,6 +81,10 @@ def render_statement(
                 },
                 "internalParameters": {
                     "command": record.command,
+                    # Values of the environment may be secret; the CPU that they ask for is not.
+                    **(
+                        {"cpu": f"x86-64-v{level}"} if (level := cpu_level(artifact.floors)) else {}
+                    ),
                     "environment": sorted(record.environment),
                     "node": _machine(record.builder),
                 },
@@ -100,6 +105,11 @@ def render_statement(
         },
     }
     return json.dumps(statement, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _cpu(artifact: Artifact) -> Mapping[str, str]:
+    level = cpu_level(artifact.floors)
+    return {"cpu": f"x86-64-v{level}"} if level else {}
 
 
 def encode_for_signing(payload: bytes) -> bytes:

@@ -82,6 +82,8 @@ class PackagesImage:
     """A disk that is made from the packages of a Debian suite, and whose kernel QEMU loads."""
 
     suite: str
+    # Where the packages come from; without it, from where this machine's own do.
+    mirror: str | None = None
 
 
 Image = DownloadedImage | GoldenImage | PackagesImage

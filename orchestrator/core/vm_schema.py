@@ -100,6 +100,16 @@ IMAGES: Final = (
                 example="bookworm",
                 required=True,
             ),
+            Field(
+                key="mirror",
+                kind=Text(
+                    words="the address of a Debian mirror",
+                    pattern=r"https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~-]+)*/?",
+                    max_length=1024,
+                ),
+                summary="Where the packages are; without it, where those of a Debian host are.",
+                example="https://mirror.example.org/debian",
+            ),
         ),
     ),
 )

@@ -137,6 +137,13 @@ def test_a_statement_says_what_was_made_of_what_and_where(artifact: Artifact) ->
     }
 
 
+def test_a_statement_says_for_which_cpu_it_was_made(artifact: Artifact) -> None:
+    cpu = Floor(name="cpu", operator=">=", release="3")
+    statement = statement_of(replace(artifact, floors=(*artifact.floors, cpu)))
+    parameters = statement["predicate"]["buildDefinition"]["internalParameters"]
+    assert parameters["cpu"] == "x86-64-v3"
+
+
 def test_what_nobody_knows_is_left_out(artifact: Artifact) -> None:
     unknown = replace(
         RECORD,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.core.cpu import variant_name, with_cpu
-from orchestrator.core.downloads import platforms_of
+from orchestrator.core.downloads import newest_builds, platforms_of
 from orchestrator.core.dry_run import plan_as_data
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.index import Row, RowKey, Status, sort_rows
@@ -140,3 +140,13 @@ def test_a_variant_is_a_platform_of_its_own_for_people() -> None:
     base, faster = platforms_of((FASTER, BASE))
     assert (base.name, base.title) == (LINUX, "Linux x86_64 (glibc)")
     assert (faster.name, faster.title) == (f"{LINUX}-v3", "Linux x86_64 (glibc), x86-64-v3")
+
+
+def test_a_variant_that_is_behind_is_nobodys_newest() -> None:
+    newer = row(LINUX, "1.1.0")
+    assert newest_builds((newer, FASTER, BASE)) == (newer,)
+    yanked = row(LINUX, "1.1.0", Status.YANKED)
+    assert newest_builds((yanked, FASTER, BASE)) == (BASE, FASTER)
+    taken_back = row(LINUX, "1.0.0", Status.YANKED, "cpu>=3")
+    assert newest_builds((taken_back, BASE)) == (BASE,)
+    assert newest_builds((FASTER,)) == (FASTER,)

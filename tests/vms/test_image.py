@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orchestrator.core.errors import ConfigError, NodeError
-from orchestrator.core.vm import VmArch
+from orchestrator.core.vm import PackagesImage, VmArch
 from orchestrator.nodes.vm import image as image_module
 from orchestrator.nodes.vm.image import DebianRecipe, make_image
 from orchestrator.nodes.vm.initramfs import make_initramfs
@@ -63,6 +63,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in (("mmdebstrap", MMDEBSTRAP), *((name, QEMU) for name in names)):
         (programs / name).write_text(text.format(folder=tmp_path))
         (programs / name).chmod(0o755)
+    (programs / "apt-get").write_text("#!/bin/sh\necho Debian https://apt.example/debian\n")
+    (programs / "apt-get").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     (tmp_path / "modules.tar").write_bytes(modules({"ext4.ko": b"module"}))
     return tmp_path
@@ -91,6 +93,22 @@ def test_an_image_is_made_once_and_never_written_to_again(folder: Path) -> None:
     record = json.loads((made / "image.json").read_text())
     assert record["packages"] == ["cargo-web"]
     assert set(record["sha256"]) == {"golden.qcow2", "kernel", "initrd"}
+
+
+def test_the_packages_come_from_where_those_of_the_host_do_or_from_where_it_is_said(
+    folder: Path,
+) -> None:
+    make_image(machine(), folder / "images", lambda _: None)
+    assert (folder / "calls").read_text().split()[-1] == "https://apt.example/debian"
+
+    (folder / "bin/apt-get").write_text("#!/bin/sh\necho Ubuntu https://apt.example/ubuntu\n")
+    other = replace(machine(), packages=("rustc",))
+    with pytest.raises(ConfigError, match="this host's come from elsewhere") as refused:
+        make_image(other, folder / "images", lambda _: None)
+    assert "`image: mirror:`" in (refused.value.hint or "")
+    image = PackagesImage(suite="bookworm", mirror="https://mirror.example/debian")
+    make_image(replace(other, image=image), folder / "images", lambda _: None)
+    assert (folder / "calls").read_text().split()[-1] == "https://mirror.example/debian"
 
 
 def test_an_image_that_cannot_be_made_leaves_nothing(folder: Path) -> None:

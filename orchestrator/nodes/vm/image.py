@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -34,7 +35,6 @@ _RECORD: Final = "image.json"
 # Counted up when what is made changes otherwise than by a file of `debian`.
 _RECIPE: Final = 1
 _MAKING_SECONDS: Final = 30 * 60
-_MIRROR: Final = "http://deb.debian.org/debian"
 _FINISHING_MEMORY: Final = Bytes(2 * 2**30)
 
 
@@ -89,7 +89,7 @@ def _make(vm: Vm, scratch: Path, say: Callable[[str], None]) -> None:
     is_foreign = recipe.arch.machine != os.uname().machine
     say(f"making Debian {recipe.suite} for {recipe.arch} from packages: a minute or two")
     _lay_out(scratch, is_foreign=is_foreign)
-    _make_root(recipe, scratch, is_foreign=is_foreign)
+    _make_root(recipe, scratch, mirror=_mirror(vm), is_foreign=is_foreign)
     out, image = scratch / "out", scratch / "image"
     image.mkdir()
     (out / "vmlinuz").rename(image / KERNEL)
@@ -132,10 +132,10 @@ def _lay_out(scratch: Path, *, is_foreign: bool) -> None:
         each.chmod(0o755 if each.is_dir() else 0o644)
 
 
-def _make_root(recipe: DebianRecipe, scratch: Path, *, is_foreign: bool) -> None:
+def _make_root(recipe: DebianRecipe, scratch: Path, *, mirror: str, is_foreign: bool) -> None:
     script = [
         *("/bin/sh", "-s", "root" if os.geteuid() == 0 else "unshare"),
-        *("extract" if is_foreign else "essential", recipe.suite, recipe.arch, _mirror()),
+        *("extract" if is_foreign else "essential", recipe.suite, recipe.arch, mirror),
         "".join(f",{package}" for package in recipe.packages),
     ]
     # Whoever is root shares his mounts with the machine: those that are made on the way are not.
@@ -175,16 +175,22 @@ def _finish(vm: Vm, image: Path) -> None:
             path.unlink()
 
 
-def _mirror() -> str:
-    """Return where this machine's own packages come from, if it is a Debian; else Debian's own."""
+def _mirror(vm: Vm) -> str:
+    """Return where the packages are: what the definition says, or apt of a Debian host."""
+    if isinstance(vm.image, PackagesImage) and vm.image.mirror:
+        return vm.image.mirror
     form = "$(LABEL) $(REPO_URI)"
     words = ["apt-get", "indextargets", "--format", form, "Created-By: Packages"]
-    try:
+    told = ""
+    with suppress(FileNotFoundError):
         told = subprocess.run(words, capture_output=True, text=True, check=False).stdout
-    except FileNotFoundError:
-        return _MIRROR
     mirrors = [line.split()[1] for line in told.splitlines() if line.startswith("Debian ")]
-    return mirrors[0] if mirrors else _MIRROR
+    if not mirrors:
+        raise ConfigError(
+            f"{vm.name} is made from Debian's packages, and this host's come from elsewhere",
+            hint=f"say where they are: `image: mirror:` in vms/{vm.name}/vm.yaml",
+        )
+    return mirrors[0]
 
 
 def _folder() -> Traversable:
