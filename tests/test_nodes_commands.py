@@ -300,6 +300,10 @@ def test_a_new_host_key_is_pinned_only_if_somebody_vouches_for_it(
     assert main(["nodes", "rekey", "pi", *at, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["fingerprint"] == fingerprint(sshd)
     assert main(["nodes", "rekey", "linux-x86_64", *at]) == 2
+    guest = "  - name: guest\n    vm: debian-amd64\n    target: x86_64-unknown-linux-gnu\n"
+    inventory.write_text(f"{good}{guest}")
+    assert main(["nodes", "rekey", "guest", *at]) == 2
+    assert "made with a key that is known" in capsys.readouterr().err
 
 
 def test_at_a_terminal_a_changed_key_is_shown_and_asked_about(sshd: Sshd, inventory: Path) -> None:

@@ -87,6 +87,11 @@ def _rekey(arguments: argparse.Namespace) -> int:
     node = Operator.at(arguments.inventory).node(arguments.name)
     if node.is_local:
         raise ConfigError(f"{node.name} is this machine: it has no host key", hint="nothing to do")
+    if node.is_guest:
+        raise ConfigError(
+            f"{node.name} is {describe_host(node)}, which was made with a key that is known",
+            hint=f"new keys: orchestrator vm destroy {node.vm}, then orchestrator vm create {node.vm}",
+        )
     shown = asyncio.run(meet(node))
     questions = Questions(is_interactive=sys.stdin.isatty())
     if arguments.fingerprint:
