@@ -18,6 +18,8 @@ from orchestrator.wiring import Operator
 if TYPE_CHECKING:
     import argparse
 
+    from orchestrator.core.inventory import Node
+
 
 def nodes(arguments: argparse.Namespace) -> int:
     """Do what the action says; without one, list the nodes."""
@@ -85,13 +87,7 @@ def _rekey(arguments: argparse.Namespace) -> int:
         require_fingerprint(arguments.fingerprint)
     path = Path(arguments.inventory)
     node = Operator.at(arguments.inventory).node(arguments.name)
-    if node.is_local:
-        raise ConfigError(f"{node.name} is this machine: it has no host key", hint="nothing to do")
-    if node.is_guest:
-        raise ConfigError(
-            f"{node.name} is {describe_host(node)}, which was made with a key that is known",
-            hint=f"new keys: orchestrator vm destroy {node.vm}, then orchestrator vm create {node.vm}",
-        )
+    _require_own_key(node)
     shown = asyncio.run(meet(node))
     questions = Questions(is_interactive=sys.stdin.isatty())
     if arguments.fingerprint:
@@ -113,3 +109,13 @@ def _rekey(arguments: argparse.Namespace) -> int:
         return 0
     print(f"{node.name} shows {shown.fingerprint}: {'as pinned' if known else 'pinned'} in {path}")
     return 0
+
+
+def _require_own_key(node: Node) -> None:
+    if node.is_local:
+        raise ConfigError(f"{node.name} is this machine: it has no host key", hint="nothing to do")
+    if node.is_guest:
+        raise ConfigError(
+            f"{node.name} is {describe_host(node)}, which was made with a key that is known",
+            hint=f"for new keys: orchestrator vm destroy {node.vm}, and vm create {node.vm}",
+        )
