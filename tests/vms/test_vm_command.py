@@ -81,7 +81,9 @@ def test_a_machine_from_its_making_to_its_removal(
     assert (machine["state"], machine["started"]) == ("running", "by hand")
     assert machine["pid"] == folder.pid
     assert vm("doctor", NAME) == 0
-    assert "its own" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "its own" in told
+    assert "ok    boot: somebody could log in" in told
 
     assert vm("stop", NAME) == 0
     assert vm("stop", NAME) == 0
@@ -137,6 +139,23 @@ def test_a_machine_of_another_host_is_that_hosts_business(
 def test_doctor_says_what_is_in_the_way(capsys: pytest.CaptureFixture[str]) -> None:
     assert vm("doctor", NAME) == 3
     assert "look  state: not created" in capsys.readouterr().out
+
+
+def test_doctor_says_why_the_last_start_came_to_nothing(
+    folder: VmFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert vm("create", NAME) == 0
+    assert vm("doctor", NAME) == 0
+    assert "boot" not in capsys.readouterr().out
+    monkeypatch.setenv("FAKE_QEMU", "dies")
+    assert vm("start", NAME) == 3
+    capsys.readouterr()
+
+    assert vm("doctor", NAME) == 3
+    (told,) = (line for line in capsys.readouterr().out.splitlines() if "boot:" in line)
+    assert told.startswith("look  boot:")
+    assert "host forwarding rule" in told
+    assert folder.is_created
 
 
 def test_without_a_definition_there_is_nothing_to_show(

@@ -29,23 +29,27 @@ class BootError(NodeError):
 
 async def boot_error(vm: Vm, folder: VmFolder, *, waited: timedelta, ssh: str) -> BootError:
     """Return the error of a machine that cannot be logged into; `ssh` is what the last try said."""
+    found = await diagnose(vm, folder, waited=waited, ssh=ssh)
     serial = folder.tail(PATHS.serial_log)
-    is_running = folder.is_running
-    status = await monitor_status(folder) if is_running else None
-    evidence = Evidence(
-        serial=serial,
-        monitor=status,
-        accelerator=folder.accelerator or Accelerator.TCG,
-        elapsed=waited,
-        qemu_log=None if is_running else folder.tail(QEMU_LOG),
-        ssh=ssh,
-    )
-    found = diagnose_boot(vm, evidence)
     return BootError(
         f"the virtual machine {vm.name} did not come up: {found}{last_lines(serial)}",
         hint=f"{found.hint}; all of it: {folder.file(PATHS.serial_log)}",
         diagnosis=found,
     )
+
+
+async def diagnose(vm: Vm, folder: VmFolder, *, waited: timedelta, ssh: str = "") -> BootDiagnosis:
+    """Return why a machine that was started so long ago has not come up, as far as it tells."""
+    is_running = folder.is_running
+    evidence = Evidence(
+        serial=folder.tail(PATHS.serial_log),
+        monitor=await monitor_status(folder) if is_running else None,
+        accelerator=folder.accelerator or Accelerator.TCG,
+        elapsed=waited,
+        qemu_log=None if is_running else folder.tail(QEMU_LOG),
+        ssh=ssh,
+    )
+    return diagnose_boot(vm, evidence)
 
 
 async def monitor_status(folder: VmFolder) -> str | None:

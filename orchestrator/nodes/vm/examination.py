@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
+import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from orchestrator.core.errors import OrchestratorError
 from orchestrator.core.vm import Accelerator
 from orchestrator.nodes.vm.accelerator import choose_accelerator
-from orchestrator.nodes.vm.diagnosis import last_lines
+from orchestrator.nodes.vm.diagnosis import diagnose, last_lines
 from orchestrator.nodes.vm.folder import PATHS, QEMU_LOG
 from orchestrator.nodes.vm.tools import require_tools
 
@@ -39,6 +41,7 @@ async def examine(machine: Machine) -> tuple[Observation, ...]:
         _accelerator(machine),
         Observation("state", state, is_fine=state in {"running", "stopped"}),
         _port(machine, is_running=machine.folder.is_running),
+        *await _boot(machine),
         *_logs(machine),
     )
 
@@ -56,6 +59,18 @@ def _accelerator(machine: Machine) -> Observation:
     if chosen is Accelerator.TCG:
         return Observation("accelerator", "tcg: the guest is emulated, 20 to 30 times slower")
     return Observation("accelerator", str(chosen))
+
+
+async def _boot(machine: Machine) -> tuple[Observation, ...]:
+    """Return whether its last start led to a login; nothing of one that was never started."""
+    log = machine.folder.file(QEMU_LOG)
+    if not log.exists():
+        return ()
+    if machine.folder.came_up.exists():
+        return (Observation("boot", "somebody could log in after its last start"),)
+    waited = timedelta(seconds=max(0.0, time.time() - log.stat().st_ctime))
+    found = await diagnose(machine.vm, machine.folder, waited=waited)
+    return (Observation("boot", f"{found}; {found.hint}", is_fine=False),)
 
 
 def _port(machine: Machine, *, is_running: bool) -> Observation:

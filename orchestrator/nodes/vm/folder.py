@@ -69,6 +69,11 @@ class VmFolder:
         return self.file("on-demand")
 
     @property
+    def came_up(self) -> Path:
+        """A mark: since its last start, somebody was able to log in."""
+        return self.file("came-up")
+
+    @property
     def pid(self) -> int | None:
         """The process of its QEMU; it is that only while `is_running`."""
         return _read_pid(self.file(PATHS.pid_file))

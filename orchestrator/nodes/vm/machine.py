@@ -158,6 +158,7 @@ class Machine:
 
         accelerator = await asyncio.to_thread(choose_accelerator, self.vm, self.accelerators, say)
         self.folder.note_accelerator(accelerator)
+        self.folder.came_up.unlink(missing_ok=True)
         for name in (PATHS.serial_log, PATHS.pid_file, PATHS.monitor, PATHS.console):
             self.folder.file(name).unlink(missing_ok=True)
         words = qemu_argv(
@@ -205,6 +206,7 @@ class Machine:
             try:
                 async with SshConnections() as ssh, ssh.connect(node) as transport:
                     await run(transport, "exit 0", timeout=_PROBE_TIMEOUT)
+                    self.folder.came_up.touch()
                     return
             except LinkError as error:
                 said = error.message

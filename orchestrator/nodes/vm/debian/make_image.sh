@@ -21,7 +21,8 @@ mke2fs -q -t ext4 -L root -d "$root.bare" "$root.img" "$((size_mib * 6 / 5 + 300
 
 mkdir "$root/out"
 mv "$root.img" "$root/out/root.img"
-cp "$root"/boot/vmlinuz-* "$root/out/vmlinuz"
+# On riscv64 it is not compressed, and has another name.
+cp "$root"/boot/vmlinu[xz]-* "$root/out/vmlinuz"
 cp "$root/usr/bin/busybox" "$root/out/busybox"
 cd "$root"/lib/modules/*/kernel
 find . \( -name 'virtio*.ko*' -o -name 'ext4.ko*' -o -name 'jbd2.ko*' -o -name 'mbcache.ko*' \
