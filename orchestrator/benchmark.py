@@ -253,7 +253,11 @@ class _NodeRuns:
             target=node.target.triple,
             command=command,
             source_digest=bundle.digest if bundle else None,
-            env=(*node.env, ("bench", f"{node.name} {self._bench.token}"), ("workdir", facts.workdir)),
+            env=(
+                *node.env,
+                ("bench", f"{node.name} {self._bench.token}"),
+                ("workdir", facts.workdir),
+            ),
         )
         # Each attempt begins with an empty work folder, so the target folder in it is cold.
         cold = (("CARGO_TARGET_DIR", f"{facts.workdir}/jobs/{id_}/work/target"),)
@@ -282,9 +286,7 @@ class _NodeRuns:
             ),
         )
 
-    def _fail(
-        self, number: int, error: NodeError | BuildError, *, is_of_node: bool = True
-    ) -> None:
+    def _fail(self, number: int, error: NodeError | BuildError, *, is_of_node: bool = True) -> None:
         is_build = isinstance(error, BuildError)
         failure_class = FailureClass.BUILD if is_build else FailureClass.MACHINE
         self._failures.append(

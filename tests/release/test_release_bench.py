@@ -221,9 +221,7 @@ def test_a_run_that_a_person_ends_tells_nothing_of_its_node(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("command", ["release", "bench"])
-def test_what_cannot_be_remembered_is_told_and_costs_nothing_else(
-    command: str, desk: Desk
-) -> None:
+def test_what_cannot_be_remembered_is_told_and_costs_nothing_else(command: str, desk: Desk) -> None:
     desk.write(desk.node())
     (desk.dist / "timings.jsonl").mkdir(parents=True)
     outcome = desk.run(command, "--version", VERSION)

@@ -223,9 +223,7 @@ async def test_who_comes_while_another_run_stops_the_machine_waits_and_then_shar
     assert try_lock(leaving)
     async with desk.guests() as guests:
         coming = asyncio.create_task(use(guests, desk.node()))
-        async with asyncio.timeout(60):
-            while not desk.told:
-                await asyncio.sleep(0)
+        await asyncio.to_thread(wait_for, lambda: desk.told)
         assert not desk.bench.folder.is_running
         os.close(leaving)
         await coming

@@ -368,7 +368,7 @@ async def test_a_machine_is_removed_before_anybody_else_can_start_it(
         seen.append(is_locked(bench.folder.operation_lock))
         really(path)
 
-    monkeypatch.setattr(machine_module.shutil, "rmtree", look)
+    monkeypatch.setattr(shutil, "rmtree", look)
     await bench.machine.start()
 
     await bench.machine.remove()
