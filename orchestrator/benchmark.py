@@ -1,6 +1,6 @@
 """How long a node takes for a clean build: the same jobs as a release's, apart from them.
 
-A bench job has an id of its own, so that no release attaches to it; it takes the lock of the host
+A bench job has an id of its own, so that nobody else attaches to it; it takes the lock of the host
 like every other job, so that it never runs beside one.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.bench import Benchmark, FailedRun, NodeBench
 from orchestrator.core.dry_run import describe_source
-from orchestrator.core.errors import BuildError, LinkError, NodeError, OrchestratorError
+from orchestrator.core.errors import (
+    BuildError,
+    CancelledError,
+    LinkError,
+    NodeError,
+    OrchestratorError,
+)
 from orchestrator.core.plan import fill_command
 from orchestrator.core.preflight import judge, needs_of
 from orchestrator.core.record import Outcome, PastBuild, Warmth
@@ -32,6 +38,7 @@ from orchestrator.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from orchestrator.core.facts import NodeFacts
@@ -57,6 +64,8 @@ class Bench:
     world: World
     tell: Callable[[str], None]
     logs: Path
+    # In the id of each job: two benchmarks at once must not measure the same build.
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
     reach: Reach = field(default_factory=Reach)
     turns: Turns = field(default_factory=Turns)
 
@@ -104,13 +113,15 @@ class _NodeRuns:
         reach, world = self._bench.reach, self._bench.world
         try:
             way = reach.line(world.connect, self._node, has_spare=False, on_lost=self._on_lost)
-            async with way as line:
+            # What boots a machine is work for its group's CPU, and disturbs whom it measures.
+            async with self._turn(is_boot=True), way as line:
                 await self._build_all(line)
         except NodeError as error:
             self._fail(0, error)
         except OSError as error:
             # A node's own troubles are NodeErrors: this is the disk here.
-            self._fail(0, NodeError(f"cannot write to {self._bench.logs}: {error.strerror}"))
+            here = NodeError(f"cannot write to {self._bench.logs}: {error.strerror}")
+            self._fail(0, here, is_of_node=False)
         facts = self._facts
         return NodeBench(
             node=self._node.name,
@@ -137,6 +148,10 @@ class _NodeRuns:
                 break
         await self._clear(line, facts, spec)
 
+    def _turn(self, *, is_boot: bool = False) -> AbstractAsyncContextManager[object]:
+        is_needed = is_boot is (self._node.vm is not None)
+        return self._bench.turns.of(self._node) if is_needed else nullcontext()
+
     async def _try(self, line: Line, facts: NodeFacts, *, spec: JobSpec, number: int) -> bool:
         """Make one run, and return whether another one makes sense."""
         of = f"{self._node.name}: run {number} of {self._bench.runs}"
@@ -147,10 +162,12 @@ class _NodeRuns:
         except LinkError:
             raise
         except (NodeError, BuildError) as error:
-            self._fail(number, error)
+            # A job that a person ended tells nothing of its node.
+            is_cancelled = isinstance(error, CancelledError)
+            self._fail(number, error, is_of_node=not is_cancelled)
             self._bench.tell(f"{of}: failed: {error.message}")
             # The code would only fail again.
-            return isinstance(error, NodeError)
+            return isinstance(error, NodeError) and not is_cancelled
         self._took.append(end.took)
         self._bench.tell(f"{of}: {human_time(end.took)}")
         warmth = Warmth.COLD if self._task.is_kept_warm else None
@@ -159,7 +176,7 @@ class _NodeRuns:
 
     async def _build(self, line: Line, facts: NodeFacts, *, spec: JobSpec, number: int) -> Finished:
         line.is_waiting = True
-        async with self._bench.turns.of(self._node):
+        async with self._turn():
             line.is_waiting = False
             start = partial(start_job, facts=facts, spec=spec, rebuild=True)
             job = await line.run(partial(start, request=secrets.token_hex(16)))
@@ -210,7 +227,7 @@ class _NodeRuns:
 
     async def _clear(self, line: Line, facts: NodeFacts, spec: JobSpec) -> None:
         """Remove what the last build left: nothing of it is ever used again."""
-        folder = f"{facts.workdir}/jobs/{spec.id}/work"
+        folder = f"{facts.workdir}/jobs/{spec.id}"
 
         def clear(transport: Transport) -> Awaitable[Completed]:
             return run(transport, _CLEAR, folder, timeout=_CLEARING)
@@ -236,7 +253,11 @@ class _NodeRuns:
             target=node.target.triple,
             command=command,
             source_digest=bundle.digest if bundle else None,
-            env=(*node.env, ("bench", node.name), ("workdir", facts.workdir)),
+            env=(
+                *node.env,
+                ("bench", f"{node.name} {self._bench.token}"),
+                ("workdir", facts.workdir),
+            ),
         )
         # Each attempt begins with an empty work folder, so the target folder in it is cold.
         cold = (("CARGO_TARGET_DIR", f"{facts.workdir}/jobs/{id_}/work/target"),)
@@ -265,7 +286,7 @@ class _NodeRuns:
             ),
         )
 
-    def _fail(self, number: int, error: NodeError | BuildError) -> None:
+    def _fail(self, number: int, error: NodeError | BuildError, *, is_of_node: bool = True) -> None:
         is_build = isinstance(error, BuildError)
         failure_class = FailureClass.BUILD if is_build else FailureClass.MACHINE
         self._failures.append(
@@ -276,7 +297,8 @@ class _NodeRuns:
                 log=str(log) if (log := self._log(number)).exists() else None,
             )
         )
-        self._remember(Outcome.BUILD if is_build else Outcome.MACHINE)
+        if is_of_node:
+            self._remember(Outcome.BUILD if is_build else Outcome.MACHINE)
 
     def _remember(self, outcome: Outcome, **more: object) -> None:
         known = PastBuild(
@@ -287,7 +309,10 @@ class _NodeRuns:
             version=str(self._bench.plan.version),
             is_bench=True,
         )
-        self._bench.world.remember(replace(known, **more))  # type: ignore[arg-type]  # its fields
+        try:
+            self._bench.world.remember(replace(known, **more))  # type: ignore[arg-type]  # its fields
+        except OSError as error:
+            self._bench.tell(f"{self._node.name}: this cannot be recorded: {error}")
 
     def _log(self, number: int) -> Path:
         return self._bench.logs / f"{self._node.name}-{number}.log"
@@ -297,7 +322,7 @@ class _NodeRuns:
         self._bench.tell(f"{self._node.name}: {reason}; trying again in {human_time(pause)}")
 
 
-_CLEAR: Final = 'chmod -R u+w "$1" 2>/dev/null; rm -rf "$1"\n'
+_CLEAR: Final = 'chmod -R u+w "$1/work" 2>/dev/null; rm -rf "$1/work" "$1/out"\n'
 
 
 def _tail(log: Path) -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.attachment import attach_release
 from orchestrator.core.errors import OrchestratorError, StoreError
-from orchestrator.core.events import NodeFinished, ReleaseStarted, SourceReady
+from orchestrator.core.events import NodeFinished, ReleaseStarted, SourceReady, Warned
 from orchestrator.core.record import drift
 from orchestrator.core.recording import built_with, record_of
 from orchestrator.core.report import Report, exit_code
@@ -93,9 +93,13 @@ def _drifts(plan: BuildPlan, results: Iterable[Result]) -> tuple[str, ...]:
 def _remember(plan: BuildPlan, world: World, results: Iterable[Result]) -> None:
     at = world.now()
     is_clean = plan.request.clean
-    for result in results:
-        if build := record_of(result, version=str(plan.version), at=at, is_clean=is_clean):
-            world.remember(build)
+    try:
+        for result in results:
+            if build := record_of(result, version=str(plan.version), at=at, is_clean=is_clean):
+                world.remember(build)
+    except OSError as error:
+        # What is published is published, and has to be reported.
+        world.observe(Warned(message=f"how the builds went cannot be recorded: {error}"))
 
 
 async def _verify(plan: BuildPlan, world: World, publication: Publication) -> Verified | None:

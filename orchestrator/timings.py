@@ -41,7 +41,9 @@ def append_build(path: Path, build: PastBuild) -> None:
 
 def _builds(lines: list[bytes]) -> Iterator[PastBuild]:
     for line in lines:
-        with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        with suppress(
+            ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError
+        ):
             yield _build(json.loads(line))
 
 

@@ -100,7 +100,8 @@ class _Group:
 
     def _advance(self) -> None:
         for waiting in sorted(self._waiting, key=lambda each: each.rank):
-            if self._may_go(waiting):
+            # One that was cancelled is on its way out.
+            if not waiting.granted.cancelled() and self._may_go(waiting):
                 self._free -= 1
                 self._waiting.remove(waiting)
                 waiting.granted.set_result(None)

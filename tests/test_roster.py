@@ -202,3 +202,12 @@ def test_a_file_from_windows_keeps_its_line_ends(file: Path) -> None:
     text = file.read_bytes()
     assert text.count(b"\n") == text.count(b"\r\n")
     assert load_inventory(file).nodes[-1].build_command == dict(NEW)["build_command"]
+
+
+def test_a_last_line_without_an_end_gets_one(tmp_path: Path) -> None:
+    file = Path(shutil.copy(ROOT / "build-nodes.yaml", tmp_path / "nodes.yaml"))
+    text = file.read_text()
+    file.write_text(text.rstrip("\n"))
+    add_node(file, NEW)
+    remove_node(file, "pi")
+    assert file.read_text() == text

@@ -67,6 +67,7 @@ def test_lines_of_the_first_releases_stay_readable(tmp_path: Path) -> None:
         b'{"node": "a", "seconds": Infinity}\n',
         b'{"node": "a", "seconds": 1e300}\n',
         b'{"node": "a", "seconds": -5}\n',
+        b'{"node": "a", "seconds": 1' + b"0" * 400 + b"}\n",
         b'{"node": "a", "seconds": 1, "warmth": "tepid"}\n',
         b'{"node": "a", "outcome": "lost"}\n',
         b'{"node": "a", "seconds": 1, "at": "yesterday"}\n',

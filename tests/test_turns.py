@@ -133,3 +133,17 @@ async def test_a_turn_that_is_given_up_as_it_is_granted_is_free_for_the_next() -
     stage.tasks["b"].cancel()
     await settle()
     assert stage.begun == ["a", "c"]
+
+
+async def test_turns_that_are_given_up_at_once_are_given_up_quietly() -> None:
+    stage = Stage()
+    await stage.come(A, B, C)
+
+    # As Ctrl-C does: the one that builds ends while the next one is on its way out.
+    for name in ("a", "b"):
+        stage.tasks[name].cancel()
+    await settle()
+
+    assert stage.tasks["a"].cancelled()
+    assert stage.tasks["b"].cancelled()
+    assert stage.begun == ["a", "c"]

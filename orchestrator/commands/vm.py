@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -85,8 +84,7 @@ def _stop(machine: Machine, _: argparse.Namespace) -> int:
 
 
 def _destroy(machine: Machine, _: argparse.Namespace) -> int:
-    asyncio.run(machine.stop())
-    shutil.rmtree(machine.folder.path, ignore_errors=True)
+    asyncio.run(machine.remove())
     print(f"{machine.vm.name} is removed, with its keys; the image that it was made from is kept")
     return 0
 

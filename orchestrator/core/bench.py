@@ -165,7 +165,7 @@ def read_benchmark(text: str, place: str) -> Benchmark:
             runs=int(data["runs"]),
             nodes=tuple(_read_node(node) for node in data["nodes"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         raise ConfigError(
             f"{place} is no benchmark", hint="name a file that `orchestrator bench` has saved"
         ) from None

@@ -284,11 +284,12 @@ def _read(data: bytes) -> Iterable[tuple[str, bytes]]:
 
 def _numbered(sections: Iterable[tuple[str, bytes]]) -> Mapping[str, bytes]:
     named: dict[str, bytes] = {}
+    numbers: dict[str, int] = {}
     for name, content in sections:
-        number, unique = 1, name
+        unique = name
         while unique in named:
-            number += 1
-            unique = f"{name} #{number}"
+            numbers[name] = numbers.get(name, 1) + 1
+            unique = f"{name} #{numbers[name]}"
         named[unique] = content
     return named
 

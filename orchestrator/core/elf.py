@@ -135,14 +135,16 @@ def elf_sections(data: bytes) -> tuple[tuple[str, bytes], ...]:
     sections = (
         _section(image, header, index, is_64_bit=is_64_bit) for index in range(header.section_count)
     )
-    return tuple(
+    wanted = (
         (
             image.text(names.offset + section.name, "a section's name"),
-            image.part(section.offset, section.size, "a section"),
+            section.offset,
+            section.size,
         )
         for section in sections
         if section.kind not in {_SHT_NULL, _SHT_NOBITS}
     )
+    return tuple(image.parts(wanted))
 
 
 def _open(data: bytes) -> tuple[Image, _Header, int, bool]:

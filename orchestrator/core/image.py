@@ -10,6 +10,8 @@ from orchestrator.core.errors import BuildError
 from orchestrator.core.target import OS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from orchestrator.core.target import Arch, Format, Libc
 
 OS_NAMES: Final = {
@@ -104,6 +106,18 @@ class Image:
         """Return `size` bytes at an offset."""
         self.require(offset, size, what)
         return self.data[offset : offset + size]
+
+    def parts(self, wanted: Iterable[tuple[str, int, int]]) -> Iterator[tuple[str, bytes]]:
+        """Yield parts by name, each given with its offset and size.
+
+        Those of a real file do not overlap, so together they are no more than the file.
+        """
+        left = len(self.data)
+        for name, offset, size in wanted:
+            left -= size
+            if left < 0:
+                raise damaged(self.format, "parts of it overlap")
+            yield name, self.part(offset, size, "a section")
 
     def text(self, offset: int, what: str) -> str:
         """Return the NUL-terminated text at an offset, with what is not ASCII escaped."""

@@ -85,17 +85,24 @@ def _sections(data: bytes) -> Iterator[tuple[str, bytes]]:
     order, header_size = _THIN[data[:4]]
     image = Image(data=data, format=Format.MACHO, byte_order=order)
     (count,) = image.unpack("I", 16, "the header")
-    for command in _load_commands(image, count, header_size):
-        if command.kind == _UUID:
-            yield "LC_UUID", image.part(command.at + 8, 16, "the UUID")
-        if command.kind == _CODE_SIGNATURE:
-            offset, size = image.unpack("II", command.at + 8, "the code signature")
-            yield "the code signature", image.part(offset, size, "the code signature")
-        if command.kind == _SEGMENT_64:
-            yield from _sections_in(image, command)
+    yield from image.parts(
+        part
+        for command in _load_commands(image, count, header_size)
+        for part in _parts_of(image, command)
+    )
 
 
-def _sections_in(image: Image, command: _Command) -> Iterator[tuple[str, bytes]]:
+def _parts_of(image: Image, command: _Command) -> Iterator[tuple[str, int, int]]:
+    if command.kind == _UUID:
+        yield "LC_UUID", command.at + 8, 16
+    if command.kind == _CODE_SIGNATURE:
+        offset, size = image.unpack("II", command.at + 8, "the code signature")
+        yield "the code signature", offset, size
+    if command.kind == _SEGMENT_64:
+        yield from _sections_in(image, command)
+
+
+def _sections_in(image: Image, command: _Command) -> Iterator[tuple[str, int, int]]:
     (count,) = image.unpack("I", command.at + 64, "a segment")
     for index in range(min(count, (command.size - 72) // 80)):
         at = command.at + 72 + index * 80
@@ -106,7 +113,7 @@ def _sections_in(image: Image, command: _Command) -> Iterator[tuple[str, bytes]]
         (flags,) = image.unpack("I", at + 64, "a section")
         # Zeros that are made in memory have no place in the file.
         if flags & 0xFF not in _ZEROS:
-            yield f"{segment},{section}", image.part(offset, size, "a section")
+            yield f"{segment},{section}", offset, size
 
 
 def _slices(image: Image, count: int, layout: str) -> Iterator[bytes]:

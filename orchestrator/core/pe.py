@@ -56,13 +56,13 @@ def pe_sections(data: bytes) -> tuple[tuple[str, bytes], ...]:
     (at,) = image.unpack("I", 0x3C, "the DOS header")
     _, count, _, _, _, optional_size, _ = image.unpack("HHIIIHH", at + 4, "the header")
     table = at + _COFF_SIZE + optional_size
-    sections = [("the headers", image.part(0, table + count * 40, "the headers"))]
+    sections = [("the headers", 0, table + count * 40)]
     for index in range(count):
         entry = table + index * 40
         name = image.part(entry, 8, "a section header").rstrip(b"\0")
         size, offset = image.unpack("II", entry + 16, "a section header")
-        sections.append((readable(name), image.part(offset, size, "a section")))
-    return tuple(sections)
+        sections.append((readable(name), offset, size))
+    return tuple(image.parts(sections))
 
 
 def _kind(flags: int, entry: int) -> str:

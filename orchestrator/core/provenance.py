@@ -82,9 +82,7 @@ def render_statement(
                 "internalParameters": {
                     "command": record.command,
                     # Values of the environment may be secret; the CPU that they ask for is not.
-                    **(
-                        {"cpu": f"x86-64-v{level}"} if (level := cpu_level(artifact.floors)) else {}
-                    ),
+                    **_cpu(artifact),
                     "environment": sorted(record.environment),
                     "node": _machine(record.builder),
                 },

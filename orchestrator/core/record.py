@@ -125,7 +125,8 @@ class Record:
         if last is None or self.now is None:
             return False
         patience = min(_TROUBLE * (1 << min(failures - 1, 8)), _LONGEST_TROUBLE)
-        return self.now - last < patience
+        # A clock that was far ahead speaks against nobody until its day comes.
+        return abs(self.now - last) < patience
 
     def last_delivery(self, target: str) -> PastBuild | None:
         """Return what was built last for a release, on whatever node, if its rustc is known."""

@@ -100,6 +100,8 @@ def test_what_is_saved_is_read_back() -> None:
         {"nodes": [{"node": "a"}]},
         {"nodes": [{"node": "a", "target": "t", "took_seconds": [-1]}]},
         {"nodes": [{"node": "a", "target": "t", "took_seconds": [float("nan")]}]},
+        {"nodes": [{"node": "a", "target": "t", "took_seconds": [10**400]}]},
+        {"runs": float("inf")},
         {"nodes": None},
         {"at": "yesterday"},
         {"runs": "many"},

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,6 +11,9 @@ from orchestrator.core.elf import elf_sections
 from orchestrator.core.target import parse_target
 from tests.core import binaries as b
 from tests.core.binaries import MachoFile, PeFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TOOLS = "different tools have left their names in .comment"
 TARGET = parse_target("x86_64-unknown-linux-gnu")
@@ -217,3 +220,34 @@ def test_a_universal_file_is_taken_apart_for_each_cpu() -> None:
     at = 8 + 20
     made = struct.pack(">IIIIIII", 0xCAFEBABE, 1, 0x01000007, 3, at, len(thin), 0) + thin
     assert next(name for name, _ in macho.macho_sections(made)) == "part 1: LC_UUID"
+
+
+def overlapping_elf(count: int) -> bytes:
+    """A file whose every section is all of it but a byte."""
+    size = 64 * (count + 1)
+    head = b"\x7fELF" + bytes([2, 1, 1, 0]) + bytes(8)
+    head += struct.pack("<HHIQQQIHHHHHH", 3, 62, 1, 0, 0, 64, 0, 64, 56, 0, 64, count, 0)
+    section = struct.pack("<IIQQQQIIQQ", 0, 1, 0, 0, 1, size - 1, 0, 0, 1, 0)
+    return head + section * count
+
+
+def overlapping_pe(count: int) -> bytes:
+    size = 64 + 24 + 40 * count
+    head = b"MZ" + bytes(58) + struct.pack("<I", 64)
+    head += b"PE\0\0" + struct.pack("<HHIIIHH", 0x8664, count, 0, 0, 0, 0, 2)
+    return head + (b".text\0\0\0" + struct.pack("<IIIIIIHHI", 0, 0, size - 1, 1, *[0] * 5)) * count
+
+
+@pytest.mark.parametrize("make", [overlapping_elf, overlapping_pe])
+def test_parts_that_overlap_are_no_parts(make: Callable[[int], bytes]) -> None:
+    # Else a file of 4 MB would be 250 GB of parts.
+    here = make(60_000)
+    assert parts(here, here + b"1") == [("the file", len(here), len(here) + 1)]
+
+
+def test_thousands_of_parts_of_one_name_are_told_apart_soon() -> None:
+    size = 64 * 60_001
+    head = b"\x7fELF" + bytes([2, 1, 1, 0]) + bytes(8)
+    head += struct.pack("<HHIQQQIHHHHHH", 3, 62, 1, 0, 0, 64, 0, 64, 56, 0, 64, 60_000, 0)
+    here = head + struct.pack("<IIQQQQIIQQ", 0, 1, 0, 0, size - 1, 0, 0, 0, 1, 0) * 60_000
+    assert parts(here, here) == []

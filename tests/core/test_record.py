@@ -104,6 +104,11 @@ def test_whatever_became_of_a_later_build_the_machine_was_up_to_it(later: PastBu
     assert not record(failure(), later).is_in_trouble(NODE)
 
 
+def test_a_failure_of_a_clock_that_was_far_ahead_is_no_trouble_for_years() -> None:
+    assert record(failure(hours_ago=-1)).is_in_trouble(NODE)
+    assert not record(failure(hours_ago=-9999)).is_in_trouble(NODE)
+
+
 def test_without_a_time_nobody_is_in_trouble() -> None:
     assert not Record(builds=(failure(),)).is_in_trouble(NODE)
     assert not record(build(outcome=Outcome.MACHINE)).is_in_trouble(NODE)

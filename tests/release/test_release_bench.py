@@ -57,7 +57,7 @@ def test_a_release_and_a_benchmark_know_nothing_of_one_another(desk: Desk) -> No
     again = desk.run("bench", "--runs", "1", "--json")
     assert (again.code, again.data["version"]) == (0, VERSION)
     assert desk.builds("here") == [VERSION] * 3
-    assert len(jobs(desk)) == 2
+    assert len(jobs(desk)) == 3
     status = desk.run("status", "--json").data["jobs"]
     assert {job["version"] for job in status} == {VERSION, f"bench-{VERSION}"}
     assert desk.run("status", VERSION, "--json").data["jobs"][0]["version"] == VERSION
@@ -194,3 +194,36 @@ def test_another_compiler_than_that_of_the_last_release_is_told(desk: Desk) -> N
     assert f"warning: here: {said}" in again.out
     # That was a build, and is the last one now.
     assert desk.release("--rebuild", "--no-publish").data["drifts"] == []
+
+
+def test_two_benchmarks_at_once_measure_builds_of_their_own(desk: Desk) -> None:
+    desk.write(desk.node(build=desk.wait_then_copy()))
+    options = ("bench", "--version", VERSION, "--runs", "1")
+    with desk.started(*options) as one:
+        wait_for(lambda: desk.builds("here"))
+        with desk.started(*options) as two:
+            wait_for(lambda: len(list(desk.folder.glob("here-work/jobs/*/pid"))) == 2)
+            two.signal(signal.SIGINT)
+            assert two.end().code == 130
+        desk.let_go()
+        assert one.end().code == 0
+    assert [line["outcome"] for line in measured(desk)] == ["built"]
+
+
+def test_a_run_that_a_person_ends_tells_nothing_of_its_node(desk: Desk) -> None:
+    cancel = "touch ../cancelled\nkill -TERM -$(cat ../pid)\n"
+    desk.write(desk.node(build=cancel))
+    outcome = desk.run("bench", "--version", VERSION, "--runs", "2")
+    assert outcome.code == 3
+    assert "the job was cancelled" in outcome.out
+    assert desk.builds("here") == [VERSION]
+    assert not (desk.dist / "timings.jsonl").exists()
+
+
+@pytest.mark.parametrize("command", ["release", "bench"])
+def test_what_cannot_be_remembered_is_told_and_costs_nothing_else(command: str, desk: Desk) -> None:
+    desk.write(desk.node())
+    (desk.dist / "timings.jsonl").mkdir(parents=True)
+    outcome = desk.run(command, "--version", VERSION)
+    assert outcome.code == 0
+    assert "timings.jsonl" in outcome.out + outcome.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -98,3 +99,15 @@ def test_where_none_is_right_qemu_has_to_say_why(tmp_path: Path) -> None:
     vm = made_up("debian", OTHER, accelerators=["hvf", "kvm"])
 
     assert choose_accelerator(vm, tmp_path / "memory", lambda _: None) is Accelerator.KVM
+
+
+@pytest.mark.usefixtures("device")
+def test_a_verdict_is_of_the_cpu_that_was_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch, 'case "$*" in *nonsense*) exit 1 ;; esac')
+    memory = tmp_path / "memory"
+    wrong = replace(machine(), cpu="nonsense")
+
+    assert choose_accelerator(wrong, memory, lambda _: None) is Accelerator.TCG
+    assert choose_accelerator(machine(), memory, lambda _: None) is Accelerator.KVM

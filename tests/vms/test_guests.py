@@ -14,6 +14,7 @@ import pytest
 from orchestrator.core.errors import NodeError, PassingError
 from orchestrator.core.inventory import Node
 from orchestrator.nodes.vm.guests import Guests
+from orchestrator.nodes.vm.lock import open_lock, try_lock
 from orchestrator.nodes.vm.machine import Machine
 from tests.nodes import sshd
 from tests.releases import wait_for
@@ -212,3 +213,40 @@ async def test_a_machine_that_cannot_be_stopped_takes_nothing_back(
     name = desk.bench.machine.vm.name
     told = f"the virtual machine {name} is not stopped: the QEMU cannot be ended"
     assert ("", told) in desk.told
+
+
+async def test_who_comes_while_another_run_stops_the_machine_waits_and_then_shares_it(
+    desk: Desk,
+) -> None:
+    lock = desk.bench.folder.users_lock
+    leaving = open_lock(lock)
+    assert try_lock(leaving)
+    async with desk.guests() as guests:
+        coming = asyncio.create_task(use(guests, desk.node()))
+        await asyncio.to_thread(wait_for, lambda: desk.told)
+        assert not desk.bench.folder.is_running
+        os.close(leaving)
+        await coming
+
+        # A third one that leaves now does not stop it under this one.
+        third = open_lock(lock)
+        assert not try_lock(third)
+        os.close(third)
+
+
+async def test_who_only_looks_does_not_keep_a_machine_on(desk: Desk) -> None:
+    async with desk.guests(starts=False) as onlooker:
+        async with desk.guests() as guests:
+            await use(guests, desk.node())
+            await use(onlooker, desk.node())
+
+        assert await desk.bench.machine.status() == "stopped"
+
+
+async def test_a_state_that_cannot_be_written_is_one_nodes_trouble(desk: Desk) -> None:
+    folder = desk.bench.folder
+    folder.file("accelerator").mkdir()
+
+    async with desk.guests() as guests:
+        with pytest.raises(NodeError, match="Is a directory"):
+            await use(guests, desk.node())

@@ -7,6 +7,7 @@ import getpass
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from orchestrator.nodes.vm import machine as machine_module
 from orchestrator.nodes.vm.creation import create
 from orchestrator.nodes.vm.diagnosis import BootError
 from orchestrator.nodes.vm.folder import VmFolder
+from orchestrator.nodes.vm.lock import is_locked, open_lock, try_lock
 from orchestrator.nodes.vm.machine import Machine
 from orchestrator.nodes.vm.tools import free_port
 from tests.nodes import sshd
@@ -378,3 +380,49 @@ def test_what_no_machine_can_be_made_of_is_said(bench: Bench, tmp_path: Path) ->
         with pytest.raises(ConfigError, match=message):
             create(vm, bench.folder, images=tmp_path, say=print)
     assert bench.folder.is_created, "what was made before is as it was"
+
+
+def test_two_who_glance_at_a_lock_do_not_take_each_other_for_its_holder(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    glance = open_lock(path)
+    assert try_lock(glance, shared=True)
+    assert not is_locked(path)
+    os.close(glance)
+
+    holder = open_lock(path)
+    assert try_lock(holder)
+    assert is_locked(path)
+    os.close(holder)
+
+
+async def test_a_machine_is_removed_before_anybody_else_can_start_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    really = shutil.rmtree
+
+    def look(path: Path) -> None:
+        seen.append(is_locked(bench.folder.operation_lock))
+        really(path)
+
+    monkeypatch.setattr(shutil, "rmtree", look)
+    await bench.machine.start()
+
+    await bench.machine.remove()
+    await bench.machine.remove()
+
+    assert seen == [True]
+    assert not bench.folder.path.exists()
+    with pytest.raises(ConfigError, match="is not made yet"):
+        await bench.machine.start()
+
+
+async def test_who_starts_by_hand_what_a_job_has_started_keeps_it(bench: Bench) -> None:
+    await bench.machine.start(on_demand=True)
+    assert bench.folder.on_demand.exists()
+
+    assert not await bench.machine.start(on_demand=True)
+    assert bench.folder.on_demand.exists()
+    assert not await bench.machine.start()
+
+    assert not bench.folder.on_demand.exists()

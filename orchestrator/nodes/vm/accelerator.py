@@ -46,8 +46,8 @@ def _works(vm: Vm, accelerator: Accelerator, *, memory: Path, say: Callable[[str
     if accelerator is Accelerator.KVM and not os.access(_KVM, os.R_OK | os.W_OK):
         return False
     verdicts = _read(memory)
-    # Another kernel may do better.
-    key = f"{host.nodename} {host.release} {vm.arch} {accelerator}"
+    # Another kernel may do better, and so may another CPU.
+    key = " ".join((host.nodename, host.release, *probe_argv(vm, accelerator)))
     if key not in verdicts:
         say(f"trying whether {accelerator} works here: {PROBE_SECONDS} s at most")
         verdicts[key] = _runs(vm, accelerator)

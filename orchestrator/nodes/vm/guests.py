@@ -10,7 +10,7 @@ import asyncio
 import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from orchestrator.core.errors import ConfigError, NodeError, OrchestratorError, PassingError
 from orchestrator.nodes.vm.lock import open_lock, try_lock
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from orchestrator.core.inventory import Node
     from orchestrator.nodes.transport import Connect, Transport
+
+_GLANCE_SECONDS: Final = 0.2
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -74,6 +76,11 @@ class Guests:
         except ConfigError as error:
             # Of this node: the other ones build on.
             raise NodeError(error.message, hint=error.hint) from error
+        except OSError as error:
+            raise NodeError(
+                f"the virtual machine {node.vm} cannot be started: {error}",
+                hint="is the disk full, or its folder another user's?",
+            ) from error
         self.on_boot(node, "")
         async with self.connect(as_reached(node, use.machine)) as transport:
             yield transport
@@ -85,8 +92,7 @@ class Guests:
             machine = self.machine_of(name, lambda text: self.on_boot(node, text))
             machine.folder.path.parent.mkdir(parents=True, exist_ok=True)
             users_lock = open_lock(machine.folder.users_lock)
-            try_lock(users_lock, shared=True)
-            starting = asyncio.create_task(self._start(machine, node))
+            starting = asyncio.create_task(self._share_and_start(machine, node, users_lock))
             self._uses[name] = _Use(machine=machine, users_lock=users_lock, starting=starting)
         return self._uses[name]
 
@@ -102,6 +108,17 @@ class Guests:
                 f"the virtual machine {name} has ended while it was used",
                 hint=f"look at {use.machine.folder.path}: its serial.log and qemu.log",
             )
+
+    async def _share_and_start(
+        self, machine: Machine | RemoteMachine, node: Node, users_lock: int
+    ) -> None:
+        # Who only looks keeps nothing on. And whoever stops it, as the last one, holds the lock
+        # alone: without our share, the next one that leaves would stop it under us.
+        if self.starts and not try_lock(users_lock, shared=True):
+            self.on_boot(node, f"waiting for another orchestrator, which stops {machine.vm.name}")
+            while not try_lock(users_lock, shared=True):  # noqa: ASYNC110 -- another process opens it
+                await asyncio.sleep(_GLANCE_SECONDS)
+        await self._start(machine, node)
 
     async def _start(self, machine: Machine | RemoteMachine, node: Node) -> None:
         if isinstance(machine, RemoteMachine):

@@ -45,12 +45,13 @@ def try_lock(fd: int, *, shared: bool = False) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether any process holds the lock."""
+    """Whether any process holds the lock alone."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        return not try_lock(fd)
+        # Shared: two who look at once must not take each other for the holder.
+        return not try_lock(fd, shared=True)
     finally:
         os.close(fd)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,8 +71,13 @@ class Machine:
         self._require_created()
         require_tools(self.vm.arch.qemu, "qemu-img")
         async with self._alone():
+            # Meanwhile somebody may have removed it.
+            self._require_created()
             if self.folder.is_running:
                 await self._adopt()
+                if not on_demand:
+                    # Whoever starts it by hand keeps it.
+                    self.folder.on_demand.unlink(missing_ok=True)
                 return False
             if on_demand:
                 self.folder.on_demand.touch()
@@ -83,9 +89,24 @@ class Machine:
     async def stop(self) -> str | None:
         """Stop it, and return how: None if it was not running. Raise NodeError if it survives."""
         async with self._alone():
-            how = await self._end() if self.folder.is_running else None
-            self.folder.on_demand.unlink(missing_ok=True)
-            return how
+            return await self._stop()
+
+    async def remove(self) -> None:
+        """Stop it and remove its folder, with its keys; raise NodeError if that is not possible."""
+        async with self._alone():
+            await self._stop()
+            try:
+                if self.folder.path.exists():
+                    await asyncio.to_thread(shutil.rmtree, self.folder.path)
+            except OSError as error:
+                raise NodeError(
+                    f"{self.vm.name} is stopped, but {self.folder.path} cannot be removed: {error}"
+                ) from error
+
+    async def _stop(self) -> str | None:
+        how = await self._end() if self.folder.is_running else None
+        self.folder.on_demand.unlink(missing_ok=True)
+        return how
 
     async def status(self) -> str:
         """Return one word, or a few: `not created`, `stopped`, or what QEMU says."""
