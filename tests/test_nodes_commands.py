@@ -86,6 +86,23 @@ def test_a_machine_is_added_by_options_and_builds(
     assert (pi.enabled, pi.identity) == (True, str(sshd.identity))
 
 
+def test_an_identity_is_a_path_of_the_current_folder(
+    sshd: Sshd, inventory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(sshd.identity.parent)
+    given = ["--identity", sshd.identity.name, "--fingerprint", fingerprint(sshd), "--no-trial"]
+    assert main(adding(sshd, inventory, *given, "--name", "pi")) == 0
+    assert load_inventory(inventory).nodes[1].identity == str(sshd.identity)
+
+    own = inventory.parent / "keys/client"
+    own.parent.mkdir()
+    own.write_bytes(sshd.identity.read_bytes())
+    own.chmod(0o600)
+    given = ["--identity", str(own), *given[2:]]
+    assert main(adding(sshd, inventory, *given, "--name", "pi2")) == 0
+    assert "identity: keys/client\n" in inventory.read_text()
+
+
 def test_a_key_that_nobody_vouches_for_is_not_accepted(
     sshd: Sshd, inventory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

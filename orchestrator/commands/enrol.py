@@ -112,7 +112,7 @@ def _begin(arguments: argparse.Namespace) -> _Enrolment:
             "name": arguments.name,
             "host": arguments.host,
             "port": arguments.port,
-            "identity": arguments.identity,
+            "identity": _from_here(arguments.identity, Path(arguments.inventory)),
             "vm": arguments.vm,
             "target": arguments.target,
             "build_command": _as_block(arguments.build_command),
@@ -129,6 +129,15 @@ def _begin(arguments: argparse.Namespace) -> _Enrolment:
     if not arguments.vm:
         _answer(enrolment, "host", "host, as for ssh ([user@]address), or `local`")
     return enrolment
+
+
+def _from_here(identity: str | None, inventory: Path) -> str | None:
+    """Return a path of the current folder as the inventory means it: relative to its own."""
+    if identity is None or identity.startswith("~/"):
+        return identity
+    here = Path(identity).absolute()
+    folder = inventory.absolute().parent
+    return str(here.relative_to(folder)) if here.is_relative_to(folder) else str(here)
 
 
 def _as_block(command: str | None) -> str | None:
@@ -196,12 +205,18 @@ def _complete(enrolment: _Enrolment, facts: NodeFacts) -> None:
     _answer(enrolment, "target", "Rust target", proposal=guess.triple if guess else None)
     target = parse_target(str(enrolment.values["target"]))
     _settle_gate(enrolment, target, facts)
-    taken = [node.name for node in inventory.nodes]
-    _answer(enrolment, "name", "name", proposal=propose_name(target, facts.hostname, taken))
+    _answer(enrolment, "name", "name", proposal=_name_for(enrolment, target, facts))
     if enrolment.values["build_command"] is None:
         _settle_recipe(enrolment)
     if enrolment.values["build_command"] is not None and inventory.project.source is None:
         _answer(enrolment, "binary_path", "where the first binary is then (an absolute path)")
+
+
+def _name_for(enrolment: _Enrolment, target: Target, facts: NodeFacts) -> str:
+    taken = [node.name for node in enrolment.operator.inventory.nodes]
+    machine = enrolment.text("vm")
+    free = machine if machine and machine not in taken else None
+    return free or propose_name(target, facts.hostname, taken)
 
 
 def _settle_gate(enrolment: _Enrolment, target: Target, facts: NodeFacts) -> None:
@@ -334,6 +349,11 @@ def _conclude(
         print(f"it is disabled; when it is ready: {_enable(node)}")
     elif report:
         print("the trial program was built there, and ran: the next release uses the node")
+        if node.build_command:
+            print(
+                "its own build command was not tried: orchestrator release --version V "
+                f"--node {node.name} --no-publish does"
+            )
 
 
 def _enable(node: Node) -> str:

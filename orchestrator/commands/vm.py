@@ -65,6 +65,7 @@ def _create(machine: Machine, _: argparse.Namespace) -> int:
         f"  - name: {machine.vm.name}\n"
         f"    vm: {machine.vm.name}\n"
         f"    target: {machine.vm.target}\n"
+        f"which this writes, and tries: orchestrator nodes add --vm {machine.vm.name}\n"
         f"It is reached as {way.host} on port {way.port}, with the key {way.identity};\n"
         f"its host key is {way.host_key}"
     )

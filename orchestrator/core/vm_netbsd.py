@@ -6,7 +6,6 @@ script does the rest there; on arm64 it is run over the first SSH connection.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.vm import VmArch
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 _LABEL: Final = "seed"
 # creds_msdos(8) reads it from the FAT partition that the board starts from.
 CREDENTIALS_FILE: Final = "creds.txt"
-_FINGERPRINT: Final = re.compile(r"\bSHA256:[A-Za-z0-9+/]{43}(?![A-Za-z0-9+/=])")
 
 
 def netbsd_seed(vm: Vm, keys: GuestKeys) -> Seed:
@@ -32,14 +30,6 @@ def netbsd_credentials(vm: Vm, keys: GuestKeys) -> str:
     """Return creds.txt: root, and the user that builds, log in with the client key."""
     users = dict.fromkeys(("root", vm.user))
     return "".join(f"sshkey {user} {keys.client_public}\n" for user in users)
-
-
-def fingerprints_in(serial: str) -> tuple[str, ...]:
-    """Return the host key fingerprints that a first boot prints while it makes its keys.
-
-    The serial line is ours alone, so they verify the first contact where no key can be injected.
-    """
-    return tuple(dict.fromkeys(_FINGERPRINT.findall(serial)))
 
 
 def _provision(vm: Vm) -> str:

@@ -115,8 +115,8 @@ class HostKeys:
             f"THE HOST KEY OF {self._place} HAS CHANGED: it shows {fingerprint}, "
             f"but {where} says {known}",
             hint="somebody may be pretending to be this machine. If it was reinstalled: compare "
-            f"with what `{check}` prints on the machine itself, then replace the old key by:\n"
-            f"    host_key: {line}",
+            f"with what `{check}` prints on the machine itself, then: orchestrator nodes rekey "
+            f"NODE, or replace the old key by:\n    host_key: {line}",
         )
 
 

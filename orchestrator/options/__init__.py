@@ -374,7 +374,11 @@ def _add_vm(parser: ArgumentParser) -> None:
         help="which one; `status` shows all, and `ssh` takes root@NAME, too",
     )
     parser.add_argument(
-        "words", nargs="*", metavar="WORD", help="what `ssh` runs there, after --; else a shell"
+        "words",
+        nargs="*",
+        default=[],
+        metavar="WORD",
+        help="what `ssh` runs there, after --; else a shell",
     )
     _add_inventory(parser)
     parser.add_argument(

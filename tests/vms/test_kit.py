@@ -36,6 +36,7 @@ def test_a_kit_has_scripts_unit_keys_and_the_seed_of_a_first_boot(
 
     assert {"boot.sh", "stop.sh", "keep.sh", f"{name}.service", "known-hosts", *KEYS} <= written
     assert "seed.img" in written
+    assert ("install.txt" in written) == name.startswith("openbsd")
     assert ("creds.txt" in written) == (name == "netbsd-arm64")
     assert stat.S_IMODE(kit.stat().st_mode) == 0o700
     is_downloaded = not name.startswith("debian") and name != "netbsd-amd64"

@@ -262,6 +262,19 @@ async def test_a_machine_that_somebody_else_looks_after_is_not_started_again(
 
 
 @pytest.mark.thorough
+async def test_a_guest_that_somebody_could_log_into_is_not_ended_under_them(bench: Bench) -> None:
+    await bench.machine.start(on_demand=True)
+    # Another inventory has a machine of the same name, with a port of its own.
+    other = bench.altered(ssh_port=free_port(), boot_timeout=timedelta(seconds=1))
+
+    with pytest.raises(BootError):
+        await other.start(on_demand=True)
+
+    assert bench.folder.is_running
+    assert bench.starts == ["max"]
+
+
+@pytest.mark.thorough
 async def test_a_qemu_that_does_not_listen_is_killed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.errors import ConfigError, NodeError
-from orchestrator.core.vm_netbsd import CREDENTIALS_FILE, fingerprints_in, netbsd_credentials
+from orchestrator.core.vm_netbsd import CREDENTIALS_FILE, netbsd_credentials
 from orchestrator.core.vm_provisioning import lines_for, seed_for
 from orchestrator.core.vm_seed import READY_LINE, GuestKeys
 from orchestrator.core.vm_volume import boot_partition_offset
@@ -189,16 +189,6 @@ def test_a_name_that_is_none_gets_into_no_file(keys: GuestKeys) -> None:
     vm = parse_vm(data_of("freebsd", "amd64"), name="a\nrogue: yes", place="x")
     with pytest.raises(ConfigError, match="cannot be the name of a guest"):
         seed_for(vm, keys)
-
-
-def test_the_first_contact_is_verified_by_what_the_console_shows() -> None:
-    serial = (
-        "ssh-keygen: generating new host keys\r\nThe key fingerprint is:\r\n"
-        "SHA256:uNiVztksCsDhcc0u9e8BrrCsQTzp1ZkCG0vBd7Vzv0Q root@arm64\r\n"
-        "SHA256:uNiVztksCsDhcc0u9e8BrrCsQTzp1ZkCG0vBd7Vzv0Q root@arm64\r\nSHA256:short\r\n"
-    )
-    assert fingerprints_in(serial) == ("SHA256:uNiVztksCsDhcc0u9e8BrrCsQTzp1ZkCG0vBd7Vzv0Q",)
-    assert fingerprints_in("") == ()
 
 
 # Real volumes

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.vm import DownloadedImage, Guest, VmArch
 from orchestrator.core.vm_netbsd import CREDENTIALS_FILE, netbsd_credentials
-from orchestrator.core.vm_provisioning import seed_for
+from orchestrator.core.vm_provisioning import lines_for, seed_for
 from orchestrator.core.vm_script import boot_script, fetch_script, keep_script, stop_script
 from orchestrator.core.vm_seed import GuestKeys
 from orchestrator.core.vm_unit import unit_file
@@ -42,6 +42,9 @@ def write_kit(vm: Vm, folder: Path) -> tuple[Path, ...]:
     if isinstance(vm.image, DownloadedImage):
         scripts["fetch.sh"] = fetch_script(vm, vm.image)
     written = [_write(folder / name, text, 0o755) for name, text in scripts.items()]
+    if lines := lines_for(vm):
+        text = "".join(f"at `{line.awaits.strip()}` type: {line.says}\n" for line in lines)
+        written.append(_write(folder / "install.txt", text, 0o644))
     unit = unit_file(vm, folder=str(folder.absolute()))
     written.append(_write(folder / f"{vm.name}.service", unit, 0o644))
     make_key(folder / HOST_KEY, vm.name)

@@ -142,7 +142,8 @@ class Machine:
         try:
             await self._ready()
         except BootError as error:
-            if not self.folder.on_demand.exists():
+            # Once it was up, somebody may be at work in it: of this machine, or of one of its name.
+            if not self.folder.on_demand.exists() or self.folder.came_up.exists():
                 raise
             self.say(f"{self.vm.name} runs, but {error.diagnosis}: starting it again")
             await self._end(at_once=True)
