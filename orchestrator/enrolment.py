@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,16 +14,14 @@ from orchestrator.core.plan import ReleaseRequest, plan_release
 from orchestrator.core.version import parse_version
 from orchestrator.nodes.address import place_of, user_of
 from orchestrator.nodes.probe import probe
-from orchestrator.world import World
 
 if TYPE_CHECKING:
-    from orchestrator.core.events import Observer
     from orchestrator.core.facts import NodeFacts
     from orchestrator.core.inventory import Inventory, Node
     from orchestrator.core.report import Report
     from orchestrator.nodes.host_keys import ShownKey
     from orchestrator.nodes.transport import Connect
-    from orchestrator.world import MakeBundle
+    from orchestrator.world import World
 
 _EXAMPLE: Final = "examples/trajectory"
 _EXAMPLE_VERSION: Final = "0.1.0"
@@ -87,16 +83,6 @@ async def look_at(connect: Connect, node: Node) -> NodeFacts:
         ) from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """What a trial build needs of this machine; its log goes below `dist`."""
-
-    connect: Connect
-    make_bundle: MakeBundle
-    dist: Path
-    observe: Observer
-
-
 def trial_inventory(inventory: Inventory, node: Node) -> Inventory:
     """Return the inventory of the trial: the example program, the node, and who runs its gate.
 
@@ -125,7 +111,7 @@ def trial_inventory(inventory: Inventory, node: Node) -> Inventory:
     )
 
 
-async def try_build(inventory: Inventory, trial: Trial) -> Report:
+async def try_build(inventory: Inventory, world: World) -> Report:
     """Build the example program on the first node of `trial_inventory`, and say how it went.
 
     It is a whole release, up to the packed archive.
@@ -137,14 +123,4 @@ async def try_build(inventory: Inventory, trial: Trial) -> Report:
         publish=False,
     )
     plan = plan_release(inventory, request)
-    world = World(
-        connect=trial.connect,
-        make_bundle=trial.make_bundle,
-        outlet=None,
-        dist=trial.dist,
-        observe=trial.observe,
-        remember=lambda _: None,
-        monotonic=time.monotonic,
-        now=lambda: datetime.now(tz=UTC),
-    )
     return await make_release(plan, world)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from orchestrator.site import Beside
     from orchestrator.stores.pointers import Pointer
     from orchestrator.stores.store import ReleaseStore
-    from orchestrator.world import Outlet
+    from orchestrator.world import Outlet, World
 
 STABLE: Final = "stable"
 PRERELEASE: Final = "prerelease"
@@ -99,16 +100,25 @@ class Operator:
 
     def record(self) -> Record:
         """Return how the builds of the past went."""
-        return read_record(self._timings, now=self.now())
+        return read_record(self._timings, now=datetime.now(tz=UTC))
 
     def remember(self, build: PastBuild) -> None:
         """Record how a build went."""
         append_build(self._timings, build)
 
-    @staticmethod
-    def now() -> datetime:
-        """Return the time, in UTC."""
-        return datetime.now(tz=UTC)
+    def world(self, connect: Connect, observe: Observer, *, outlet: Outlet | None = None) -> World:
+        """Return what a release really touches; without an outlet nothing is published."""
+        from orchestrator.world import World  # noqa: PLC0415 -- only a release needs it
+
+        return World(
+            connect=connect,
+            make_bundle=self.make_bundle,
+            outlet=outlet,
+            dist=self.dist,
+            observe=observe,
+            remember=self.remember,
+            monotonic=time.monotonic,
+        )
 
     @property
     def gains_file(self) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -63,7 +62,6 @@ def bench(arguments: argparse.Namespace) -> int:
 async def _measure(operator: Operator, plan: BuildPlan, runs: int) -> Benchmark:
     from orchestrator.benchmark import Bench
     from orchestrator.console import Console
-    from orchestrator.world import World
 
     def tell(text: str) -> None:
         from orchestrator.core.wording import visible
@@ -72,16 +70,9 @@ async def _measure(operator: Operator, plan: BuildPlan, runs: int) -> Benchmark:
 
     folder = operator.dist / "bench"
     folder.mkdir(parents=True, exist_ok=True)
-    async with operator.connections() as connect:
-        world = World(
-            connect=connect,
-            make_bundle=operator.make_bundle,
-            outlet=None,
-            dist=operator.dist,
-            observe=Console(sys.stderr).observe,
-            remember=operator.remember,
-            monotonic=time.monotonic,
-        )
+    console = Console(sys.stderr)
+    async with operator.connections(console.observe) as connect:
+        world = operator.world(connect, console.observe)
         return await Bench(
             plan=plan, runs=runs, world=world, tell=tell, logs=folder / "logs"
         ).measure()

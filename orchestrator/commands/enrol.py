@@ -312,16 +312,13 @@ def _disable(enrolment: _Enrolment, node: Node) -> Node:
 
 async def _build(operator: Operator) -> Report:
     from orchestrator.console import Console, show_failures
-    from orchestrator.enrolment import Trial, try_build
+    from orchestrator.enrolment import try_build
 
     console = Console(sys.stderr)
-    async with operator.connections() as connect:
-        trial = Trial(
-            connect=connect,
-            make_bundle=operator.make_bundle,
-            dist=operator.dist / "trial",
-            observe=console.observe,
-        )
+    async with operator.connections(console.observe) as connect:
+        world = operator.world(connect, console.observe)
+        # What a small program took says nothing of the next release.
+        trial = replace(world, dist=operator.dist / "trial", remember=lambda _: None)
         with console:
             report = await try_build(operator.inventory, trial)
     show_failures(report, sys.stderr)

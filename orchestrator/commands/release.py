@@ -53,7 +53,6 @@ async def _release(
     from orchestrator.core.report import report_as_data
     from orchestrator.listing.comparison import show_comparisons
     from orchestrator.preflight import check_operator
-    from orchestrator.world import World
 
     outlet = operator.outlet(request.version) if request.publish else None
     console = Console(sys.stderr, is_quiet=arguments.quiet or arguments.json)
@@ -64,15 +63,7 @@ async def _release(
         finding.require()
     plan = await operator.plan(request, outlet.channel if outlet else None)
     async with operator.connections(console.observe) as connect:
-        world = World(
-            connect=connect,
-            make_bundle=operator.make_bundle,
-            outlet=outlet,
-            dist=operator.dist,
-            observe=console.observe,
-            remember=operator.remember,
-            monotonic=time.monotonic,
-        )
+        world = operator.world(connect, console.observe, outlet=outlet)
         with console:
             report = await make_release(plan, world)
     compared = compare_builds(plan, report) if request.compare else ()

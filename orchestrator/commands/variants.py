@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -48,23 +47,13 @@ async def _measure(
     from orchestrator.coordinator import make_release
     from orchestrator.core.plan import ReleaseRequest, plan_release
     from orchestrator.gains import measure_gains
-    from orchestrator.world import World
 
     names = tuple(node.name for family in found for node in family)
     request = ReleaseRequest(version=version, nodes=names, publish=False)
     plan = plan_release(operator.inventory, request)
     console = Console(sys.stderr)
-    async with operator.connections() as connect:
-        world = World(
-            connect=connect,
-            make_bundle=operator.make_bundle,
-            outlet=None,
-            dist=operator.dist,
-            observe=console.observe,
-            remember=operator.remember,
-            monotonic=time.monotonic,
-            now=operator.now,
-        )
+    async with operator.connections(console.observe) as connect:
+        world = operator.world(connect, console.observe)
         with console:
             report = await make_release(plan, world)
         print("timing them ...", file=sys.stderr)
