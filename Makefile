@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SH_FILES := build.sh add-node.sh install.sh.j2 orchestrator/nodes/job.sh orchestrator/nodes/vm/debian/init \
 	$(wildcard orchestrator/nodes/vm/debian/*.sh orchestrator/nodes/vm/debian/root/etc/orchestrator/*.sh)
 
-.PHONY: help venv demo test check lint types imports shell format coverage test-thorough test-faults test-installer test-truncation test-corruption test-chroots test-real test-vm test-bucket lock clean
+.PHONY: help venv service demo test check lint types imports shell format coverage test-thorough test-faults test-installer test-truncation test-corruption test-chroots test-real test-vm test-bucket lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -19,6 +19,10 @@ $(VENV)/.runtime: requirements/runtime.txt pyproject.toml
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
+$(VENV)/.service: requirements/service.txt $(VENV)/.runtime
+	@$(PIP) install --require-hashes -r requirements/service.txt
+	@touch $@
+
 $(VENV)/.test: requirements/test.txt $(VENV)/.runtime
 	@$(PIP) install --require-hashes -r requirements/test.txt
 	@touch $@
@@ -28,6 +32,8 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.test
 	@touch $@
 
 venv: $(VENV)/.runtime ## make .venv with bin/orchestrator in it
+
+service: $(VENV)/.service ## the same with what the service needs: webhooks, queue, pages
 
 demo: $(VENV)/.runtime ## release the example twice and install it, in seconds
 	@$(BIN)/python examples/demo.py
@@ -93,10 +99,11 @@ coverage: $(VENV)/.test ## statement and branch coverage: 95 % of everything, 10
 	@$(BIN)/coverage report --skip-covered --include='orchestrator/core/*' --fail-under=100
 
 lock: $(VENV)/.dev ## pin and hash the dependencies again
-	@for set in runtime test dev; do \
-		group=$$set; [ $$set = runtime ] && group=build; \
+	@for set in runtime service test dev; do \
+		case $$set in runtime) options="--group build";; service) options="--group build --extra service";; \
+			*) options="--group $$set --extra service";; esac; \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-			--no-emit-index-url --no-emit-find-links --no-annotate --group $$group pyproject.toml -o requirements/$$set.txt; \
+			--no-emit-index-url --no-emit-find-links --no-annotate $$options pyproject.toml -o requirements/$$set.txt; \
 	done
 
 clean: ## remove what was made here

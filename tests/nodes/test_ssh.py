@@ -23,6 +23,7 @@ from orchestrator.core.inventory import Node
 from orchestrator.core.target import parse_target
 from orchestrator.nodes.ssh import SshConnections
 from orchestrator.nodes.transport import run, wrap
+from tests.agents import running_agent
 from tests.nodes import sshd
 
 if TYPE_CHECKING:
@@ -215,27 +216,21 @@ async def test_an_encrypted_identity_is_used_through_the_agent(
     lock = ["ssh-keygen", "-q", "-p", "-a", "1", "-N", "secret", "-f", str(locked)]
     subprocess.run(lock, check=True, stdout=subprocess.DEVNULL)
     assert "ssh-add" in str((await _refusal(replace(node, identity=str(locked)))).hint)
-    door = tmp_path / "agent"
-    with subprocess.Popen(["ssh-agent", "-D", "-a", door], stdout=subprocess.DEVNULL) as agent:
-        try:
-            while not door.exists():  # noqa: ASYNC110 -- a file has no event
-                await asyncio.sleep(0.01)
-            monkeypatch.setenv("SSH_AUTH_SOCK", str(door))
-            async with asyncssh.connect_agent() as client:
-                await client.add_keys([asyncssh.generate_private_key("ssh-ed25519"), key])
-            async with SshConnections() as ssh:
-                assert await _echo(ssh, replace(node, identity=str(locked))) == "hello\n"
-                assert await _echo(ssh, replace(node, identity=None)) == "hello\n"
-                # Without its .pub file, an identity keeps the agent's other keys out.
-                Path(f"{locked}.pub").unlink()
-                assert "login" in (await _refusal(replace(node, identity=str(locked)))).message
-            stranger = replace(node, identity=None)
-            Path(f"{node.identity}.pub").write_text(_another_key())
-            assert _fingerprint(key.export_public_key().decode()) in str(
-                (await _refusal(stranger)).hint
-            )
-        finally:
-            agent.terminate()
+    with running_agent() as agent:
+        monkeypatch.setenv("SSH_AUTH_SOCK", agent.socket)
+        async with asyncssh.connect_agent() as client:
+            await client.add_keys([asyncssh.generate_private_key("ssh-ed25519"), key])
+        async with SshConnections() as ssh:
+            assert await _echo(ssh, replace(node, identity=str(locked))) == "hello\n"
+            assert await _echo(ssh, replace(node, identity=None)) == "hello\n"
+            # Without its .pub file, an identity keeps the agent's other keys out.
+            Path(f"{locked}.pub").unlink()
+            assert "login" in (await _refusal(replace(node, identity=str(locked)))).message
+        stranger = replace(node, identity=None)
+        Path(f"{node.identity}.pub").write_text(_another_key())
+        assert _fingerprint(key.export_public_key().decode()) in str(
+            (await _refusal(stranger)).hint
+        )
 
 
 @sshd.needs_sshd
