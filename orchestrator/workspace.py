@@ -14,7 +14,9 @@ from orchestrator.core.inventory import Inventory, Node, PathSource, Publication
 from orchestrator.core.inventory_edit import Entry, NodeBlock, Span
 from orchestrator.core.inventory_parser import parse_inventory
 from orchestrator.core.kinds import suggestion
-from orchestrator.core.schema import HOST_TARGET, NAME
+from orchestrator.core.schema import HOST_TARGET
+from orchestrator.core.schema_texts import NAME
+from orchestrator.core.service_settings import NoticeByMail, NoticeByWebhook, Service
 from orchestrator.core.vm import GoldenImage, Vm
 from orchestrator.core.vm_parser import parse_vm
 from orchestrator.core.wording import human_size
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import yaml
+
+    from orchestrator.core.service_settings import Notice
 
 TEMPLATE: Final = "install.sh.j2"
 VMS: Final = "vms"
@@ -352,6 +356,7 @@ def _located(inventory: Inventory, folder: Path) -> Inventory:
         inventory,
         project=project,
         publication=_located_publication(inventory.publication, folder),
+        service=_located_service(inventory.service, folder),
         nodes=tuple(_located_node(node, folder) for node in inventory.nodes),
     )
 
@@ -365,6 +370,26 @@ def _located_publication(publication: Publication, folder: Path) -> Publication:
         store=store if store.startswith("gs://") else _absolute(store, folder),
         signing=signing and _located_signing(signing, folder),
         github=github,
+    )
+
+
+def _located_service(service: Service, folder: Path) -> Service:
+    def located(name: str | None) -> str | None:
+        return name and _absolute(name, folder)
+
+    def located_notice(notice: Notice) -> Notice:
+        match notice:
+            case NoticeByWebhook():
+                return dataclasses.replace(notice, url_file=located(notice.url_file))
+            case NoticeByMail():
+                return dataclasses.replace(notice, password_file=located(notice.password_file))
+
+    return dataclasses.replace(
+        service,
+        webhook_secret_file=located(service.webhook_secret_file),
+        action_token_file=located(service.action_token_file),
+        github_token_file=located(service.github_token_file),
+        notices=tuple(map(located_notice, service.notices)),
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.kinds import Bytes
+from orchestrator.core.service_settings import Service
 
 if TYPE_CHECKING:
     from orchestrator.core.target import Target
@@ -213,3 +214,4 @@ class Inventory:
     project: Project
     publication: Publication
     nodes: tuple[Node, ...]
+    service: Service = field(default_factory=Service)

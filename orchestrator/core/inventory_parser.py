@@ -22,7 +22,9 @@ from orchestrator.core.inventory import (
     Signing,
 )
 from orchestrator.core.kinds import INVALID, Place, shown, suggestion
-from orchestrator.core.schema import HOST_TARGET, INVENTORY, NAME
+from orchestrator.core.schema import HOST_TARGET, INVENTORY
+from orchestrator.core.schema_texts import NAME
+from orchestrator.core.service_settings import Service
 from orchestrator.core.target import TARGETS, Arch
 from orchestrator.core.template import fill_placeholders, placeholders_in
 
@@ -54,6 +56,7 @@ def parse_inventory(data: object, *, place: str, host_triple: str | None = None)
     return Inventory(
         project=_project(draft),
         publication=_publication(draft.publication),
+        service=_service(draft.service),
         nodes=tuple(
             node
             for entry in draft.entries
@@ -88,6 +91,7 @@ class _Draft:
     root: Place
     project: Mapping[str, Any]
     publication: Mapping[str, Any]
+    service: Mapping[str, Any]
     defaults: Mapping[str, Any]
     entries: tuple[_Entry, ...]
 
@@ -123,6 +127,7 @@ def _read(data: object, root: Place) -> _Draft | None:
         if file.get("project") is INVALID
         else _mapping(file.get("project", {})),
         publication=_mapping(file.get("publication", {})),
+        service=_mapping(file.get("service", {})),
         defaults=defaults,
         entries=tuple(
             _Entry(place=root.key("nodes").item(index), own=own, defaults=defaults)
@@ -373,6 +378,11 @@ def _publication(given: Mapping[str, Any]) -> Publication:
             "github": GitHubReleases(**github) if github else None,
         }
     )
+
+
+def _service(given: Mapping[str, Any]) -> Service:
+    notices = tuple(variant(**values) for variant, values in given.get("notices", ()))
+    return Service(**{**given, "notices": notices})
 
 
 def _nodes(entry: _Entry, target: Target, slots: Mapping[str, int]) -> Iterator[Node]:

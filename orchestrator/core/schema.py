@@ -43,6 +43,24 @@ from orchestrator.core.kinds import (
     Variants,
     Whole,
 )
+from orchestrator.core.schema_service import NOTICES, SERVICE
+from orchestrator.core.schema_texts import (
+    FILLED,
+    HOSTNAME,
+    LINE,
+    LOOPBACK,
+    NAME,
+    NOT_ABOVE,
+    PATH,
+    PORT,
+    REPOSITORY,
+    TAG,
+    URL_PATH,
+    USER,
+    command_text,
+    file_text,
+    name_text,
+)
 from orchestrator.core.target import TARGETS
 from orchestrator.core.version import parse_version
 
@@ -73,50 +91,6 @@ def inventory_schema() -> dict[str, Any]:
         ],
         "$defs": {"node": node, "complete": complete},
     }
-
-
-# Patterns mean the same to Python and to ECMAScript, whose dialect a JSON Schema speaks.
-# YAML can spell a lone surrogate, but no file and no shell can hold one.
-_LINE: Final = r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*"
-_LINES: Final = r"(?=[\s\S]*\S)[^\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]+"
-_NOT_ABOVE: Final = r"(?!(?:[\s\S]*/)?\.\.(?:/|$))"
-_PATH: Final = "[A-Za-z0-9._/+-]*"
-_FILLED: Final = r"\{(?:version|target|name)\}"
-_HOSTNAME: Final = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
-_USER: Final = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
-_URL_PATH: Final = "(?:/[A-Za-z0-9._~/+-]*)?"
-_PORT: Final = "(?::[1-9][0-9]{0,4})?"
-_LOOPBACK: Final = r"(?:127\.0\.0\.1|localhost|\[::1\])"
-
-
-def _name(what: str) -> Text:
-    return Text(
-        words=f"{what} of `a-z 0-9 . _ -` that starts with a letter or digit",
-        pattern="[a-z0-9][a-z0-9._-]*",
-        max_length=64,
-    )
-
-
-def _command(*, refused: tuple[str, ...] = (), needed: str = "") -> Text:
-    return Text(
-        words="a shell command without control characters",
-        pattern=_LINES,
-        max_length=65_536,
-        refused=refused,
-        needed=needed,
-    )
-
-
-def _file(what: str) -> Text:
-    return Text(words=what, pattern=rf"(?=[\s\S]*\S)(?!file:){_LINE}", max_length=1024)
-
-
-_TAG: Final = Text(
-    words="a tag's name that does not start with `-`",
-    pattern=r"(?!.*(?:\.\.|//|\.lock$))(?:\{version\}|[A-Za-z0-9])"
-    r"(?:\{version\}|[A-Za-z0-9._/+-])*",
-    needed="{version}",
-)
 
 
 def _version_complaint(text: str) -> str | None:
@@ -176,9 +150,8 @@ def _extra_complaint(text: str) -> str | None:
     return None
 
 
-NAME: Final = _name("a name")
 _KEY: Final = "a public key such as `ssh-ed25519 AAAA...`"
-_BUILD_COMMAND: Final = _command()
+_BUILD_COMMAND: Final = command_text()
 _CHECK_REFUSED: Final = ("{source}", "{jobs}")
 _DIGEST: Final = "[0-9A-Fa-f]{64}"
 
@@ -192,7 +165,7 @@ _SUBDIRECTORY: Final = Field(
     key="subdirectory",
     kind=Text(
         words="a path below the source without `..`",
-        pattern=rf"{_NOT_ABOVE}[A-Za-z0-9._+]{_PATH}",
+        pattern=rf"{NOT_ABOVE}[A-Za-z0-9._+]{PATH}",
     ),
     summary="The folder of the source that holds the crate's Cargo.toml.",
     example="crates/cli",
@@ -223,9 +196,9 @@ SOURCES: Final = (
                 key="git",
                 kind=Text(
                     words="a git URL (https, ssh, file) without a password, or an absolute path",
-                    pattern=rf"https://{_HOSTNAME}{_PORT}{_URL_PATH}"
-                    rf"|ssh://(?:{_USER}@)?{_HOSTNAME}{_PORT}{_URL_PATH}"
-                    rf"|(?:file://)?/{_PATH}",
+                    pattern=rf"https://{HOSTNAME}{PORT}{URL_PATH}"
+                    rf"|ssh://(?:{USER}@)?{HOSTNAME}{PORT}{URL_PATH}"
+                    rf"|(?:file://)?/{PATH}",
                     max_length=1024,
                     complaint=_git_complaint,
                 ),
@@ -235,7 +208,7 @@ SOURCES: Final = (
             ),
             Field(
                 key="tag",
-                kind=_TAG,
+                kind=TAG,
                 summary="The tag that holds a version; `{version}` is replaced.",
                 example="v{version}",
             ),
@@ -252,7 +225,7 @@ SOURCES: Final = (
                 key="archive",
                 kind=Text(
                     words="an https URL",
-                    pattern=rf"https://{_HOSTNAME}{_PORT}/(?:\{{version\}}|[A-Za-z0-9._~/+-])*",
+                    pattern=rf"https://{HOSTNAME}{PORT}/(?:\{{version\}}|[A-Za-z0-9._~/+-])*",
                     max_length=1024,
                     refused=("{target}", "{name}", "{source}", "{jobs}"),
                 ),
@@ -298,7 +271,7 @@ SOURCES: Final = (
         fields=(
             Field(
                 key="path",
-                kind=_file("a folder"),
+                kind=file_text("a folder"),
                 summary="The folder; its HEAD commit is what is released.",
                 example="../ballistics-engine",
                 required=True,
@@ -328,7 +301,7 @@ PROJECT: Final = Record(
         ),
         Field(
             key="binaries",
-            kind=ListOf(item=_name("a file name"), unique=True),
+            kind=ListOf(item=name_text("a file name"), unique=True),
             summary="The programs in a release, without `.exe`; without it, one with the "
             "project's name.",
             example=["ballistics"],
@@ -347,20 +320,20 @@ PROJECT: Final = Record(
         ),
         Field(
             key="version_command",
-            kind=_command(refused=_CHECK_REFUSED, needed="{binary}"),
+            kind=command_text(refused=_CHECK_REFUSED, needed="{binary}"),
             summary="Run for every binary; its output must name the version.",
             example="{binary} --version",
         ),
         Field(
             key="gate",
-            kind=OneOrMany(item=_command(refused=_CHECK_REFUSED)),
+            kind=OneOrMany(item=command_text(refused=_CHECK_REFUSED)),
             summary="Commands that must all end with 0 on the target's own system before a binary "
             "is published.",
             example=["{binary} self-test"],
         ),
         Field(
             key="benchmark",
-            kind=_command(refused=_CHECK_REFUSED, needed="{binary}"),
+            kind=command_text(refused=_CHECK_REFUSED, needed="{binary}"),
             summary="Run and timed by `bench --bench-variants`: is a variant faster?",
             example="{binary} trajectory --max-range 3000",
         ),
@@ -371,8 +344,8 @@ PROJECT: Final = Record(
                     words="a path of letters, digits, `.`, `_`, `/`, `+` and `-` without `..`, "
                     "whose last component begins with none of `.`, `-`; `{version} {target} "
                     "{name}` are replaced",
-                    pattern=rf"{_NOT_ABOVE}(?:(?:{_FILLED}|[A-Za-z0-9._/+-])*/)?"
-                    rf"(?:{_FILLED}|[A-Za-z0-9_+])(?:{_FILLED}|[A-Za-z0-9._+-])*",
+                    pattern=rf"{NOT_ABOVE}(?:(?:{FILLED}|[A-Za-z0-9._/+-])*/)?"
+                    rf"(?:{FILLED}|[A-Za-z0-9_+])(?:{FILLED}|[A-Za-z0-9._+-])*",
                     max_length=1024,
                     refused=("{source}", "{jobs}"),
                     complaint=_extra_complaint,
@@ -398,8 +371,8 @@ _EXAMPLE_KEY: Final = (
 )
 _PUBLIC_KEY: Final = Text(
     words="a `.pub` file, or the line `ssh-ed25519 AAAA...` in it",
-    pattern=rf"ssh-ed25519 AAAA[A-Za-z0-9+/]{{64}}(?: {_LINE})?"
-    rf"|(?=[\s\S]*\S)(?!file:)(?!ssh-){_LINE}",
+    pattern=rf"ssh-ed25519 AAAA[A-Za-z0-9+/]{{64}}(?: {LINE})?"
+    rf"|(?=[\s\S]*\S)(?!file:)(?!ssh-){LINE}",
     max_length=1024,
 )
 
@@ -410,7 +383,7 @@ SIGNING: Final = Record(
     fields=(
         Field(
             key="key",
-            kind=_file("a file"),
+            kind=file_text("a file"),
             summary="The private key file that `orchestrator keygen` makes, or the `.pub` file of "
             "a key in ssh-agent; `~/` is the home.",
             example="~/.config/orchestrator/ballistics.key",
@@ -438,23 +411,20 @@ GITHUB: Final = Record(
     fields=(
         Field(
             key="repository",
-            kind=Text(
-                words="`OWNER/NAME`, as in the repository's address",
-                pattern=r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}",
-            ),
+            kind=REPOSITORY,
             summary="The repository.",
             example="ajokela/ballistics-engine",
             required=True,
         ),
         Field(
             key="tag",
-            kind=_TAG,
+            kind=TAG,
             summary="The tag of a version's release; `{version}` is replaced.",
             example="v{version}",
         ),
         Field(
             key="token_file",
-            kind=_file("a file"),
+            kind=file_text("a file"),
             summary="The file that holds the token, and only its owner may read; without it, the "
             "environment variable `GITHUB_TOKEN` holds it.",
             example="~/.config/orchestrator/github-token",
@@ -472,7 +442,7 @@ PUBLICATION: Final = Record(
             kind=Text(
                 words="a folder or `gs://BUCKET[/PREFIX]`",
                 pattern=rf"gs://[a-z0-9][a-z0-9._-]+[a-z0-9](?:/[A-Za-z0-9._/-]*)?"
-                rf"|(?=[\s\S]*\S)(?!file:)(?![A-Za-z0-9+.-]*://){_LINE}",
+                rf"|(?=[\s\S]*\S)(?!file:)(?![A-Za-z0-9+.-]*://){LINE}",
                 max_length=1024,
                 complaint=_store_complaint,
             ),
@@ -483,7 +453,7 @@ PUBLICATION: Final = Record(
             key="url",
             kind=Text(
                 words="an https URL (http on 127.0.0.1, localhost or [::1] only)",
-                pattern=rf"(?:https://{_HOSTNAME}|http://{_LOOPBACK}){_PORT}{_URL_PATH}",
+                pattern=rf"(?:https://{HOSTNAME}|http://{LOOPBACK}){PORT}{URL_PATH}",
                 convert=lambda url: url.rstrip("/"),
             ),
             summary="Where people fetch what the store holds.",
@@ -540,7 +510,7 @@ _NODE_FIELDS: Final = (
         key="host",
         kind=Text(
             words="`local`, or `[USER@]HOST` of letters, digits, `.`, `_` and `-`",
-            pattern=rf"(?:{_USER}@)?(?:{_HOSTNAME}|[0-9A-Fa-f]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)",
+            pattern=rf"(?:{USER}@)?(?:{HOSTNAME}|[0-9A-Fa-f]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)",
             complaint=_host_complaint,
         ),
         summary=f"Where it is reached over SSH, or `{LOCAL}` for the coordinator's own machine; a "
@@ -568,7 +538,7 @@ _NODE_FIELDS: Final = (
         kind=Text(
             words="an absolute path of letters, digits, `.`, `_`, `/`, `+` and `-` without `..`; "
             "`{version} {target} {name}` are replaced",
-            pattern=rf"{_NOT_ABOVE}/(?:{_FILLED}|[A-Za-z0-9._/+-])*(?:{_FILLED}|[A-Za-z0-9._+-])",
+            pattern=rf"{NOT_ABOVE}/(?:{FILLED}|[A-Za-z0-9._/+-])*(?:{FILLED}|[A-Za-z0-9._+-])",
             max_length=1024,
             refused=("{source}", "{jobs}"),
         ),
@@ -598,7 +568,7 @@ _NODE_FIELDS: Final = (
         kind=Text(
             words=_KEY,
             pattern=r"(?:ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)) "
-            rf"AAAA[A-Za-z0-9+/]+=*(?: {_LINE})?",
+            rf"AAAA[A-Za-z0-9+/]+=*(?: {LINE})?",
             max_length=4096,
             complaint=_host_key_complaint,
         ),
@@ -607,7 +577,7 @@ _NODE_FIELDS: Final = (
     ),
     Field(
         key="identity",
-        kind=_file("a file"),
+        kind=file_text("a file"),
         summary="The private key file to log in with; without it, the agent's and the usual ones.",
         example="~/.ssh/build-orchestrator",
     ),
@@ -624,7 +594,7 @@ _NODE_FIELDS: Final = (
             key=Text(
                 words="a name of upper-case letters, digits and `_`", pattern="[A-Z_][A-Z0-9_]*"
             ),
-            value=Text(words="text on one line", pattern=_LINE, max_length=32_768),
+            value=Text(words="text on one line", pattern=LINE, max_length=32_768),
         ),
         summary="Environment variables of its build.",
         example={"RUSTFLAGS": "-C target-cpu=x86-64-v2"},
@@ -633,7 +603,7 @@ _NODE_FIELDS: Final = (
         key="workdir",
         kind=Text(
             words="an absolute path of letters, digits, `.`, `_`, `/`, `+` and `-` without `..`",
-            pattern=rf"{_NOT_ABOVE}/{_PATH}",
+            pattern=rf"{NOT_ABOVE}/{PATH}",
         ),
         summary="The folder on it that jobs live in; without it, one below the home.",
         example="/var/build/orchestrator",
@@ -763,7 +733,16 @@ INVENTORY: Final = Record(
             example=[{"name": "local", "host": "local", "target": "host"}],
             required=True,
         ),
+        Field(
+            key="service",
+            kind=SERVICE,
+            summary="How `orchestrator serve` runs.",
+            example={"repository": "ajokela/ballistics-engine"},
+        ),
     ),
 )
 
-RECORDS: Final = (INVENTORY, PROJECT, *SOURCES, PUBLICATION, SIGNING, GITHUB, NODE)
+RECORDS: Final = (
+    *(INVENTORY, PROJECT, *SOURCES, PUBLICATION, SIGNING, GITHUB, NODE),
+    *(SERVICE, *NOTICES),
+)

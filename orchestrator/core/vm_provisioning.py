@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.schema import NAME
+from orchestrator.core.schema_texts import NAME
 from orchestrator.core.vm import Guest
 from orchestrator.core.vm_freebsd import freebsd_seed
 from orchestrator.core.vm_netbsd import netbsd_seed

@@ -40,6 +40,13 @@ from orchestrator.core.schema import (
     SOURCES,
     inventory_schema,
 )
+from orchestrator.core.service_settings import (
+    NoticeByMail,
+    NoticeByWebhook,
+    NoticeFormat,
+    Occasion,
+    Service,
+)
 from orchestrator.core.target import TARGETS
 from orchestrator.workspace import read_yaml
 
@@ -572,3 +579,19 @@ def test_a_release_is_read_back_where_it_is_public_at_once(
 ) -> None:
     publication = Publication(store=store, url=url, verify=verify)
     assert publication.is_read_back is is_read_back
+
+
+def test_the_service_of_the_rich_example_is_read_into_values() -> None:
+    service = parse(read_yaml(TOP / "examples/inventories/rich.yaml")).service
+    assert service.repository == "ajokela/ballistics-engine"
+    assert service.late_after == timedelta(hours=24)
+    slack, ntfy, mail = service.notices
+    assert slack == NoticeByWebhook(
+        url_file="~/.config/orchestrator/slack-url",
+        format=NoticeFormat.SLACK,
+        about=(Occasion.FAILED, Occasion.LATE, Occasion.RECOVERED),
+    )
+    assert ntfy == NoticeByWebhook(url_env="NTFY_URL", format=NoticeFormat.NTFY)
+    assert isinstance(mail, NoticeByMail)
+    assert mail.server == "mail.example.org:587"
+    assert parse([node()]).service == Service()
