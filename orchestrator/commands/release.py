@@ -46,26 +46,13 @@ async def _release(
 ) -> int:
     from orchestrator.commands.compare import compare_builds
     from orchestrator.console import Console, show_report
-    from orchestrator.coordinator import make_release
     from orchestrator.core.errors import BuildError
-    from orchestrator.core.events import Warned
-    from orchestrator.core.preflight import Severity
     from orchestrator.core.report import report_as_data
     from orchestrator.listing.comparison import show_comparisons
-    from orchestrator.preflight import check_operator
+    from orchestrator.release import release_for
 
-    outlet = operator.outlet(request.version) if request.publish else None
     console = Console(sys.stderr, is_quiet=arguments.quiet or arguments.json)
-    # Before an hour is spent, and not at its end.
-    for finding in await check_operator(operator, request.version, publishes=request.publish):
-        if finding.severity is Severity.WARNING:
-            console.observe(Warned(message=finding.message))
-        finding.require()
-    plan = await operator.plan(request, outlet.channel if outlet else None)
-    async with operator.connections(console.observe) as connect:
-        world = operator.world(connect, console.observe, outlet=outlet)
-        with console:
-            report = await make_release(plan, world)
+    plan, report = await release_for(operator, request, console.observe, shown=console)
     compared = compare_builds(plan, report) if request.compare else ()
     if arguments.json:
         data = report_as_data(report)

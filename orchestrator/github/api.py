@@ -46,6 +46,8 @@ class Request:
     what: str
     body: bytes | None = None
     content_type: str = "application/json"
+    # What the answer was called before: one that has not changed is 304, and costs no limit.
+    etag: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,14 +57,18 @@ class Reply:
     status: int
     data: Any
     has_next: bool
+    etag: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Api:
-    """One repository and who asks; `pause` takes seconds, `clock` tells seconds since 1970."""
+    """One repository and who asks; `pause` takes seconds, `clock` tells seconds since 1970.
+
+    Without a token, what is public is read, sixty times an hour.
+    """
 
     repository: str
-    token: str = field(repr=False)
+    token: str | None = field(repr=False)
     url: str = PUBLIC_API
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     clock: Callable[[], float] = time.time
@@ -92,9 +98,12 @@ class Api:
     async def _send(self, request: Request) -> Answer:
         headers = {
             "Accept": "application/vnd.github+json",
-            "Authorization": f"Bearer {self.token}",
             "X-GitHub-Api-Version": "2022-11-28",
         }
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        if request.etag:
+            headers["If-None-Match"] = request.etag
         if request.body is not None:
             headers["Content-Type"] = request.content_type
         size = len(request.body or b"")
@@ -124,7 +133,8 @@ class Api:
         except (ValueError, RecursionError):
             raise self.unreadable(request) from None
         has_next = 'rel="next"' in answer.headers.get("link", "")
-        return Reply(status=answer.status, data=data, has_next=has_next)
+        etag = answer.headers.get("etag")
+        return Reply(status=answer.status, data=data, has_next=has_next, etag=etag)
 
     def unreadable(self, request: Request) -> StoreError:
         """Return the error of an answer that is not what the API is documented to say."""
@@ -156,7 +166,7 @@ class Api:
 
     def _safe(self, text: str) -> str:
         """Return text from elsewhere as one short line without the token, should it be in there."""
-        return visible(text.replace(self.token, "…"))[:200]
+        return visible(text.replace(self.token, "…") if self.token else text)[:200]
 
 
 class _LimitedError(StoreError):

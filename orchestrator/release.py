@@ -1,0 +1,73 @@
+"""One release of an operator: look at what it needs, plan it, reach the nodes, make it."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orchestrator.coordinator import make_release
+from orchestrator.core.errors import ConfigError
+from orchestrator.core.events import Warned
+from orchestrator.core.inventory import GitSource
+from orchestrator.core.preflight import Severity
+from orchestrator.preflight import check_operator
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from orchestrator.core.events import Observer
+    from orchestrator.core.inventory import Source
+    from orchestrator.core.plan import BuildPlan, ReleaseRequest
+    from orchestrator.core.report import Report
+    from orchestrator.core.version import Version
+    from orchestrator.source import Bundle
+    from orchestrator.wiring import Operator
+    from orchestrator.world import MakeBundle
+
+
+async def release_for(
+    operator: Operator,
+    request: ReleaseRequest,
+    observe: Observer,
+    *,
+    channel: str | None = None,
+    commit: str | None = None,
+    shown: AbstractContextManager[object] | None = None,
+) -> tuple[BuildPlan, Report]:
+    """Return the plan of a release and how it ended; raises what stops all of it.
+
+    `channel` is the index that it joins, by default the one that its version belongs to. A tag that
+    names another `commit` by now stops it. The nodes are at work within `shown`.
+    """
+    version = request.version
+    outlet = None
+    if request.publish:
+        outlet = operator.outlet_of(channel) if channel else operator.outlet(version)
+    # Before an hour is spent, and not at its end.
+    for finding in await check_operator(operator, version, publishes=request.publish):
+        if finding.severity is Severity.WARNING:
+            observe(Warned(message=finding.message))
+        finding.require()
+    plan = await operator.plan(request, outlet.channel if outlet else None)
+    async with operator.connections(observe) as connect:
+        world = operator.world(connect, observe, outlet=outlet)
+        if commit:
+            world = replace(world, make_bundle=_pinned(world.make_bundle, commit))
+        with shown or nullcontext():
+            return plan, await make_release(plan, world)
+
+
+def _pinned(make_bundle: MakeBundle, commit: str) -> MakeBundle:
+    async def make(source: Source, version: Version, binaries: tuple[str, ...]) -> Bundle:
+        bundle = await make_bundle(source, version, binaries)
+        if isinstance(source, GitSource) and bundle.revision != commit:
+            raise ConfigError(
+                f"{bundle.description} names {bundle.revision} now, and named {commit} when the "
+                "release was asked for",
+                hint="a released version never changes: find out who moved the tag, and give new "
+                "code a new version",
+            )
+        return bundle
+
+    return make

@@ -1,0 +1,269 @@
+"""The durable queue of orders: the one door to DBOS, which keeps them through a crash.
+
+It holds intent only: which release is asked for, and is it done. One workflow for each order, with
+two steps: what its tag names is looked up once and kept, then the release is made. A release may be
+made twice, by two coordinators, without harm, so all that the engine has to do is to lose nothing.
+What plain DBOS would do wrong is kept out here: every process has a name of its own (or a second
+one would start what the first is at), the version of the workflow is fixed (or an upgrade would
+strand what is pending), values are JSON (its default is pickle), and failures are values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from orchestrator.core.errors import ConfigError, StoreError
+from orchestrator.core.order import Entry, Order, State
+from orchestrator.core.wording import redacted
+from orchestrator.service.liveness import Liveness, liveness_at
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from dbos import WorkflowStatus
+
+# Takes an order, returns it with what its tag names; and takes it then, returns what became of it.
+Pin = Callable[[Order], Awaitable[Order]]
+Work = Callable[[Order], Awaitable[dict[str, Any]]]
+
+_QUEUE: Final = "releases"
+# Raised only when the steps of the workflow change: what is pending then stays with its version.
+_WORKFLOW_VERSION: Final = "1"
+_POLLING_SECONDS: Final = 0.5
+_TAKEOVER_SECONDS: Final = 1.0
+_THREADS: Final = 16
+_LOOKUPS: Final = 8
+_PAUSE_SECONDS: Final = 2.0
+_STATES: Final = {
+    "ENQUEUED": State.QUEUED,
+    "DELAYED": State.QUEUED,
+    "PENDING": State.RUNNING,
+    "CANCELLED": State.CANCELLED,
+}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """The attempt that an order led to: a new one, or one that was there before."""
+
+    order: Order
+    is_new: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class ReleaseQueue:
+    """The orders of one project, shared by all coordinators that open the same database."""
+
+    liveness: Liveness
+    _known: dict[str, Order] = field(default_factory=dict)
+    _submitting: dict[str, asyncio.Future[Submitted]] = field(default_factory=dict)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, url: str, *, project: str, pin: Pin, work: Work) -> AsyncIterator[Self]:
+        """Yield the queue at a database's URL, at work until the end of the block.
+
+        `sqlite:///PATH` or `postgresql://...`; ConfigError if it cannot be opened. What is running
+        at the end is left for whoever comes next. One process opens one queue.
+        """
+        async with liveness_at(url, project) as liveness:
+            await _launch(url, project=project, name=liveness.name, pin=pin, work=work)
+            queue = cls(liveness=liveness)
+            watch = asyncio.create_task(queue._take_over())
+            try:
+                for entry in reversed(await queue.entries()):
+                    queue._known[entry.order.version] = entry.order
+                yield queue
+            finally:
+                watch.cancel()
+                await asyncio.gather(watch, return_exceptions=True)
+                await asyncio.to_thread(_destroy)
+
+    async def submit(self, order: Order) -> Submitted:
+        """Return the attempt for a version, durable now: the newest there is, or this new one.
+
+        StoreError if it cannot be kept: whoever asked must ask again.
+        """
+        known = self._known.get(order.version)
+        if known and known.attempt >= order.attempt:
+            return Submitted(order=known, is_new=False)
+        # A flood of the same delivery is one question to the database.
+        waiting = self._submitting.get(order.key)
+        if waiting is None:
+            waiting = asyncio.ensure_future(self._submit(order))
+            self._submitting[order.key] = waiting
+            waiting.add_done_callback(lambda _: self._submitting.pop(order.key, None))
+            return await asyncio.shield(waiting)
+        submitted = await asyncio.shield(waiting)
+        return Submitted(order=submitted.order, is_new=False)
+
+    async def _submit(self, order: Order) -> Submitted:
+        from dbos import DBOS, SetWorkflowID  # noqa: PLC0415 -- 0.3 s, and only the service has it
+
+        try:
+            found = await self.entries(version=order.version, limit=1)
+            if found and found[0].order.attempt >= order.attempt:
+                self._known[order.version] = found[0].order
+                return Submitted(order=found[0].order, is_new=False)
+            with SetWorkflowID(order.key):
+                await DBOS.enqueue_workflow_async(_QUEUE, _registered["release"], order.as_data())
+        except Exception as error:
+            raise _unusable(error) from error
+        self._known[order.version] = order
+        return Submitted(order=order, is_new=True)
+
+    async def entries(self, *, version: str | None = None, limit: int = 50) -> Sequence[Entry]:
+        """Return the newest orders first, of all versions or of one; StoreError if they cannot."""
+        from dbos import DBOS  # noqa: PLC0415 -- see above
+
+        try:
+            found = await DBOS.list_workflows_async(
+                name="release",
+                sort_desc=True,
+                limit=limit,
+                workflow_id_prefix=f"{version}#" if version else None,
+            )
+        except Exception as error:
+            raise _unusable(error) from error
+        return [_entry(each) for each in found]
+
+    async def cancel(self, order: Order) -> None:
+        """Take an order back; what runs for it on the nodes is another's business."""
+        from dbos import DBOS  # noqa: PLC0415 -- see above
+
+        await DBOS.cancel_workflow_async(order.key)
+
+    async def _take_over(self) -> None:
+        """Put the orders of coordinators that died back into the queue."""
+        from dbos import DBOS  # noqa: PLC0415 -- see above
+
+        while True:
+            await asyncio.sleep(_TAKEOVER_SECONDS)
+            try:
+                await self.liveness.keep()
+                pending = await DBOS.list_workflows_async(
+                    status="PENDING", load_input=False, load_output=False
+                )
+                owners = {each.executor_id for each in pending if each.executor_id}
+                for owner in owners - {self.liveness.name}:
+                    if await self.liveness.is_dead(owner):
+                        _log.warning("takes over from a coordinator that died: %s", owner)
+                        await asyncio.to_thread(DBOS._recover_pending_workflows, [owner])  # noqa: SLF001 -- the only way without the vendor's own service
+            except Exception as error:  # noqa: BLE001 -- the database may be away for a while
+                _log.warning("cannot look for coordinators that died: %s", error)
+
+
+_registered: dict[str, Any] = {}
+
+
+async def _launch(url: str, *, project: str, name: str, pin: Pin, work: Work) -> None:
+    try:
+        from dbos import DBOS  # noqa: PLC0415 -- see above
+        from dbos._serialization import DBOSPortableJSON  # noqa: PLC0415 -- see above
+    except ImportError as error:
+        raise ConfigError(
+            f"the service needs packages that are not installed: {error.name}",
+            hint="run `make service`",
+        ) from error
+
+    # The tag may follow its release by a moment, and GitHub may be away; a mistake stays one.
+    @DBOS.step(
+        name="pin",
+        retries_allowed=True,
+        interval_seconds=_PAUSE_SECONDS,
+        max_attempts=_LOOKUPS,
+        should_retry=lambda error: not isinstance(error, ConfigError),
+    )
+    async def pin_step(data: dict[str, Any]) -> dict[str, Any]:
+        return (await pin(Order.from_data(data))).as_data()
+
+    @DBOS.step(name="make", preemptible=True)
+    async def make_step(data: dict[str, Any]) -> dict[str, Any]:
+        return await work(Order.from_data(data))
+
+    @DBOS.workflow(name="release", max_recovery_attempts=None)
+    async def release(data: dict[str, Any]) -> dict[str, Any]:
+        return await make_step(await pin_step(data))
+
+    _registered["release"] = release
+    try:
+        DBOS(
+            config={
+                "name": "orchestrator",
+                "system_database_url": url,
+                "dbos_system_schema": schema_of(project),
+                "executor_id": name,
+                "application_version": _WORKFLOW_VERSION,
+                "max_executor_threads": _THREADS,
+                "serializer": DBOSPortableJSON,
+                "log_level": "CRITICAL",
+            }
+        )
+        DBOS.launch()
+        await DBOS.register_queue_async(
+            _QUEUE,
+            global_concurrency=1,
+            polling_interval_sec=_POLLING_SECONDS,
+            on_conflict="always_update",
+        )
+    except Exception as error:
+        await asyncio.to_thread(_destroy)
+        raise ConfigError(
+            f"the database of the queue cannot be opened: {_first_line(error)}",
+            hint=f"is it there, and may this user write to it? {redacted(url)}",
+        ) from error
+
+
+def _destroy() -> None:
+    from dbos import DBOS  # noqa: PLC0415 -- see above
+
+    DBOS.destroy(destroy_registry=True)
+
+
+def schema_of(project: str) -> str:
+    """Return where the project's tables are in a PostgreSQL database that several may share."""
+    return "orchestrator_" + "".join(c if c.isalnum() else "_" for c in project)
+
+
+def _entry(status: WorkflowStatus) -> Entry:
+    arguments: Any = status.input
+    order = Order.from_data(arguments["args"][0])
+    outcome = status.output if isinstance(status.output, dict) else None
+    state = _STATES.get(status.status)
+    if state is None:
+        is_done = status.status == "SUCCESS" and outcome and outcome.get("exit_code") == 0
+        state = State.DONE if is_done else State.FAILED
+    if state is State.FAILED and outcome is None:
+        outcome = {"error": _first_line(status.error) if status.error else "it ended unexpectedly"}
+    return Entry(
+        order=order,
+        state=state,
+        began=_time(status.dequeued_at),
+        ended=_time(status.completed_at) if state.is_final else None,
+        outcome=outcome,
+        coordinator=status.executor_id,
+    )
+
+
+def _time(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
+
+
+def _unusable(error: Exception) -> StoreError:
+    return StoreError(
+        f"the database of the queue does not answer: {_first_line(error)}",
+        hint="is it running? what was asked for has to be asked for again",
+    )
+
+
+def _first_line(error: object) -> str:
+    lines = str(error).strip().splitlines()
+    return redacted(lines[0])[:300] if lines else type(error).__name__
