@@ -307,6 +307,7 @@ def _result(result: Result | None) -> Mapping[str, Any]:
     told: dict[str, Any] = dict.fromkeys(
         ("result", "failure_class", "message", "hint", "was_attached", "took_seconds"), None
     )
+    told["is_final"] = isinstance(result, Failed) and result.is_final
     told["log_tail"] = []
     match result:
         case None:

@@ -11,7 +11,7 @@ from orchestrator.core.errors import ConfigError
 from orchestrator.github.api import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from orchestrator.github.api import Api
 
@@ -40,7 +40,6 @@ class Lookup:
 
     api: Api
     _releases_etag: str | None = None
-    _tags_etag: str | None = None
 
     async def tag(self, name: str) -> Tag:
         """Return what the tag names now; ConfigError if there is no such tag."""
@@ -74,25 +73,9 @@ class Lookup:
         self._releases_etag = reply.etag
         return [each for each in found if each is not None]
 
-    async def references(self) -> Mapping[str, str] | None:
-        """Return what each tag refers to, by its name; None if they are the same as last time."""
-        path = "git/matching-refs/tags/?per_page=100"
-        request = self._get(path, "list the tags", self._tags_etag)
-        reply = await self.api.ask(request, accepted=(200, 304))
-        if reply.status == _UNCHANGED:
-            return None
-        if not isinstance(reply.data, list):
-            raise self.api.unreadable(request)
-        found = {
-            _text(each, "ref").removeprefix("refs/tags/"): self._object(request, each)[1]
-            for each in reply.data
-        }
-        self._tags_etag = reply.etag
-        return found
-
-    def again(self) -> None:
-        """Forget what was seen: the next answers are whole."""
-        self._releases_etag = self._tags_etag = None
+    def forget(self) -> None:
+        """Forget what was seen: the next answer is news."""
+        self._releases_etag = None
 
     def _get(self, path: str, what: str, etag: str | None = None) -> Request:
         url = f"{self.api.url}/repos/{self.api.repository}/{path}"

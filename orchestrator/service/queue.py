@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from orchestrator.core.board import Board
 from orchestrator.core.errors import ConfigError, StoreError
 from orchestrator.core.order import Entry, Order, State
 from orchestrator.core.wording import redacted
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from dbos import WorkflowStatus
+
+    from orchestrator.core.errors import OrchestratorError
 
 # Takes an order, returns it with what its tag names; and takes it then, returns what became of it.
 Pin = Callable[[Order], Awaitable[Order]]
@@ -38,7 +41,8 @@ _WORKFLOW_VERSION: Final = "1"
 _POLLING_SECONDS: Final = 0.5
 _TAKEOVER_SECONDS: Final = 1.0
 _THREADS: Final = 16
-_LOOKUPS: Final = 8
+# Four minutes in all.
+_LOOKUPS: Final = 7
 _PAUSE_SECONDS: Final = 2.0
 _STATES: Final = {
     "ENQUEUED": State.QUEUED,
@@ -183,7 +187,11 @@ async def _launch(url: str, *, project: str, name: str, pin: Pin, work: Work) ->
         should_retry=lambda error: not isinstance(error, ConfigError),
     )
     async def pin_step(data: dict[str, Any]) -> dict[str, Any]:
-        return (await pin(Order.from_data(data))).as_data()
+        order = Order.from_data(data)
+        try:
+            return {"order": (await pin(order)).as_data()}
+        except ConfigError as error:
+            return {"outcome": _failure(order, error)}
 
     @DBOS.step(name="make", preemptible=True)
     async def make_step(data: dict[str, Any]) -> dict[str, Any]:
@@ -191,7 +199,13 @@ async def _launch(url: str, *, project: str, name: str, pin: Pin, work: Work) ->
 
     @DBOS.workflow(name="release", max_recovery_attempts=None)
     async def release(data: dict[str, Any]) -> dict[str, Any]:
-        return await make_step(await pin_step(data))
+        try:
+            pinned = await pin_step(data)
+        except Exception as error:  # noqa: BLE001 -- the last of many tries, or its record
+            last = getattr(error, "errors", [error])[-1]
+            away = StoreError(f"the tag cannot be looked up: {_first_line(last)}")
+            return _failure(Order.from_data(data), away)
+        return pinned.get("outcome") or await make_step(pinned["order"])
 
     _registered["release"] = release
     try:
@@ -249,8 +263,15 @@ def _entry(status: WorkflowStatus) -> Entry:
         began=_time(status.dequeued_at),
         ended=_time(status.completed_at) if state.is_final else None,
         outcome=outcome,
-        coordinator=status.executor_id,
+        coordinator=None if state is State.QUEUED else status.executor_id,
     )
+
+
+def _failure(order: Order, error: OrchestratorError) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    board = Board(order, now)
+    board.finish(now, error=error)
+    return board.as_data()
 
 
 def _time(milliseconds: int | None) -> datetime | None:
