@@ -214,12 +214,16 @@ class Operator:
 
         Who follows the stable channel is never moved to a prerelease.
         """
-        return self._channel_named(self._channel_name(version), keys)
+        return self._channel_named(self.channel_name(version), keys)
 
-    def _channel_name(self, version: Version | None) -> str:
+    def channel_name(self, version: Version | None, *, is_prerelease: bool = False) -> str:
+        """Return the name of the channel that a version is published on.
+
+        `is_prerelease` says that it counts as one although its number does not tell.
+        """
         own = self.inventory.publication.channel
-        is_apart = version is not None and version.is_prerelease and own == STABLE
-        return PRERELEASE if is_apart else own
+        is_prerelease = is_prerelease or (version is not None and version.is_prerelease)
+        return PRERELEASE if is_prerelease and own == STABLE else own
 
     def channel_names(self) -> tuple[str, ...]:
         """Return the channels that releases of this inventory go to."""
@@ -253,7 +257,7 @@ class Operator:
 
         Without a version, that is the inventory's own channel.
         """
-        return self.outlet_of(self._channel_name(version))
+        return self.outlet_of(self.channel_name(version))
 
     def outlet_of(self, channel_name: str, signer: Signer | None = None) -> Outlet:
         """Return the way to a channel; raise ConfigError if nothing could be signed."""

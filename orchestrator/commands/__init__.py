@@ -12,7 +12,8 @@ from orchestrator.commands.jobs import cancel, logs, shell, status
 from orchestrator.commands.keys import keygen, keys
 from orchestrator.commands.nodes import nodes
 from orchestrator.commands.release import check, release
-from orchestrator.commands.site import render, schema, serve
+from orchestrator.commands.serve import serve
+from orchestrator.commands.site import render, schema
 from orchestrator.commands.verify import verify
 from orchestrator.commands.vm import vm
 from orchestrator.core.errors import OrchestratorError

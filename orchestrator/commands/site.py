@@ -1,11 +1,9 @@
-"""What people fetch: the installer, the store over HTTP; and the schema that editors fetch."""
+"""What people fetch: the installer; and the schema that editors fetch."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.core.errors import ConfigError
@@ -38,36 +36,6 @@ def render(arguments: argparse.Namespace) -> int:
     values = installer_values(operator.inventory.project, url, channel, keys_serial=serial)
     print(render_installer(operator.template(), values), end="")
     return 0
-
-
-def serve(arguments: argparse.Namespace) -> int:
-    """Serve a directory store until interrupted."""
-    from orchestrator.service.static import serve_directory
-
-    folder = (
-        _named_folder(arguments.store)
-        if arguments.store
-        else Operator.at(arguments.inventory).store_folder()
-    )
-    # The inventory's own store is made by the first release, and then it is served.
-    state = "" if folder.is_dir() else " (nothing is there yet)"
-    with serve_directory(folder, port=arguments.port) as url:
-        print(f"serving {folder}{state} at {url}", flush=True)
-        try:
-            while True:
-                time.sleep(3600)
-        except KeyboardInterrupt:
-            return 0
-
-
-def _named_folder(name: str) -> Path:
-    folder = Path(name)
-    if not folder.is_dir():
-        raise ConfigError(
-            f"there is no folder {name} to serve",
-            hint="check the path; without --store the inventory's own store is served",
-        )
-    return folder
 
 
 def schema(_: argparse.Namespace) -> int:

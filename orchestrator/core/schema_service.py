@@ -149,8 +149,8 @@ SERVICE: Final = Record(
         Field(
             key="repository",
             kind=REPOSITORY,
-            summary="The GitHub repository whose releases are made; without it, the one of "
-            "`publication.github`.",
+            summary="The GitHub repository whose releases are made; without it, only the store is "
+            "served.",
             example="ajokela/ballistics-engine",
         ),
         Field(
@@ -194,8 +194,8 @@ SERVICE: Final = Record(
                 r"(?::[1-9][0-9]{0,4})?)?/[A-Za-z0-9_-]+(?:\?[A-Za-z0-9_=&%./-]+)?",
                 max_length=1024,
             ),
-            summary="Where the queue is; without it, `ORCHESTRATOR_DATABASE`, or a file in the "
-            "state folder. A password belongs in the environment, or in `~/.pgpass`.",
+            summary="Where the queue is; without it, `ORCHESTRATOR_DATABASE`, or a file in `dist`. "
+            "A password belongs into the environment, or into `~/.pgpass`.",
             example="postgresql://orchestrator@db.example.org/orchestrator",
         ),
         Field(

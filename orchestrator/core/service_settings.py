@@ -67,10 +67,11 @@ Notice = NoticeByWebhook | NoticeByMail
 class Service:
     """How `orchestrator serve` runs.
 
-    `repository` (`owner/name`) is whose releases are made, `repository_id` its number, which stays
-    when it is renamed or its name is somebody else's. `database` is a URL, `sqlite:///PATH` or
-    `postgresql://...`; None is a file in the user's state folder. Secrets are in files, or in the
-    environment: ORCHESTRATOR_WEBHOOK_SECRET, ORCHESTRATOR_ACTION_TOKEN, ORCHESTRATOR_DATABASE.
+    `repository` (`owner/name`) is whose releases are made, None if only the store is served;
+    `repository_id` is its number, which stays when it is renamed or its name becomes another's.
+    `database` is a URL, `sqlite:///PATH` or `postgresql://...`; None is a file in the record
+    folder. Secrets are in files, or in the environment: ORCHESTRATOR_WEBHOOK_SECRET,
+    ORCHESTRATOR_ACTION_TOKEN, ORCHESTRATOR_DATABASE.
     """
 
     listen: str = "127.0.0.1:8000"

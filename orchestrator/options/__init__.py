@@ -342,9 +342,8 @@ def _add_serve(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--port",
         type=int,
-        default=8000,
         metavar="N",
-        help="the port on 127.0.0.1; 0 takes a free one (default: %(default)s)",
+        help="the port; 0 takes a free one (default: the one of `service.listen`, or 8000)",
     )
 
 

@@ -12,22 +12,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from orchestrator.core.board import Board
 from orchestrator.core.errors import ConfigError, StoreError
 from orchestrator.core.order import Entry, Order, State
 from orchestrator.core.wording import redacted
-from orchestrator.service.liveness import Liveness, liveness_at
+from orchestrator.service.liveness import SQLITE, Liveness, liveness_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from dbos import WorkflowStatus
+    from dbos import DBOSConfig, WorkflowStatus
 
     from orchestrator.core.errors import OrchestratorError
 
@@ -168,15 +170,58 @@ class ReleaseQueue:
 _registered: dict[str, Any] = {}
 
 
+def _prepare(path: Path) -> None:
+    """Make the file of a SQLite database, which nobody else reads; its log is written ahead."""
+    path.touch(mode=0o600)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
 async def _launch(url: str, *, project: str, name: str, pin: Pin, work: Work) -> None:
     try:
         from dbos import DBOS  # noqa: PLC0415 -- see above
-        from dbos._serialization import DBOSPortableJSON  # noqa: PLC0415 -- see above
     except ImportError as error:
         raise ConfigError(
             f"the service needs packages that are not installed: {error.name}",
             hint="run `make service`",
         ) from error
+    _register(pin, work)
+    try:
+        if url.startswith(SQLITE):
+            await asyncio.to_thread(_prepare, Path(url.removeprefix(SQLITE)))
+        DBOS(config=_config(url, project=project, name=name))
+        DBOS.launch()
+        await DBOS.register_queue_async(
+            _QUEUE,
+            global_concurrency=1,
+            polling_interval_sec=_POLLING_SECONDS,
+            on_conflict="always_update",
+        )
+    except Exception as error:
+        await asyncio.to_thread(_destroy)
+        raise ConfigError(
+            f"the database of the queue cannot be opened: {_first_line(error)}",
+            hint=f"is it there, and may this user write to it? {redacted(url)}",
+        ) from error
+
+
+def _config(url: str, *, project: str, name: str) -> DBOSConfig:
+    from dbos._serialization import DBOSPortableJSON  # noqa: PLC0415 -- see above
+
+    return {
+        "name": "orchestrator",
+        "system_database_url": url,
+        "dbos_system_schema": schema_of(project),
+        "executor_id": name,
+        "application_version": _WORKFLOW_VERSION,
+        "max_executor_threads": _THREADS,
+        "serializer": DBOSPortableJSON,
+        "log_level": "CRITICAL",
+    }
+
+
+def _register(pin: Pin, work: Work) -> None:
+    from dbos import DBOS  # noqa: PLC0415 -- see above
 
     # The tag may follow its release by a moment, and GitHub may be away; a mistake stays one.
     @DBOS.step(
@@ -184,7 +229,6 @@ async def _launch(url: str, *, project: str, name: str, pin: Pin, work: Work) ->
         retries_allowed=True,
         interval_seconds=_PAUSE_SECONDS,
         max_attempts=_LOOKUPS,
-        should_retry=lambda error: not isinstance(error, ConfigError),
     )
     async def pin_step(data: dict[str, Any]) -> dict[str, Any]:
         order = Order.from_data(data)
@@ -208,32 +252,6 @@ async def _launch(url: str, *, project: str, name: str, pin: Pin, work: Work) ->
         return pinned.get("outcome") or await make_step(pinned["order"])
 
     _registered["release"] = release
-    try:
-        DBOS(
-            config={
-                "name": "orchestrator",
-                "system_database_url": url,
-                "dbos_system_schema": schema_of(project),
-                "executor_id": name,
-                "application_version": _WORKFLOW_VERSION,
-                "max_executor_threads": _THREADS,
-                "serializer": DBOSPortableJSON,
-                "log_level": "CRITICAL",
-            }
-        )
-        DBOS.launch()
-        await DBOS.register_queue_async(
-            _QUEUE,
-            global_concurrency=1,
-            polling_interval_sec=_POLLING_SECONDS,
-            on_conflict="always_update",
-        )
-    except Exception as error:
-        await asyncio.to_thread(_destroy)
-        raise ConfigError(
-            f"the database of the queue cannot be opened: {_first_line(error)}",
-            hint=f"is it there, and may this user write to it? {redacted(url)}",
-        ) from error
 
 
 def _destroy() -> None:

@@ -1,0 +1,179 @@
+"""The service as one process: the queue, who carries orders out, who asks GitHub, and the web."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from orchestrator.core.errors import ConfigError, StoreError
+from orchestrator.core.retrying import due
+from orchestrator.core.webhook import Expected
+from orchestrator.github.lookup import Lookup
+from orchestrator.service.maker import Maker
+from orchestrator.service.poller import Poller
+from orchestrator.service.queue import ReleaseQueue
+from orchestrator.service.webhook import add_webhook
+from orchestrator.wiring import Operator
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
+    from orchestrator.core.index import Index
+    from orchestrator.github.api import Api
+
+_log = logging.getLogger(__name__)
+_RETRY_LOOK_SECONDS: Final = 15.0
+# Who still reads a large file when the service stops is cut off.
+_SHUTDOWN_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What the service is started with; `port` 0 takes a free one."""
+
+    inventory_file: str
+    repository: str
+    host: str
+    port: int
+    database: str
+    webhook_secret: bytes = field(repr=False)
+    action_token: str | None = field(repr=False)
+    api: Api
+
+    def operator(self) -> Operator:
+        """Return the operator as the inventory is now."""
+        return Operator.at(self.inventory_file)
+
+
+async def run_service(setup: Setup, ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; `ready` is told the URL as soon as it answers.
+
+    What runs on the nodes at the end goes on there, and the next start attaches to it.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with service(setup) as url:
+        ready(url)
+        await stop.wait()
+        _log.info("stopping: what runs on the nodes goes on there")
+
+
+@asynccontextmanager
+async def service(setup: Setup) -> AsyncIterator[str]:
+    """Yield the URL of a service that runs until the end of the block."""
+    operator = setup.operator()
+    settings = operator.inventory.service
+    lookup = Lookup(setup.api)
+    maker = Maker(read_operator=setup.operator, lookup=lookup, watchers=())
+    async with AsyncExitStack() as stack:
+        queue = await stack.enter_async_context(
+            ReleaseQueue.open(
+                setup.database,
+                project=operator.inventory.project.name,
+                pin=maker.pin,
+                work=maker.make,
+            )
+        )
+        poller = Poller(
+            lookup=lookup,
+            queue=queue,
+            tag=settings.tag,
+            every=settings.poll_every,
+            channel_of=lambda version, is_prerelease: operator.channel_name(
+                version, is_prerelease=is_prerelease
+            ),
+            read_index=lambda name: _read_index(setup.operator(), name),
+            alarm=lambda version, message: None,
+        )
+        app = web.Application()
+        add_webhook(
+            app,
+            secret=setup.webhook_secret,
+            expected=Expected(
+                repository=setup.repository,
+                repository_id=settings.repository_id,
+                tag=settings.tag,
+            ),
+            channel_of=lambda wanted: operator.channel_name(
+                wanted.version, is_prerelease=wanted.is_prerelease
+            ),
+            intake=queue,
+            count=lambda word: None,
+        )
+        _add_health(app, queue)
+        for task in (poller.run(), _retry(queue)):
+            await stack.enter_async_context(_running(task))
+        yield await stack.enter_async_context(_listening(app, setup.host, setup.port))
+
+
+async def _read_index(operator: Operator, channel: str) -> Index | None:
+    return await operator.index(operator.trusted_channel(channel))
+
+
+async def _retry(queue: ReleaseQueue) -> None:
+    """Try again what failed for a reason that passes, when its time has come."""
+    while True:
+        await asyncio.sleep(_RETRY_LOOK_SECONDS)
+        try:
+            for order in due(await queue.entries(), datetime.now(UTC)):
+                submitted = await queue.submit(order)
+                if submitted.is_new:
+                    _log.info("tries %s again: attempt %d", order.version, order.attempt)
+        except StoreError as error:
+            _log.warning("cannot look for what to try again: %s", error.message)
+
+
+def _add_health(app: web.Application, queue: ReleaseQueue) -> None:
+    async def healthy(_: web.Request) -> web.Response:
+        try:
+            async with asyncio.timeout(5):
+                await queue.entries(limit=1)
+        except (StoreError, TimeoutError):
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            return web.json_response({"status": "the queue does not answer"}, status=status)
+        return web.json_response({"status": "ok"})
+
+    app.router.add_get("/healthz", healthy)
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _listening(app: web.Application, host: str, port: int) -> AsyncIterator[str]:
+    # The signature is over the bytes as they came, so that nothing unpacks them.
+    runner = web.AppRunner(
+        app, access_log=None, auto_decompress=False, shutdown_timeout=_SHUTDOWN_SECONDS
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {host} port {port}: {error.strerror}",
+                hint="choose another port, or 0 for any that is free",
+            ) from error
+        address = runner.addresses[0]
+        shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+        yield f"http://{shown}:{address[1]}"
+    finally:
+        await runner.cleanup()
