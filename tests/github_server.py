@@ -11,6 +11,7 @@ import re
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -53,6 +54,9 @@ class FakeGitHub:
     releases: dict[int, dict[str, Any]] = field(default_factory=dict)
     assets: dict[int, dict[str, Any]] = field(default_factory=dict)
     contents: dict[str, bytes] = field(default_factory=dict)
+    # What a tag names, where that is not the commit that `commit_of` makes up.
+    commits: dict[str, str] = field(default_factory=dict)
+    annotated: dict[str, str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     url: str = ""
@@ -71,11 +75,16 @@ class FakeGitHub:
             "draft": is_draft,
             "immutable": False,
             "prerelease": False,
+            "published_at": None if is_draft else f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
             "upload_url": f"{self.url}/repos/{REPOSITORY}/releases/{number}/assets{{?name,label}}",
             "html_url": f"https://github.com/{REPOSITORY}/releases/{number}",
             **more,
         }
         return self.releases[number]
+
+    def commit_of(self, tag: str) -> str:
+        """Return the commit that a tag names."""
+        return self.commits.get(tag) or hashlib.sha1(tag.encode()).hexdigest()
 
     def add_asset(
         self, release: Mapping[str, Any], name: str, data: bytes, *, state: str = "uploaded"
@@ -114,6 +123,11 @@ class FakeGitHub:
             fault = self._fault(request)
             done = self._handle(request, body) if fault is None or fault.is_done else None
         status, data, headers = done or NOT_FOUND
+        if request.command == "GET" and status == 200:
+            tag = f'"{hashlib.sha256(json.dumps(data).encode()).hexdigest()}"'
+            headers = {**headers, "ETag": tag}
+            if request.headers.get("If-None-Match") == tag:
+                status, data = 304, None
         if fault is not None:
             status, data, headers = fault.status, fault.data, dict(fault.headers)
         if fault is not None and fault.is_cut:
@@ -146,7 +160,19 @@ class FakeGitHub:
         return NOT_FOUND
 
     def _find_tag(self, words: Words, _query: Query, _body: bytes) -> Outcome:
-        return (200, {"ref": words[0]}, {}) if words[0] in self.tags else NOT_FOUND
+        tag = words[0]
+        if tag not in self.tags:
+            return NOT_FOUND
+        through = self.annotated.get(tag)
+        named = {"type": "tag" if through else "commit", "sha": through or self.commit_of(tag)}
+        return 200, {"ref": f"refs/tags/{tag}", "object": named}, {}
+
+    def _read_tag(self, words: Words, _query: Query, _body: bytes) -> Outcome:
+        for tag, sha in self.annotated.items():
+            if sha == words[0]:
+                named = {"type": "commit", "sha": self.commit_of(tag)}
+                return 200, {"tag": tag, "object": named}, {}
+        return NOT_FOUND
 
     def _find_published(self, words: Words, _query: Query, _body: bytes) -> Outcome:
         for release in self.releases.values():
@@ -207,6 +233,7 @@ class FakeGitHub:
 
 _ROUTES: Final = (
     (r"GET git/ref/tags/(.+)", FakeGitHub._find_tag),
+    (r"GET git/tags/([0-9a-f]+)", FakeGitHub._read_tag),
     (r"GET releases/tags/(.+)", FakeGitHub._find_published),
     (r"GET releases", FakeGitHub._list_releases),
     (r"POST releases", FakeGitHub._create),
