@@ -15,8 +15,9 @@ import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -43,6 +44,8 @@ _WORKFLOW_VERSION: Final = "1"
 _POLLING_SECONDS: Final = 0.5
 _TAKEOVER_SECONDS: Final = 1.0
 _THREADS: Final = 16
+# GitHub hangs up after ten seconds.
+_ANSWER_SECONDS: Final = 5.0
 # Four minutes in all.
 _LOOKUPS: Final = 7
 _PAUSE_SECONDS: Final = 2.0
@@ -103,13 +106,24 @@ class ReleaseQueue:
             return Submitted(order=known, is_new=False)
         # A flood of the same delivery is one question to the database.
         waiting = self._submitting.get(order.key)
+        is_first = waiting is None
         if waiting is None:
             waiting = asyncio.ensure_future(self._submit(order))
             self._submitting[order.key] = waiting
-            waiting.add_done_callback(lambda _: self._submitting.pop(order.key, None))
-            return await asyncio.shield(waiting)
-        submitted = await asyncio.shield(waiting)
-        return Submitted(order=submitted.order, is_new=False)
+            waiting.add_done_callback(partial(self._forget, order.key))
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                submitted = await asyncio.shield(waiting)
+        except TimeoutError:
+            # It may be kept all the same, later: to ask again does no harm then.
+            raise _unusable("it takes too long") from None
+        return submitted if is_first else replace(submitted, is_new=False)
+
+    def _forget(self, key: str, done: asyncio.Future[Submitted]) -> None:
+        del self._submitting[key]
+        # Whoever asked may have gone, and nobody else would look at what went wrong.
+        if not done.cancelled():
+            done.exception()
 
     async def _submit(self, order: Order) -> Submitted:
         from dbos import DBOS, SetWorkflowID  # noqa: PLC0415 -- 0.3 s, and only the service has it
@@ -296,7 +310,7 @@ def _time(milliseconds: int | None) -> datetime | None:
     return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
 
 
-def _unusable(error: Exception) -> StoreError:
+def _unusable(error: object) -> StoreError:
     return StoreError(
         f"the database of the queue does not answer: {_first_line(error)}",
         hint="is it running? what was asked for has to be asked for again",

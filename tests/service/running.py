@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
 
 from tests.github_server import REPOSITORY, TOKEN
 from tests.releases import PATIENCE_SECONDS, ROOT, wait_for
@@ -139,14 +143,23 @@ class Works:
 
     @property
     def _environment(self) -> dict[str, str]:
-        import os
-
         return os.environ | {
             "ORCHESTRATOR_WEBHOOK_SECRET": SECRET,
             "GITHUB_TOKEN": TOKEN,
             "GITHUB_API_URL": self.github.url,
             **self.environment,
         }
+
+    def orders(self) -> dict[str, tuple[str, str]]:
+        """Return the status and the coordinator of each order, as the database has them."""
+        query = "SELECT workflow_uuid, status, executor_id FROM {}workflow_status"
+        if url := self.environment.get("ORCHESTRATOR_DATABASE"):
+            with psycopg.connect(url) as connection:
+                rows = connection.execute(query.format("orchestrator_tool.")).fetchall()
+        else:
+            with closing(sqlite3.connect(self.desk.dist / "service/queue.sqlite")) as file:
+                rows = file.execute(query.format("")).fetchall()
+        return {key: (status, owner) for key, status, owner in rows}
 
     def is_published(self, version: str = "1.0.0") -> bool:
         path = self.desk.store / "stable.idx"
