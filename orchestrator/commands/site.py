@@ -42,7 +42,7 @@ def render(arguments: argparse.Namespace) -> int:
 
 def serve(arguments: argparse.Namespace) -> int:
     """Serve a directory store until interrupted."""
-    from orchestrator.service.static import serve_directory
+    from orchestrator.service.directory import serve_directory
 
     folder = (
         _named_folder(arguments.store)
