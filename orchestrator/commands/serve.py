@@ -69,7 +69,7 @@ def _port(arguments: argparse.Namespace, usual: int) -> int:
 
 
 def _serve_store(arguments: argparse.Namespace) -> int:
-    from orchestrator.service.static import serve_directory
+    from orchestrator.service.directory import serve_directory
 
     folder = (
         _named_folder(arguments.store)

@@ -13,26 +13,32 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from orchestrator.core.errors import ConfigError, StoreError
+from orchestrator.core.errors import StoreError
 from orchestrator.core.retrying import due
 from orchestrator.core.webhook import Expected
 from orchestrator.github.lookup import Lookup
+from orchestrator.service.headers import add_headers
+from orchestrator.service.listening import listening
 from orchestrator.service.maker import Maker
+from orchestrator.service.objects import Objects, add_objects
 from orchestrator.service.poller import Poller
 from orchestrator.service.queue import ReleaseQueue
+from orchestrator.service.root import add_root
+from orchestrator.service.sources import FolderSource, StoreSource
 from orchestrator.service.webhook import add_webhook
-from orchestrator.wiring import Operator
+from orchestrator.wiring import GCS_SCHEME, Operator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
     from orchestrator.core.index import Index
     from orchestrator.github.api import Api
+    from orchestrator.service.sources import Source
 
 _log = logging.getLogger(__name__)
 _RETRY_LOOK_SECONDS: Final = 15.0
 # Who still reads a large file when the service stops is cut off.
-_SHUTDOWN_SECONDS: Final = 2.0
+_PATIENCE_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +102,7 @@ async def service(setup: Setup) -> AsyncIterator[str]:
             alarm=lambda version, message: None,
         )
         app = web.Application()
+        add_headers(app)
         add_webhook(
             app,
             secret=setup.webhook_secret,
@@ -113,7 +120,25 @@ async def service(setup: Setup) -> AsyncIterator[str]:
         _add_health(app, queue)
         for task in (poller.run(), _retry(queue)):
             await stack.enter_async_context(_running(task))
-        yield await stack.enter_async_context(_listening(app, setup.host, setup.port))
+        objects = Objects(source=_source(operator))
+        add_root(app, objects)
+        add_objects(app, objects)
+        yield await stack.enter_async_context(
+            listening(
+                app,
+                host=setup.host,
+                port=setup.port,
+                patience_seconds=_PATIENCE_SECONDS,
+                is_local=False,
+            )
+        )
+
+
+def _source(operator: Operator) -> Source:
+    publication = operator.inventory.publication
+    if publication.store.startswith(GCS_SCHEME):
+        return StoreSource(store=operator.store(), url=publication.url)
+    return FolderSource(folder=operator.store_folder())
 
 
 async def _read_index(operator: Operator, channel: str) -> Index | None:
@@ -154,26 +179,3 @@ async def _running(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-@asynccontextmanager
-async def _listening(app: web.Application, host: str, port: int) -> AsyncIterator[str]:
-    # The signature is over the bytes as they came, so that nothing unpacks them.
-    runner = web.AppRunner(
-        app, access_log=None, auto_decompress=False, shutdown_timeout=_SHUTDOWN_SECONDS
-    )
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, host, port)
-        try:
-            await site.start()
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {host} port {port}: {error.strerror}",
-                hint="choose another port, or 0 for any that is free",
-            ) from error
-        address = runner.addresses[0]
-        shown = f"[{address[0]}]" if ":" in address[0] else address[0]
-        yield f"http://{shown}:{address[1]}"
-    finally:
-        await runner.cleanup()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.service.static import serve_directory
+from orchestrator.service.directory import serve_directory
 from tests.releases import host_target
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orchestrator.core.index import Status
-from orchestrator.service.static import serve_directory
+from orchestrator.service.directory import serve_directory
 from orchestrator.stores.store import kind_of
 from tests.servers import serving
 from tests.verification.rows import restate

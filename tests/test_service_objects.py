@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from orchestrator.core.errors import ConfigError
-from orchestrator.service.static import serve_directory
+from orchestrator.service.directory import serve_directory
 from orchestrator.stores.directory import DirectoryStore
 from orchestrator.stores.store import ObjectKind
 
@@ -95,7 +95,6 @@ POINTER = "public, max-age=60, no-transform"
         ("/stable.idx", "text/plain; charset=utf-8", "no-cache, no-transform"),
         ("/install.sh", "text/plain; charset=utf-8", POINTER),
         ("/index.html", "text/html; charset=utf-8", POINTER),
-        ("/", "text/html; charset=utf-8", POINTER),
         ("/versions.json", "application/json", POINTER),
         ("/latest/x86_64-unknown-openbsd7.8.txt", "text/plain; charset=utf-8", POINTER),
     ],
@@ -110,7 +109,6 @@ def test_each_kind_of_object_has_its_headers(
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Content-Length"] == str(len(answer.body))
     assert answer.headers["Server"] == "orchestrator"
-    assert answer.headers["Connection"] == "close"
     head = ask(url, path, "HEAD")
     assert head.body == b""
     assert head.status == 200
@@ -218,7 +216,10 @@ def test_nothing_but_published_files_is_served(url: str, folder: Path, path: str
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 def test_nothing_can_be_written(url: str, folder: Path, method: str) -> None:
-    assert ask(url, "/stable.idx", method).status == 501
+    answer = ask(url, "/stable.idx", method)
+    assert answer.status == 405
+    assert set(answer.headers["Allow"].split(",")) == {"GET", "HEAD"}
+    assert answer.body == b"Nothing can be written here.\n"
     assert (folder / "stable.idx").read_text() == "this is stable.idx"
 
 
