@@ -42,7 +42,8 @@ def _node(row: Mapping[str, Any], release: LiveRelease, *, now: datetime) -> str
     return (
         f'<li class="node {state}" data-release="{escape(release.order.key)}" '
         f'data-node="{name}">\n'
-        f'<p class="name"><b>{name}</b> <span class="quiet">{escape(target_title(row["target"]))}</span></p>\n'
+        f'<p class="name"><b>{name}</b> '
+        f'<span class="quiet">{escape(target_title(row["target"]))}</span></p>\n'
         f'<p class="phase">{badge(view["state"], view["phase"])} '
         f'<span class="note">{escape(view["note"])}</span></p>\n'
         f"{_clock(view, now)}\n{_log(log, release.order.version, name)}\n</li>"

@@ -79,7 +79,8 @@ def table(label: str, heads: Sequence[str], rows: str) -> str:
     """Return a table, on a narrow screen a list of what its rows say; `rows` are HTML."""
     head = "".join(f'<th scope="col">{title}</th>' for title in heads)
     return (
-        f'<div class="scroll" role="region" aria-label="{label}" tabindex="0"><table class="stack">\n'
+        f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">\n'
+        f'<table class="stack">\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
     )
 
