@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.status_style import STYLE
-from orchestrator.core.status_words import ROOT, moment
+from orchestrator.core.status_words import ROOT, moment, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,14 +51,14 @@ def render_shell(
 ) -> str:
     """Return the page; one that is live is made again every few seconds without JavaScript."""
     return _SHELL.format(
-        title=escape(title),
+        title=plain(title),
         root=ROOT,
         style=STYLE_DIGEST,
-        script=escape(site.script),
+        script=plain(site.script),
         refresh=_REFRESH if is_live else "",
-        downloads=escape(site.downloads),
+        downloads=plain(site.downloads),
         header=header,
-        mark=escape(present.mark),
+        mark=plain(present.mark),
         main=main,
         made=moment(present.now),
     )
