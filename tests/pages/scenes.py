@@ -165,10 +165,11 @@ class Scene:
 
     desk: FakeDesk = field(default_factory=FakeDesk)
     clock: Clock = field(default_factory=Clock)
+    pause_seconds: float = 0.01
     live: Live = field(init=False)
 
     def __post_init__(self) -> None:
-        self.live = Live(now=self.clock, pause_seconds=0.01, silence_seconds=0.05)
+        self.live = Live(now=self.clock, pause_seconds=self.pause_seconds, silence_seconds=0.05)
 
     def begin(self, version: str = "1.2.3", attempt: int = 1) -> Running:
         """Let a release begin, as the service does."""
