@@ -317,16 +317,18 @@ def past(scene: Scene) -> None:
 
 
 @asynccontextmanager
-async def serving(scene: Scene, *, actions: str | None = TOKEN) -> AsyncIterator[str]:
+async def serving(
+    scene: Scene, *, actions: str | None = TOKEN, port: int = 0
+) -> AsyncIterator[str]:
     """Yield the URL of a real server with the pages of a scene."""
     app = web.Application()
     add_pages(app, scene.desk, scene.live, project="tool", actions=actions)
     runner = web.AppRunner(app, shutdown_timeout=1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
-    host, port = runner.addresses[0][:2]
+    host, taken = runner.addresses[0][:2]
     try:
-        yield f"http://{host}:{port}"
+        yield f"http://{host}:{taken}"
     finally:
         await runner.cleanup()
