@@ -114,8 +114,8 @@ class Works:
                 assert service.process.wait(PATIENCE_SECONDS) == 0
 
     @contextmanager
-    def started(self) -> Iterator[Service]:
-        """Yield the service, and end it without a word."""
+    def started(self, *, is_awaited: bool = True) -> Iterator[Service]:
+        """Yield the service, and end it without a word; not awaited, it has no URL yet."""
         inventory = str(self.desk.inventory)
         command = [sys.executable, "-m", "orchestrator", "serve", "--inventory", inventory]
         with (
@@ -131,7 +131,7 @@ class Works:
         ):
             assert process.stdout is not None
             try:
-                line = process.stdout.readline().decode()
+                line = process.stdout.readline().decode() if is_awaited else "nowhere"
                 assert line, self.log
                 yield Service(url=line.split()[-1], process=process)
             finally:
