@@ -17,10 +17,13 @@ from orchestrator.core.errors import StoreError
 from orchestrator.core.retrying import due
 from orchestrator.core.webhook import Expected
 from orchestrator.github.lookup import Lookup
+from orchestrator.service.desk import ReleaseDesk
 from orchestrator.service.headers import add_headers
 from orchestrator.service.listening import listening
+from orchestrator.service.live import Live
 from orchestrator.service.maker import Maker
 from orchestrator.service.objects import Objects, add_objects
+from orchestrator.service.pages import add_pages
 from orchestrator.service.poller import Poller
 from orchestrator.service.queue import ReleaseQueue
 from orchestrator.service.root import add_root
@@ -39,6 +42,7 @@ _log = logging.getLogger(__name__)
 _RETRY_LOOK_SECONDS: Final = 15.0
 # Who still reads a large file when the service stops is cut off.
 _PATIENCE_SECONDS: Final = 1.0
+_HEALTH_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +82,9 @@ async def run_service(setup: Setup, ready: Callable[[str], None]) -> None:
 async def service(setup: Setup) -> AsyncIterator[str]:
     """Yield the URL of a service that runs until the end of the block."""
     operator = setup.operator()
-    settings = operator.inventory.service
+    live = Live()
     lookup = Lookup(setup.api)
-    maker = Maker(read_operator=setup.operator, lookup=lookup, watchers=())
+    maker = Maker(read_operator=setup.operator, lookup=lookup, watchers=(live,))
     async with AsyncExitStack() as stack:
         queue = await stack.enter_async_context(
             ReleaseQueue.open(
@@ -90,42 +94,12 @@ async def service(setup: Setup) -> AsyncIterator[str]:
                 work=maker.make,
             )
         )
-        poller = Poller(
-            lookup=lookup,
-            queue=queue,
-            tag=settings.tag,
-            every=settings.poll_every,
-            channel_of=lambda version, is_prerelease: operator.channel_name(
-                version, is_prerelease=is_prerelease
-            ),
-            read_index=lambda name: _read_index(setup.operator(), name),
-            alarm=lambda version, message: None,
-        )
-        app = web.Application()
-        add_headers(app)
-        add_webhook(
-            app,
-            secret=setup.webhook_secret,
-            expected=Expected(
-                repository=setup.repository,
-                repository_id=settings.repository_id,
-                tag=settings.tag,
-            ),
-            channel_of=lambda wanted: operator.channel_name(
-                wanted.version, is_prerelease=wanted.is_prerelease
-            ),
-            intake=queue,
-            count=lambda word: None,
-        )
-        _add_health(app, queue)
-        for task in (poller.run(), _retry(queue)):
-            await stack.enter_async_context(_running(task))
-        objects = Objects(source=_source(operator))
-        add_root(app, objects)
-        add_objects(app, objects)
+        desk = ReleaseDesk(read_operator=setup.operator, queue=queue, changed=live.touch)
+        for work in (_poller(setup, operator, lookup=lookup, queue=queue).run(), _retry(queue)):
+            await stack.enter_async_context(_running(work))
         yield await stack.enter_async_context(
             listening(
-                app,
+                _application(setup, operator, queue=queue, desk=desk, live=live),
                 host=setup.host,
                 port=setup.port,
                 patience_seconds=_PATIENCE_SECONDS,
@@ -134,15 +108,57 @@ async def service(setup: Setup) -> AsyncIterator[str]:
         )
 
 
+def _poller(setup: Setup, operator: Operator, *, lookup: Lookup, queue: ReleaseQueue) -> Poller:
+    settings = operator.inventory.service
+
+    async def read_index(channel: str) -> Index | None:
+        current = setup.operator()
+        return await current.index(current.trusted_channel(channel))
+
+    return Poller(
+        lookup=lookup,
+        queue=queue,
+        tag=settings.tag,
+        every=settings.poll_every,
+        channel_of=lambda version, is_prerelease: operator.channel_name(
+            version, is_prerelease=is_prerelease
+        ),
+        read_index=read_index,
+        alarm=lambda *_: None,
+    )
+
+
+def _application(
+    setup: Setup, operator: Operator, *, queue: ReleaseQueue, desk: ReleaseDesk, live: Live
+) -> web.Application:
+    settings = operator.inventory.service
+    app = web.Application()
+    add_headers(app)
+    add_webhook(
+        app,
+        secret=setup.webhook_secret,
+        expected=Expected(
+            repository=setup.repository, repository_id=settings.repository_id, tag=settings.tag
+        ),
+        channel_of=lambda wanted: operator.channel_name(
+            wanted.version, is_prerelease=wanted.is_prerelease
+        ),
+        intake=queue,
+        count=lambda *_: None,
+    )
+    _add_health(app, queue)
+    add_pages(app, desk, live, project=operator.inventory.project.name, actions=setup.action_token)
+    objects = Objects(source=_source(operator))
+    add_root(app, objects)
+    add_objects(app, objects)
+    return app
+
+
 def _source(operator: Operator) -> Source:
     publication = operator.inventory.publication
     if publication.store.startswith(GCS_SCHEME):
         return StoreSource(store=operator.store(), url=publication.url)
     return FolderSource(folder=operator.store_folder())
-
-
-async def _read_index(operator: Operator, channel: str) -> Index | None:
-    return await operator.index(operator.trusted_channel(channel))
 
 
 async def _retry(queue: ReleaseQueue) -> None:
@@ -161,7 +177,7 @@ async def _retry(queue: ReleaseQueue) -> None:
 def _add_health(app: web.Application, queue: ReleaseQueue) -> None:
     async def healthy(_: web.Request) -> web.Response:
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(_HEALTH_SECONDS):
                 await queue.entries(limit=1)
         except (StoreError, TimeoutError):
             status = HTTPStatus.SERVICE_UNAVAILABLE

@@ -7,6 +7,7 @@ import hmac
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -97,6 +98,8 @@ class Works:
     github: FakeGitHub
     settings: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    # 0: a free one each time it starts.
+    port: int = 0
 
     def write(self, *nodes: NodeEntry) -> None:
         self.desk.write(*nodes)
@@ -121,7 +124,7 @@ class Works:
         with (
             (self.desk.folder / "service.log").open("ab") as log,
             subprocess.Popen(
-                [*command, "--port", "0"],
+                [*command, "--port", str(self.port)],
                 cwd=ROOT,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -136,6 +139,13 @@ class Works:
                 yield Service(url=line.split()[-1], process=process)
             finally:
                 process.kill()
+
+    def take_port(self) -> str:
+        """Take a port for all starts, and return the URL that the service has there."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def log(self) -> str:
@@ -161,8 +171,8 @@ class Works:
                 rows = file.execute(query.format("")).fetchall()
         return {key: (status, owner) for key, status, owner in rows}
 
-    def is_published(self, version: str = "1.0.0") -> bool:
-        path = self.desk.store / "stable.idx"
+    def is_published(self, version: str = "1.0.0", channel: str = "stable") -> bool:
+        path = self.desk.store / f"{channel}.idx"
         return path.exists() and f"\t{version}\tok\t" in path.read_text()
 
     def wait_until_published(self, version: str = "1.0.0") -> None:
