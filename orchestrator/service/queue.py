@@ -46,6 +46,7 @@ _TAKEOVER_SECONDS: Final = 1.0
 _THREADS: Final = 16
 # GitHub hangs up after ten seconds.
 _ANSWER_SECONDS: Final = 5.0
+_REMEMBERED: Final = 1000
 # Four minutes in all.
 _LOOKUPS: Final = 7
 _PAUSE_SECONDS: Final = 2.0
@@ -88,8 +89,7 @@ class ReleaseQueue:
             queue = cls(liveness=liveness)
             watch = asyncio.create_task(queue._take_over())
             try:
-                for entry in reversed(await queue.entries()):
-                    queue._known[entry.order.version] = entry.order
+                await queue._remember()
                 yield queue
             finally:
                 watch.cancel()
@@ -129,10 +129,7 @@ class ReleaseQueue:
         from dbos import DBOS, SetWorkflowID  # noqa: PLC0415 -- 0.3 s, and only the service has it
 
         try:
-            found = await self.entries(version=order.version, limit=1)
-            if found and found[0].order.attempt >= order.attempt:
-                self._known[order.version] = found[0].order
-                return Submitted(order=found[0].order, is_new=False)
+            # An attempt of that name that is there already stays as it is.
             with SetWorkflowID(order.key):
                 await DBOS.enqueue_workflow_async(_QUEUE, _registered["release"], order.as_data())
         except Exception as error:
@@ -154,6 +151,17 @@ class ReleaseQueue:
         except Exception as error:
             raise _unusable(error) from error
         return [_entry(each) for each in found]
+
+    async def _remember(self) -> None:
+        """Learn which orders there are, so that the same deliveries are known after a restart."""
+        from dbos import DBOS  # noqa: PLC0415 -- see above
+
+        found = await DBOS.list_workflows_async(
+            name="release", sort_desc=True, limit=_REMEMBERED, load_output=False
+        )
+        for each in reversed(found):
+            order = _order(each)
+            self._known[order.version] = order
 
     async def cancel(self, order: Order) -> None:
         """Take an order back; what runs for it on the nodes is another's business."""
@@ -279,9 +287,13 @@ def schema_of(project: str) -> str:
     return "orchestrator_" + "".join(c if c.isalnum() else "_" for c in project)
 
 
-def _entry(status: WorkflowStatus) -> Entry:
+def _order(status: WorkflowStatus) -> Order:
     arguments: Any = status.input
-    order = Order.from_data(arguments["args"][0])
+    return Order.from_data(arguments["args"][0])
+
+
+def _entry(status: WorkflowStatus) -> Entry:
+    order = _order(status)
     outcome = status.output if isinstance(status.output, dict) else None
     state = _STATES.get(status.status)
     if state is None:
