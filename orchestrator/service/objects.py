@@ -127,6 +127,8 @@ class _Reply:
             first += len(data)
 
 
+# Read in a thread, this is as fast as sendfile (50 MB in 40 ms), which would wait for the disk in
+# the event loop.
 _CHUNK_BYTES: Final = 256 * 1024
 
 
