@@ -265,7 +265,7 @@ def test_nothing_can_be_written(url: str, folder: Path, method: str) -> None:
     answer = ask(url, "/stable.idx", method)
     assert answer.status == 405
     assert set(answer.headers["Allow"].split(",")) == {"GET", "HEAD"}
-    assert answer.body == b"Nothing can be written here.\n"
+    assert answer.body == b"This is not how to ask for it.\n"
     assert (folder / "stable.idx").read_text() == "this is stable.idx"
 
 

@@ -9,11 +9,13 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
+import html5lib
 import pytest
 from aiohttp import web
 
 from orchestrator.core.errors import StoreError
 from orchestrator.core.installer import render_installer
+from orchestrator.core.page import render_page
 from orchestrator.service.directory import serve_directory
 from orchestrator.service.headers import add_headers, page_policy
 from orchestrator.service.listening import listening
@@ -32,6 +34,7 @@ from tests.installer_site import (
     said,
     serve,
 )
+from tests.sample_index import sample_index
 from tests.visitors import ask
 
 if TYPE_CHECKING:
@@ -100,9 +103,25 @@ def test_a_page_may_use_its_own_style_and_nothing_else(url: str) -> None:
         policy = ask(url, path, **BROWSER).headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'none'; ")
         assert policy.endswith(f"; style-src 'sha256-{style}'")
+        known = ask(url, path, If_None_Match="*", **BROWSER)
+        assert known.status == 304
+        assert known.headers["Content-Security-Policy"] == policy
     assert "style-src" not in page_policy(b"<p>no style")
     assert "style-src" not in page_policy(b"<style>p {}")
     assert "style-src" not in ask(url, "/install.sh").headers["Content-Security-Policy"]
+
+
+def test_the_style_of_a_real_page_is_the_one_that_is_allowed(published: Server) -> None:
+    page = render_page(published.site().values, sample_index())
+    tree = html5lib.parse(page, namespaceHTMLElements=False)
+    (style,) = tree.iter("style")
+    digest = base64.b64encode(hashlib.sha256("".join(style.itertext()).encode()).digest()).decode()
+    assert page_policy(page.encode()).endswith(f"; style-src 'sha256-{digest}'")
+    # All else that the policy forbids is not there to begin with.
+    assert {each.tag for each in tree.iter()}.isdisjoint(
+        {"script", "img", "link", "iframe", "form", "base", "object"}
+    )
+    assert not any("style" in each.attrib for each in tree.iter())
 
 
 def test_before_the_first_release_there_is_nothing_at_the_root(tmp_path: Path) -> None:
