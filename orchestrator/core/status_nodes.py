@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.core.board import time_text
 from orchestrator.core.board_view import row_view
 from orchestrator.core.log_tail import Lines
-from orchestrator.core.status_words import badge, duration_text, instant, log_address, target_title
+from orchestrator.core.status_words import (
+    badge,
+    duration_text,
+    instant,
+    log_address,
+    moment,
+    target_title,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,10 +42,25 @@ def _node(row: Mapping[str, Any], release: LiveRelease, *, now: datetime) -> str
     return (
         f'<li class="node {state}" data-release="{escape(release.order.key)}" '
         f'data-node="{name}">\n'
-        f'<h4>{name} <span class="quiet">{escape(target_title(row["target"]))}</span></h4>\n'
+        f'<p class="name"><b>{name}</b> <span class="quiet">{escape(target_title(row["target"]))}</span></p>\n'
         f'<p class="phase">{badge(view["state"], view["phase"])} '
         f'<span class="note">{escape(view["note"])}</span></p>\n'
         f"{_clock(view, now)}\n{_log(log, release.order.version, name)}\n</li>"
+    )
+
+
+def progress_line(data: Mapping[str, Any], now: datetime) -> str:
+    """Return how long a release has been running, when it should be built, and what it is at."""
+    began = instant(data["began"])
+    finish = (data["forecast"] or {}).get("finish_seconds")
+    is_open = any(row["result"] is None for row in data["rows"])
+    due = began + timedelta(seconds=finish) if finish and is_open else None
+    stage = f' <span class="stage">{escape(data["stage"])}</span>' if data["stage"] else ""
+    return (
+        f'<p class="clock quiet" data-began="{data["began"]}" data-ended="" '
+        f'data-due="{time_text(due) or ""}">since {moment(began)}, '
+        f'<span class="elapsed">{duration_text(now - began)}</span> '
+        f'<span class="left">{left_text(due, now) if due else ""}</span>{stage}</p>'
     )
 
 

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.order import State
-from orchestrator.core.status_nodes import left_text, render_nodes
-from orchestrator.core.status_shell import render_shell
+from orchestrator.core.status_nodes import progress_line, render_nodes
+from orchestrator.core.status_shell import cell, render_shell, section, table
 from orchestrator.core.status_words import (
     age_text,
     attempt_address,
     badge,
     board_of,
     duration_text,
-    instant,
-    moment,
     release_address,
     state_text,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from orchestrator.core.board_view import LiveRelease
@@ -49,10 +47,10 @@ def render_status(
     ]
     past = [each for each in entries if each.state.is_final][:RECENT]
     parts = [
-        _section("now", "Now", "\n".join((*here, *elsewhere)) or _IDLE),
-        _section("queue", "Waiting", _queue(waiting, present)) if waiting else "",
-        _section("platforms", "What each platform gets", _platforms(platforms, present.now)),
-        _section("history", "History", history_table(past, present.now)),
+        section("now", "Now", "\n".join((*here, *elsewhere)) or _IDLE),
+        section("queue", "Waiting", _queue(waiting, present)) if waiting else "",
+        section("platforms", "What each platform gets", _platforms(platforms, present.now)),
+        section("history", "History", history_table(past, present.now)),
     ]
     return render_shell(
         site,
@@ -72,15 +70,23 @@ def render_history(site: Site, present: Present, entries: Sequence[Entry]) -> st
         present,
         title=f"{site.project}: history of releases",
         header=f"<h1>{escape(site.project)} <b>history</b></h1>",
-        main=_section("history", "History", history_table(past, present.now)),
+        main=section("history", "History", history_table(past, present.now)),
         is_live=False,
     )
 
 
-def _section(name: str, title: str, content: str) -> str:
-    return (
-        f'<section id="{name}" aria-labelledby="{name}-title">\n'
-        f'<h2 id="{name}-title">{title}</h2>\n{content}\n</section>'
+def render_problem(site: Site, present: Present, message: str, *, hint: str | None = None) -> str:
+    """Return a page that says why there is nothing to show, or why nothing was done."""
+    words = f'<p class="message">{escape(message)}</p>'
+    if hint:
+        words += f'\n<p class="message"><b>What to do:</b> {escape(hint)}</p>'
+    return render_shell(
+        site,
+        present,
+        title=f"{site.project}: not done",
+        header=f"<h1>{escape(site.project)}</h1>",
+        main=f'<section id="problem">\n{words}\n</section>',
+        is_live=False,
     )
 
 
@@ -112,26 +118,6 @@ def _title(order: Order) -> str:
     return f'<h3><a href="{address}">{version}</a></h3>'
 
 
-def progress_line(data: Mapping[str, Any], now: datetime) -> str:
-    """Return how long a release has been running, what it is at, and when it should be built."""
-    began = instant(data["began"])
-    words = [f"since {moment(began)}"]
-    finish = (data["forecast"] or {}).get("finish_seconds")
-    is_open = any(row["result"] is None for row in data["rows"])
-    due = began.fromtimestamp(began.timestamp() + finish, tz=began.tzinfo) if finish else None
-    parts = [
-        f'<span class="elapsed">{duration_text(now - began)}</span>',
-        f'<span class="left">{left_text(due, now) if due and is_open else ""}</span>',
-    ]
-    if data["stage"]:
-        parts.append(escape(data["stage"]))
-    due_text = data["began"] and due and is_open and f"{due:%Y-%m-%dT%H:%M:%SZ}"
-    return (
-        f'<p class="clock quiet" data-began="{data["began"]}" data-ended="" '
-        f'data-due="{due_text or ""}">{words[0]}: {" ".join(part for part in parts if part)}</p>'
-    )
-
-
 def _queue(waiting: Sequence[Entry], present: Present) -> str:
     items = "\n".join(
         f"<li><b>{escape(each.order.version)}</b> for {escape(each.order.channel)}, asked "
@@ -145,7 +131,7 @@ def _platforms(platforms: Sequence[Freshness], now: datetime) -> str:
     if not platforms:
         return "<p>Nothing is published yet.</p>"
     rows = "\n".join(_platform(each, now) for each in platforms)
-    return _table("what each platform gets", ("Platform", "Version", "Released", "State"), rows)
+    return table("what each platform gets", ("Platform", "Version", "Released", "State"), rows)
 
 
 def _platform(each: Freshness, now: datetime) -> str:
@@ -154,15 +140,16 @@ def _platform(each: Freshness, now: datetime) -> str:
     age = f"{age_text(now - each.released)} ago" if each.released else "—"
     return (
         f'<tr><th scope="row">{escape(each.title)}<code>{escape(each.name)}</code></th>'
-        f'<td>{version}</td><td>{age}</td><td class="words">{badge(state, words)}</td></tr>'
+        f"{cell('Version', version)}{cell('Released', age)}"
+        f"{cell('State', badge(state, words), is_wide=True)}</tr>"
     )
 
 
 def _freshness(each: Freshness, now: datetime) -> tuple[str, str]:
     if each.awaited:
-        since = f" for {age_text(now - each.since)}" if each.since else ""
-        state = "late" if each.is_late else "behind"
-        return state, f"{'late' if each.is_late else 'waits'}: {each.awaited} is due{since}"
+        since = f" {age_text(now - each.since)} ago" if each.since else ""
+        words = f"{each.awaited} was due{since}"
+        return ("late", f"late: {words}") if each.is_late else ("behind", f"waits: {words}")
     if each.behind:
         count = "1 version" if each.behind == 1 else f"{each.behind} versions"
         return "behind", f"{count} behind"
@@ -174,7 +161,7 @@ def history_table(entries: Sequence[Entry], now: datetime) -> str:
     if not entries:
         return "<p>No release has ended yet.</p>"
     rows = "\n".join(_past(each, now) for each in entries)
-    return _table("history", ("Version", "State", "Ended", "Took", "Targets"), rows)
+    return table("history", ("Version", "State", "Ended", "Took", "Targets"), rows)
 
 
 def _past(entry: Entry, now: datetime) -> str:
@@ -189,16 +176,9 @@ def _past(entry: Entry, now: datetime) -> str:
     return (
         f'<tr><th scope="row"><a href="{address}">{escape(order.version)}</a>'
         f'<span class="quiet">{attempt}</span></th>'
-        f"<td>{badge(str(entry.state), state_text(entry))}</td>"
-        f'<td>{ended}</td><td>{took}</td><td class="words">{escape(words)}</td></tr>'
-    )
-
-
-def _table(label: str, heads: Sequence[str], rows: str) -> str:
-    head = "".join(f'<th scope="col">{title}</th>' for title in heads)
-    return (
-        f'<div class="scroll" role="region" aria-label="{label}" tabindex="0"><table>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
+        f"{cell('State', badge(str(entry.state), state_text(entry)))}"
+        f"{cell('Ended', ended)}{cell('Took', took)}"
+        f"{cell('Targets', escape(words), is_wide=True)}</tr>"
     )
 
 

@@ -11,12 +11,10 @@ from orchestrator.core.status_style import STYLE
 from orchestrator.core.status_words import ROOT, moment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from orchestrator.core.board_view import LiveRelease
-
-_NO_SCRIPT_REFRESH: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +51,12 @@ def render_shell(
     site: Site, present: Present, *, title: str, header: str, main: str, is_live: bool
 ) -> str:
     """Return the page; one that is live is made again every few seconds without JavaScript."""
-    refresh = _REFRESH if is_live else ""
     return _SHELL.format(
         title=escape(title),
         root=ROOT,
         style=STYLE_DIGEST,
         script=escape(site.script),
-        refresh=refresh,
+        refresh=_REFRESH if is_live else "",
         downloads=escape(site.downloads),
         header=header,
         mark=escape(present.mark),
@@ -68,9 +65,32 @@ def render_shell(
     )
 
 
-_REFRESH: Final = (
-    f'<noscript><meta http-equiv="refresh" content="{_NO_SCRIPT_REFRESH}"></noscript>\n'
-)
+def section(name: str, title: str, content: str) -> str:
+    """Return a part of a page under its heading, nothing for nothing; `content` is HTML."""
+    if not content:
+        return ""
+    return (
+        f'<section id="{name}" aria-labelledby="{name}-title">\n'
+        f'<h2 id="{name}-title">{title}</h2>\n{content}\n</section>'
+    )
+
+
+def table(label: str, heads: Sequence[str], rows: str) -> str:
+    """Return a table, on a narrow screen a list of what its rows say; `rows` are HTML."""
+    head = "".join(f'<th scope="col">{title}</th>' for title in heads)
+    return (
+        f'<div class="scroll" role="region" aria-label="{label}" tabindex="0"><table class="stack">\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
+    )
+
+
+def cell(label: str, content: str, *, is_wide: bool = False) -> str:
+    """Return a cell of a table; `label` is its column, which a narrow screen repeats."""
+    kind = ' class="words"' if is_wide else ""
+    return f'<td data-label="{label}"{kind}>{content}</td>'
+
+
+_REFRESH: Final = '<noscript><meta http-equiv="refresh" content="5"></noscript>\n'
 _SHELL: Final = """\
 <!DOCTYPE html>
 <html lang="en">

@@ -88,8 +88,8 @@ def state_text(entry: Entry) -> str:
 
 # A picture for each state: nobody has to tell colours apart.
 _MARKS: Final = {
-    "queued": "◌",
-    "waiting": "◌",
+    "queued": "○",
+    "waiting": "○",
     "running": "▶",
     "done": "✔",
     "built": "✔",
@@ -97,7 +97,7 @@ _MARKS: Final = {
     "cancelled": "■",
     "skipped": "»",
     "late": "✘",
-    "behind": "◌",
+    "behind": "○",
     "fresh": "✔",
 }
 

@@ -22,6 +22,13 @@ SECURITY_HEADERS: Final = {
     "Referrer-Policy": "same-origin",
 }
 FRESH: Final = {"Cache-Control": "no-store"}
+EVENT_HEADERS: Final = {
+    **SECURITY_HEADERS,
+    **FRESH,
+    "Content-Type": "text/event-stream; charset=utf-8",
+    # nginx would keep the updates back.
+    "X-Accel-Buffering": "no",
+}
 # Their addresses have the digest of what they are.
 _FOREVER: Final = {"Cache-Control": "public, max-age=31536000, immutable"}
 
@@ -31,9 +38,9 @@ def html_answer(page: str, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
     return _answer(page, "text/html", status=status, headers=FRESH)
 
 
-def text_answer(text: str) -> web.Response:
+def text_answer(text: str, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
     """Return text that is shown as it is."""
-    return _answer(text, "text/plain", headers=FRESH)
+    return _answer(text, "text/plain", status=status, headers=FRESH)
 
 
 def json_answer(data: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> web.Response:

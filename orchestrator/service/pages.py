@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import cache
@@ -13,25 +14,34 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from aiohttp import web
 
-from orchestrator.core.status_page import render_status
+from orchestrator.core.errors import ConfigError, OrchestratorError
+from orchestrator.core.status_data import release_as_data, status_as_data
+from orchestrator.core.status_page import render_history, render_problem, render_status
+from orchestrator.core.status_release import render_release
 from orchestrator.core.status_shell import Present, Site
 from orchestrator.core.status_style import STYLE
+from orchestrator.core.status_words import release_address
+from orchestrator.core.version import parse_version
+from orchestrator.service.actions import Gate, Refusal, is_script
 from orchestrator.service.answers import (
-    FRESH,
-    SECURITY_HEADERS,
+    EVENT_HEADERS,
     asset_answer,
     html_answer,
+    json_answer,
+    text_answer,
 )
 from orchestrator.service.live import MAX_FOLLOWERS
+from orchestrator.service.log_text import read_log
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from orchestrator.core.freshness import Freshness
     from orchestrator.core.order import Entry
     from orchestrator.service.live import Live
 
 _ENTRIES: Final = 50
+_ALL_ENTRIES: Final = 500
 # A follower that takes nothing for so long is gone.
 _WRITE_SECONDS: Final = 30.0
 
@@ -79,19 +89,31 @@ def add_pages(
 ) -> None:
     """Add the pages below /status; `actions` is the token of those who may act, None for nobody.
 
-    `downloads` is the address of the download page.
+    `downloads` is the address of the download page. A desk that raises OrchestratorError is told
+    of on the page.
     """
     site = Site(
         project=project,
         downloads=downloads,
-        script=_script_digest(),
+        script=_digest(_script()),
         has_actions=actions is not None,
     )
     pages = _Pages(desk=desk, live=live, site=site)
-    app.router.add_get("/status", pages.status)
-    app.router.add_get("/status/status.css", pages.style)
-    app.router.add_get("/status/status.js", pages.script)
-    app.router.add_get("/status/events", pages.events)
+    get = app.router.add_get
+    get("/status", pages.status)
+    get("/status.json", pages.status_data)
+    get("/status/status.css", pages.style)
+    get("/status/status.js", pages.script)
+    get("/status/events", pages.events)
+    get("/status/releases", pages.history)
+    # Before the page: a version may hold dots, too.
+    get("/status/releases/{version}.json", pages.release_data)
+    get("/status/releases/{version}", pages.release)
+    get("/status/releases/{version}/logs/{node}", pages.log)
+    if actions is not None:
+        gate = Gate(actions, time.monotonic)
+        for name, act in (("retry", desk.retry), ("cancel", desk.cancel), ("yank", desk.yank)):
+            app.router.add_post(f"/status/releases/{{version}}/{name}", pages.acting(gate, act))
 
     async def close(_: web.Application) -> None:
         live.close()
@@ -104,8 +126,8 @@ def _script() -> str:
     return (Path(__file__).parent / "status.js").read_text()
 
 
-def _script_digest() -> str:
-    return hashlib.sha256(_script().encode()).hexdigest()[:16]
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,17 +136,61 @@ class _Pages:
     live: Live
     site: Site
 
-    def present(self) -> Present:
-        # The mark first: what changes after it is seen by whoever compares.
-        mark = self.live.mark
-        running = {each.order.key: each for each in self.live.releases()}
-        return Present(now=self.live.now(), mark=mark, running=running)
-
     async def status(self, _: web.Request) -> web.Response:
-        present = self.present()
-        entries = await self.desk.entries(_ENTRIES)
-        platforms = await self.desk.freshness()
+        # The mark first: what changes from here on is noticed by whoever compares it later.
+        mark = self.live.mark
+        try:
+            entries, platforms = await self.desk.entries(_ENTRIES), await self.desk.freshness()
+        except OrchestratorError as error:
+            return self._unable(error)
+        present = self._present(mark, entries)
         return html_answer(render_status(self.site, present, entries=entries, platforms=platforms))
+
+    async def status_data(self, _: web.Request) -> web.Response:
+        try:
+            entries, platforms = await self.desk.entries(_ENTRIES), await self.desk.freshness()
+        except OrchestratorError as error:
+            return _unable_data(error)
+        present = self._present(self.live.mark, entries)
+        return json_answer(status_as_data(self.site, present, entries, platforms=platforms))
+
+    async def history(self, _: web.Request) -> web.Response:
+        mark = self.live.mark
+        try:
+            entries = await self.desk.entries(_ALL_ENTRIES)
+        except OrchestratorError as error:
+            return self._unable(error)
+        return html_answer(render_history(self.site, self._present(mark, entries), entries))
+
+    async def release(self, request: web.Request) -> web.Response:
+        mark = self.live.mark
+        try:
+            attempts = await self._attempts(request)
+        except OrchestratorError as error:
+            return self._unable(error)
+        entry = _chosen(attempts, request)
+        present = self._present(mark, attempts)
+        if entry is None:
+            page = render_problem(self.site, present, "There is no such release here.")
+            return html_answer(page, HTTPStatus.NOT_FOUND)
+        return html_answer(render_release(self.site, present, entry=entry, attempts=attempts))
+
+    async def release_data(self, request: web.Request) -> web.Response:
+        try:
+            attempts = await self._attempts(request)
+        except OrchestratorError as error:
+            return _unable_data(error)
+        if not attempts:
+            return json_answer({"error": "there is no such release here"}, HTTPStatus.NOT_FOUND)
+        return json_answer(release_as_data(self._present(self.live.mark, attempts), attempts))
+
+    async def log(self, request: web.Request) -> web.Response:
+        version = _version(request)
+        path = self.desk.log_path(version, request.match_info["node"]) if version else None
+        text = await asyncio.to_thread(read_log, path) if path else None
+        if text is None:
+            return text_answer("There is no such log here.\n", HTTPStatus.NOT_FOUND)
+        return text_answer(text)
 
     async def style(self, _: web.Request) -> web.Response:
         return asset_answer(STYLE, "text/css")
@@ -134,11 +200,9 @@ class _Pages:
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         if self.live.followers >= MAX_FOLLOWERS:
-            return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, headers=SECURITY_HEADERS)
-        # The last one is for nginx, which would keep the updates back.
-        headers = {**SECURITY_HEADERS, **FRESH, "X-Accel-Buffering": "no"}
-        response = web.StreamResponse(headers=headers)
-        response.content_type = "text/event-stream"
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            return text_answer("Too many follow already: look at the page again later.\n", status)
+        response = web.StreamResponse(headers=EVENT_HEADERS)
         await response.prepare(request)
         async with aclosing(self.live.follow()) as frames:
             try:
@@ -148,3 +212,83 @@ class _Pages:
             except (ConnectionError, TimeoutError):
                 pass  # gone
         return response
+
+    def acting(
+        self, gate: Gate, act: Callable[[str], Awaitable[None]]
+    ) -> Callable[[web.Request], Awaitable[web.Response]]:
+        """Return what does one thing with a release for those whom the gate lets through."""
+
+        async def handle(request: web.Request) -> web.Response:
+            refusal = await gate.refusal(request)
+            if refusal is not None:
+                return self._refused(request, refusal)
+            version = _version(request)
+            if version is None:
+                sentence = "There is no such release here."
+                return self._refused(
+                    request, Refusal(status=HTTPStatus.NOT_FOUND, sentence=sentence)
+                )
+            try:
+                await act(version)
+            except OrchestratorError as error:
+                if is_script(request):
+                    return _unable_data(error)
+                return self._unable(error)
+            self.live.touch()
+            if is_script(request):
+                return json_answer({"version": version, "done": True})
+            raise web.HTTPSeeOther(release_address(version))
+
+        return handle
+
+    async def _attempts(self, request: web.Request) -> Sequence[Entry]:
+        version = _version(request)
+        return await self.desk.attempts(version) if version else ()
+
+    def _present(self, mark: str, entries: Sequence[Entry]) -> Present:
+        # Who is cancelled may not have said goodbye.
+        over = {entry.order.key for entry in entries if entry.state.is_final}
+        running = {
+            each.order.key: each for each in self.live.releases() if each.order.key not in over
+        }
+        return Present(now=self.live.now(), mark=mark, running=running)
+
+    def _refused(self, request: web.Request, refusal: Refusal) -> web.Response:
+        if is_script(request):
+            answer = json_answer({"error": refusal.sentence}, refusal.status)
+        else:
+            present = self._present(self.live.mark, ())
+            page = render_problem(self.site, present, refusal.sentence)
+            answer = html_answer(page, refusal.status)
+        # What is left of the body is not read.
+        answer.force_close()
+        return answer
+
+    def _unable(self, error: OrchestratorError) -> web.Response:
+        present = self._present(self.live.mark, ())
+        return html_answer(
+            render_problem(self.site, present, error.message, hint=error.hint), _status(error)
+        )
+
+
+def _unable_data(error: OrchestratorError) -> web.Response:
+    return json_answer({"error": error.message, "hint": error.hint}, _status(error))
+
+
+def _status(error: OrchestratorError) -> HTTPStatus:
+    # What is asked for does not fit what is; anything else is a machine or a store that is away.
+    is_asked_wrong = isinstance(error, ConfigError)
+    return HTTPStatus.CONFLICT if is_asked_wrong else HTTPStatus.SERVICE_UNAVAILABLE
+
+
+def _version(request: web.Request) -> str | None:
+    try:
+        return str(parse_version(request.match_info["version"]))
+    except ConfigError:
+        return None
+
+
+def _chosen(attempts: Sequence[Entry], request: web.Request) -> Entry | None:
+    """Return the attempt that is asked for: the newest, if none is named."""
+    wanted = request.query.get("attempt")
+    return next((each for each in attempts if wanted in {None, str(each.order.attempt)}), None)
