@@ -131,11 +131,18 @@ class ReleaseDesk:
         """Return when each version was first published: by the orders, or else by the history."""
         copies = await read_history(operator.store(), operator.trusted_channel(), count=_SERIALS)
         published = _first_days(copies)
+        ends: dict[str, datetime] = {}
         for entry in await self.queue.entries(limit=200):
             if entry.ended and entry.outcome and entry.outcome.get("published"):
-                version = entry.order.version
-                published[version] = min(entry.ended, published.get(version, entry.ended))
-        return published
+                # Newest first, so that the first attempt of a version has the last word.
+                ends[entry.order.version] = entry.ended
+        # The history knows the day only.
+        later = {
+            version
+            for version, end in ends.items()
+            if version in published and published[version].date() < end.date()
+        }
+        return published | {version: end for version, end in ends.items() if version not in later}
 
 
 def _first_days(copies: Mapping[int, Index | str]) -> dict[str, datetime]:

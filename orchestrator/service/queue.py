@@ -295,6 +295,9 @@ def _order(status: WorkflowStatus) -> Order:
 def _entry(status: WorkflowStatus) -> Entry:
     order = _order(status)
     outcome = status.output if isinstance(status.output, dict) else None
+    if outcome:
+        # Looked up after it was queued, and the same for every attempt that follows.
+        order = replace(order, commit=outcome.get("commit"), reference=outcome.get("reference"))
     state = _STATES.get(status.status)
     if state is None:
         is_done = status.status == "SUCCESS" and outcome and outcome.get("exit_code") == 0
