@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from orchestrator.core.freshness import Freshness
     from orchestrator.core.index import Index
     from orchestrator.core.order import Entry
-    from orchestrator.service.queue import ReleaseQueue
+    from orchestrator.service.intake import Orders
     from orchestrator.wiring import Operator
 
 _log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class ReleaseDesk:
     """The desk of a running service; the inventory is read again for each thing that is done."""
 
     read_operator: Callable[[], Operator]
-    queue: ReleaseQueue
+    queue: Orders
     # Told when somebody has changed what there is to be done.
     changed: Callable[[], None]
     _platforms: tuple[Freshness, ...] = ()
