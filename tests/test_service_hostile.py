@@ -302,6 +302,7 @@ TRAVERSALS: Final = (
     "//etc/passwd",
     "/etc/passwd%00.html",
     "/stable.idx%00",
+    "/%2573table.idx",
     "/stable.idx%0a",
     "/stable.idx%20",
     "/stable.idx/",

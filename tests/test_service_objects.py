@@ -152,6 +152,8 @@ def test_what_head_says_is_what_get_says(url: str) -> None:
     ):
         for path in (f"/{ARCHIVE}", "/stable.idx", "/index.html", "/", "/none"):
             answers = [ask(url, path, method, **headers) for method in ("GET", "HEAD")]
+            for answer in answers:
+                del answer.headers["Date"]
             whole, head = ([*answer.headers.items()] for answer in answers)
             assert whole == head
             assert answers[0].status == answers[1].status

@@ -275,6 +275,8 @@ async def test_what_is_served_elsewhere_is_pointed_to() -> None:
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
         for name in ("none", "install.sh", "releases/../a.tar.gz", "1/%0d%0aX:1", "/stable.idx"):
             assert (await get(url, f"/{name}")).status == 404
+        # That is where the visitor is already.
+        assert (await get(url, "/stable.idx", Host="Example.org")).status == 404
 
 
 async def test_a_script_that_is_too_large_is_not_served() -> None:

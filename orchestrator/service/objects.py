@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass, field, replace
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from aiohttp import web
 
@@ -58,7 +58,9 @@ class Objects:
         except StoreError as error:
             _log.error("%s", error.message)
             return plain(503, headers={"Retry-After": "60"})
-        if (url := self.source.elsewhere(name)) is not None:
+        url = self.source.elsewhere(name)
+        # Not to this server itself, where it would come back from.
+        if url is not None and urlsplit(url).netloc.lower() != request.host.lower():
             raise web.HTTPFound(url)
         return plain(404, headers=_vary(vary))
 
@@ -114,8 +116,8 @@ class _Reply:
             try:
                 async with asyncio.timeout(stall_seconds):
                     await response.write(data)
-            except (ConnectionError, TimeoutError):
-                # The client went away, or takes nothing: there is nobody to say it to.
+            except TimeoutError:
+                # Half an answer was sent: only a broken connection says that it is not all.
                 if self.request.transport is not None:
                     self.request.transport.abort()
                 return
@@ -128,10 +130,7 @@ _CHUNK_BYTES: Final = 256 * 1024
 
 
 def _object_name(request: web.Request) -> str:
-    # Not request.path, from which `..` was removed: a path means here what it says.
-    raw = request.raw_path
-    path = raw if raw.startswith("/") else request.rel_url.raw_path
-    return unquote(path.partition("?")[0]).removeprefix("/")
+    return unquote(request.rel_url.raw_path).removeprefix("/")
 
 
 def _conditions(request: web.Request) -> dict[str, str]:
