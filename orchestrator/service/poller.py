@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from orchestrator.core.errors import ConfigError, OrchestratorError
 from orchestrator.core.order import Order, Origin
@@ -29,6 +29,14 @@ _WATCHED: Final = timedelta(days=90)
 _LONGEST_PAUSE: Final = timedelta(hours=1)
 
 
+class Alarm(Protocol):
+    """Tells a person of something, once for each subject."""
+
+    def __call__(self, subject: str, *, title: str, text: str) -> None:
+        """Tell it."""
+        ...
+
+
 @dataclass(slots=True, kw_only=True)
 class Poller:
     """Who asks, as often as `every` says; `tag` has `{version}` in it."""
@@ -39,7 +47,7 @@ class Poller:
     every: timedelta
     channel_of: Callable[[Version, bool], str]
     read_index: Callable[[str], Awaitable[Index | None]]
-    alarm: Callable[[str, str], None]
+    alarm: Alarm
     _next_watched: int = 0
     _told: set[str] = field(default_factory=set)
 
@@ -128,4 +136,5 @@ class Poller:
             self._told.add(order.version)
             error = moved(order, commit)
             _log.error("%s", error.message)
-            self.alarm(order.version, error.message)
+            title = f"the tag {order.tag} was moved"
+            self.alarm(f"tag {order.tag}", title=title, text=f"{error.message}. {error.hint}")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.github_server import FakeGitHub
     from tests.releases import Desk, NodeEntry
 
-SECRET: Final = "a secret that only the test knows"
+SECRET: Final = "a-secret-that-only-the-test-knows"
 
 
 def payload(
@@ -157,6 +157,7 @@ class Works:
             "ORCHESTRATOR_WEBHOOK_SECRET": SECRET,
             "GITHUB_TOKEN": TOKEN,
             "GITHUB_API_URL": self.github.url,
+            "COLUMNS": "200",
             **self.environment,
         }
 
