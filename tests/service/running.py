@@ -126,7 +126,7 @@ class Works:
             subprocess.Popen(
                 [*command, "--port", str(self.port)],
                 cwd=ROOT,
-                env=self._environment,
+                env=self.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -152,7 +152,8 @@ class Works:
         return (self.desk.folder / "service.log").read_text()
 
     @property
-    def _environment(self) -> dict[str, str]:
+    def environ(self) -> dict[str, str]:
+        """Return the environment of the service."""
         return os.environ | {
             "ORCHESTRATOR_WEBHOOK_SECRET": SECRET,
             "GITHUB_TOKEN": TOKEN,
