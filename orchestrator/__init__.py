@@ -29,6 +29,7 @@ site                what follows from an index: installer, page, summaries
 stores              the files that are published
 github              releases and their assets at GitHub
 parts               files that are whole under their names
+private             files that hold a secret
 web                 HTTP, as a client
 core                values and decisions, without I/O
 """

@@ -130,6 +130,8 @@ class Board:
             "version": order.version,
             "channel": order.channel,
             "attempt": order.attempt,
+            "commit": order.commit,
+            "reference": order.reference,
             "began": time_text(self._began),
             "ended": time_text(self._ended),
             "rows": [row.as_data() for row in self._rows.values() if row.is_shown],

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.core.status_words import release_address
+from orchestrator.core.status_words import plain, release_address
 
 if TYPE_CHECKING:
     from orchestrator.core.order import Entry
@@ -57,7 +56,7 @@ def render_actions(entry: Entry) -> str:
 
 
 def _form(action: Action, version: str) -> str:
-    address = escape(f"{release_address(version)}/{action.name}")
+    address = plain(f"{release_address(version)}/{action.name}")
     kind = ' class="danger"' if action.is_final else ""
     return (
         f'<details class="action {action.name}">\n<summary>{action.title}</summary>\n'

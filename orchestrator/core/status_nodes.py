@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.board import time_text
@@ -15,6 +14,7 @@ from orchestrator.core.status_words import (
     instant,
     log_address,
     moment,
+    plain,
     target_title,
 )
 
@@ -37,14 +37,15 @@ def render_nodes(release: LiveRelease, *, now: datetime) -> str:
 
 def _node(row: Mapping[str, Any], release: LiveRelease, *, now: datetime) -> str:
     view = row_view(row)
-    name, state = escape(view["node"]), escape(view["state"])
+    name, state = plain(view["node"]), plain(view["state"])
     log = release.logs.get(view["node"], _NO_LINES)
     return (
-        f'<li class="node {state}" data-release="{escape(release.order.key)}" '
+        f'<li class="node {state}" data-release="{plain(release.order.key)}" '
         f'data-node="{name}">\n'
-        f'<p class="name"><b>{name}</b> <span class="quiet">{escape(target_title(row["target"]))}</span></p>\n'
+        f'<p class="name"><b>{name}</b> '
+        f'<span class="quiet">{plain(target_title(row["target"]))}</span></p>\n'
         f'<p class="phase">{badge(view["state"], view["phase"])} '
-        f'<span class="note">{escape(view["note"])}</span></p>\n'
+        f'<span class="note">{plain(view["note"])}</span></p>\n'
         f"{_clock(view, now)}\n{_log(log, release.order.version, name)}\n</li>"
     )
 
@@ -55,7 +56,7 @@ def progress_line(data: Mapping[str, Any], now: datetime) -> str:
     finish = (data["forecast"] or {}).get("finish_seconds")
     is_open = any(row["result"] is None for row in data["rows"])
     due = began + timedelta(seconds=finish) if finish and is_open else None
-    stage = f' <span class="stage">{escape(data["stage"])}</span>' if data["stage"] else ""
+    stage = f' <span class="stage">{plain(data["stage"])}</span>' if data["stage"] else ""
     return (
         f'<p class="clock quiet" data-began="{data["began"]}" data-ended="" '
         f'data-due="{time_text(due) or ""}">since {moment(began)}, '
@@ -96,11 +97,11 @@ def _progress(view: Mapping[str, Any], now: datetime) -> str:
 def _log(log: Lines, version: str, name: str) -> str:
     last = log.lines[-1] if log.lines else ""
     hidden = "" if log.lines else " hidden"
-    text = escape("\n".join(log.lines))
+    text = plain("\n".join(log.lines))
     return (
         f'<details class="log"{hidden}>\n'
-        f'<summary><code class="last">{escape(last)}</code></summary>\n'
+        f'<summary><code class="last">{plain(last)}</code></summary>\n'
         f'<pre tabindex="0" role="region" aria-label="end of the log of {name}" '
         f'data-next="{log.next}">\n{text}</pre>\n'
-        f'<p><a href="{escape(log_address(version, name))}">The log</a></p></details>'
+        f'<p><a href="{plain(log_address(version, name))}">The log</a></p></details>'
     )

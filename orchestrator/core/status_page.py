@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.order import State
@@ -14,6 +13,7 @@ from orchestrator.core.status_words import (
     badge,
     board_of,
     duration_text,
+    plain,
     release_address,
     state_text,
 )
@@ -56,7 +56,7 @@ def render_status(
         site,
         present,
         title=f"{site.project}: releases",
-        header=f"<h1>{escape(site.project)} <b>releases</b></h1>\n{_summary(present, platforms)}",
+        header=f"<h1>{plain(site.project)} <b>releases</b></h1>\n{_summary(present, platforms)}",
         main="\n".join(part for part in parts if part),
         is_live=bool(here or elsewhere or waiting),
     )
@@ -69,7 +69,7 @@ def render_history(site: Site, present: Present, entries: Sequence[Entry]) -> st
         site,
         present,
         title=f"{site.project}: history of releases",
-        header=f"<h1>{escape(site.project)} <b>history</b></h1>",
+        header=f"<h1>{plain(site.project)} <b>history</b></h1>",
         main=section("history", "History", history_table(past, present.now)),
         is_live=False,
     )
@@ -77,14 +77,14 @@ def render_history(site: Site, present: Present, entries: Sequence[Entry]) -> st
 
 def render_problem(site: Site, present: Present, message: str, *, hint: str | None = None) -> str:
     """Return a page that says why there is nothing to show, or why nothing was done."""
-    words = f'<p class="message">{escape(message)}</p>'
+    words = f'<p class="message">{plain(message)}</p>'
     if hint:
-        words += f'\n<p class="message"><b>What to do:</b> {escape(hint)}</p>'
+        words += f'\n<p class="message"><b>What to do:</b> {plain(hint)}</p>'
     return render_shell(
         site,
         present,
         title=f"{site.project}: not done",
-        header=f"<h1>{escape(site.project)}</h1>",
+        header=f"<h1>{plain(site.project)}</h1>",
         main=f'<section id="problem">\n{words}\n</section>',
         is_live=False,
     )
@@ -100,7 +100,7 @@ def _summary(present: Present, platforms: Sequence[Freshness]) -> str:
     newest = next((each.newest for each in platforms if each.newest), None)
     if newest:
         words.append(f"The newest version is {newest}.")
-    return f"<p>{escape(' '.join(words))}</p>"
+    return f"<p>{plain(' '.join(words))}</p>"
 
 
 def _live(release: LiveRelease, now: datetime) -> str:
@@ -109,19 +109,19 @@ def _live(release: LiveRelease, now: datetime) -> str:
 
 
 def _elsewhere(entry: Entry) -> str:
-    where = escape(entry.coordinator or "another coordinator")
+    where = plain(entry.coordinator or "another coordinator")
     return f"{_title(entry.order)}\n<p>It runs on {where}, whose own page shows it live.</p>"
 
 
 def _title(order: Order) -> str:
-    address, version = escape(release_address(order.version)), escape(order.version)
+    address, version = plain(release_address(order.version)), plain(order.version)
     return f'<h3><a href="{address}">{version}</a></h3>'
 
 
 def _queue(waiting: Sequence[Entry], present: Present) -> str:
     items = "\n".join(
-        f"<li><b>{escape(each.order.version)}</b> for {escape(each.order.channel)}, asked "
-        f"{age_text(present.now - each.order.asked)} ago by the {escape(each.order.origin)}</li>"
+        f"<li><b>{plain(each.order.version)}</b> for {plain(each.order.channel)}, asked "
+        f"{age_text(present.now - each.order.asked)} ago by the {plain(each.order.origin)}</li>"
         for each in waiting
     )
     return f"<ol>\n{items}\n</ol>"
@@ -136,10 +136,10 @@ def _platforms(platforms: Sequence[Freshness], now: datetime) -> str:
 
 def _platform(each: Freshness, now: datetime) -> str:
     state, words = _freshness(each, now)
-    version = escape(each.version) if each.version else "none yet"
+    version = plain(each.version) if each.version else "none yet"
     age = f"{age_text(now - each.released)} ago" if each.released else "—"
     return (
-        f'<tr><th scope="row">{escape(each.title)}<code>{escape(each.name)}</code></th>'
+        f'<tr><th scope="row">{plain(each.title)}<code>{plain(each.name)}</code></th>'
         f"{cell('Version', version)}{cell('Released', age)}"
         f"{cell('State', badge(state, words), is_wide=True)}</tr>"
     )
@@ -167,18 +167,18 @@ def history_table(entries: Sequence[Entry], now: datetime) -> str:
 def _past(entry: Entry, now: datetime) -> str:
     order, data = entry.order, board_of(entry)
     attempt = f" attempt {order.attempt}" if order.attempt > 1 else ""
-    address = escape(attempt_address(order.version, order.attempt))
+    address = plain(attempt_address(order.version, order.attempt))
     ended = f"{age_text(now - entry.ended)} ago" if entry.ended else "—"
     took = duration_text(entry.ended - entry.began) if entry.ended and entry.began else "—"
     words = f"{len(data['published'])} published" if data["published"] else ""
     if data["error"]:
         words = str(data["error"]).partition("\n")[0]
     return (
-        f'<tr><th scope="row"><a href="{address}">{escape(order.version)}</a>'
+        f'<tr><th scope="row"><a href="{address}">{plain(order.version)}</a>'
         f'<span class="quiet">{attempt}</span></th>'
         f"{cell('State', badge(str(entry.state), state_text(entry)))}"
         f"{cell('Ended', ended)}{cell('Took', took)}"
-        f"{cell('Targets', escape(words), is_wide=True)}</tr>"
+        f"{cell('Targets', plain(words), is_wide=True)}</tr>"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.core.board_view import row_view
@@ -18,6 +17,7 @@ from orchestrator.core.status_words import (
     instant,
     log_address,
     moment,
+    plain,
     state_text,
     target_title,
 )
@@ -52,7 +52,7 @@ def render_release(site: Site, present: Present, *, entry: Entry, attempts: Sequ
         site,
         present,
         title=f"{site.project} {order.version}",
-        header=f"<h1>{escape(site.project)} <b>{escape(order.version)}</b></h1>\n{_state(entry)}",
+        header=f"<h1>{plain(site.project)} <b>{plain(order.version)}</b></h1>\n{_state(entry)}",
         main="\n".join(part for part in parts if part),
         is_live=not entry.state.is_final,
     )
@@ -85,14 +85,12 @@ def _result(row: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         took = duration_text(instant(view["ended"]) - instant(view["began"]))
     log = ""
     if row["spans"]:
-        log = f' <a href="{escape(log_address(data["version"], row["node"]))}">log</a>'
+        log = f' <a href="{plain(log_address(data["version"], row["node"]))}">log</a>'
     published = " Published." if row["target"] in data["published"] else ""
-    note = (
-        f"{escape(view['note'])}.{published}" if row["result"] == "built" else escape(view["note"])
-    )
+    note = f"{plain(view['note'])}.{published}" if row["result"] == "built" else plain(view["note"])
     return (
-        f'<tr><th scope="row">{escape(row["node"])}</th>'
-        f"{cell('Target', escape(target_title(row['target'])))}"
+        f'<tr><th scope="row">{plain(row["node"])}</th>'
+        f"{cell('Target', plain(target_title(row['target'])))}"
         f"{cell('Result', badge(view['state'], view['phase']))}{cell('Took', took)}"
         f"{cell('What there is', note + log, is_wide=True)}</tr>"
     )
@@ -118,7 +116,7 @@ def _messages(data: Mapping[str, Any]) -> str:
     warnings += [("", text) for text in data["warnings"]]
     if warnings:
         items = "\n".join(
-            f'<li class="message">{escape(f"{node}: {text}" if node else text)}</li>'
+            f'<li class="message">{plain(f"{node}: {text}" if node else text)}</li>'
             for node, text in warnings
         )
         parts.append(f"<h3>Warnings</h3>\n<ul>\n{items}\n</ul>")
@@ -128,13 +126,13 @@ def _messages(data: Mapping[str, Any]) -> str:
 def _failure(
     title: str, message: str, *, hint: str | None = None, log_tail: Sequence[str] = ()
 ) -> str:
-    parts = [f"<h3>{escape(title)}</h3>", f'<p class="message">{escape(message)}</p>']
+    parts = [f"<h3>{plain(title)}</h3>", f'<p class="message">{plain(message)}</p>']
     if log_tail:
-        text = escape("\n".join(log_tail))
-        label = escape(f"end of the log: {title}")
+        text = plain("\n".join(log_tail))
+        label = plain(f"end of the log: {title}")
         parts.append(f'<pre tabindex="0" role="region" aria-label="{label}">\n{text}</pre>')
     if hint:
-        parts.append(f'<p class="message"><b>What to do:</b> {escape(hint)}</p>')
+        parts.append(f'<p class="message"><b>What to do:</b> {plain(hint)}</p>')
     joined = "\n".join(parts)
     return f'<div class="failure">\n{joined}\n</div>'
 
@@ -150,35 +148,35 @@ def _pairs(
     entry: Entry, data: Mapping[str, Any], now: datetime
 ) -> Iterable[tuple[str, str | None]]:
     order, source = entry.order, data["source"]
-    yield "Asked", f"{moment(order.asked)}, by the {escape(order.origin)}"
+    yield "Asked", f"{moment(order.asked)}, by the {plain(order.origin)}"
     yield "Began", moment(instant(data["began"])) if data["began"] else None
     if entry.ended:
         yield "Ended", f"{moment(entry.ended)}, {age_text(now - entry.ended)} ago"
     if entry.ended and entry.began:
         yield "Took", duration_text(entry.ended - entry.began)
-    yield "Channel", escape(order.channel)
-    yield "Tag", escape(f"{order.tag} at {order.commit or '?'}") if order.tag else None
+    yield "Channel", plain(order.channel)
+    yield "Tag", plain(f"{order.tag} at {order.commit or '?'}") if order.tag else None
     if order.page and order.page.startswith("https://"):
         yield (
             "Announced",
-            f'<a href="{escape(order.page)}" rel="noreferrer">{escape(order.page)}</a>',
+            f'<a href="{plain(order.page)}" rel="noreferrer">{plain(order.page)}</a>',
         )
     if source:
         size = human_size(source["size_bytes"])
         yield (
             "Source",
-            f"{escape(source['description'])}, {size}, <code>{source['digest'][:12]}</code>",
+            f"{plain(source['description'])}, {size}, <code>{plain(source['digest'][:12])}</code>",
         )
-        yield "Notes", escape("; ".join(source["notes"]))
+        yield "Notes", plain("; ".join(source["notes"]))
     yield "Published", _targets(data["published"])
     yield "Pending", _targets(data["pending"])
     yield "Held back", _targets(data["held_back"])
-    yield "Index", f"serial {data['serial']}" if data["serial"] else None
+    yield "Index", plain(f"serial {data['serial']}") if data["serial"] else None
     yield "Verified", _VERIFIED.get(data["verified"])
     if data["github"]:
-        yield "GitHub", escape(" ".join(str(part) for part in data["github"].values() if part))
+        yield "GitHub", plain(" ".join(str(part) for part in data["github"].values() if part))
     if data["url"] and data["published"]:
-        yield "Install", f"<code>{escape(install_command(data['url']))}</code>"
+        yield "Install", f"<code>{plain(install_command(data['url']))}</code>"
 
 
 _VERIFIED: Final = {
@@ -189,7 +187,7 @@ _VERIFIED: Final = {
 
 
 def _targets(targets: Iterable[str]) -> str:
-    return ", ".join(escape(target_title(target)) for target in targets)
+    return ", ".join(plain(target_title(target)) for target in targets)
 
 
 def _attempts(attempts: Sequence[Entry], shown: int, now: datetime) -> str:
@@ -205,9 +203,9 @@ def _attempt(entry: Entry, shown: int, now: datetime) -> str:
     if order.attempt == shown:
         title = f"<b>{words}</b> (shown here)"
     else:
-        address = escape(attempt_address(order.version, order.attempt))
+        address = plain(attempt_address(order.version, order.attempt))
         title = f'<a href="{address}">{words}</a>'
     error = (entry.outcome or {}).get("error")
-    why = f": {escape(str(error).partition(chr(10))[0])}" if error else ""
-    asked = f"asked {age_text(now - order.asked)} ago by the {escape(order.origin)}"
+    why = f": {plain(str(error).partition(chr(10))[0])}" if error else ""
+    asked = f"asked {age_text(now - order.asked)} ago by the {plain(order.origin)}"
     return f"<li>{title}, {asked}: {badge(str(entry.state), state_text(entry))}{why}</li>"

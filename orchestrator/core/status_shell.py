@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.status_style import STYLE
-from orchestrator.core.status_words import ROOT, moment
+from orchestrator.core.status_words import ROOT, moment, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,14 +51,14 @@ def render_shell(
 ) -> str:
     """Return the page; one that is live is made again every few seconds without JavaScript."""
     return _SHELL.format(
-        title=escape(title),
+        title=plain(title),
         root=ROOT,
         style=STYLE_DIGEST,
-        script=escape(site.script),
+        script=plain(site.script),
         refresh=_REFRESH if is_live else "",
-        downloads=escape(site.downloads),
+        downloads=plain(site.downloads),
         header=header,
-        mark=escape(present.mark),
+        mark=plain(present.mark),
         main=main,
         made=moment(present.now),
     )
@@ -79,7 +78,8 @@ def table(label: str, heads: Sequence[str], rows: str) -> str:
     """Return a table, on a narrow screen a list of what its rows say; `rows` are HTML."""
     head = "".join(f'<th scope="col">{title}</th>' for title in heads)
     return (
-        f'<div class="scroll" role="region" aria-label="{label}" tabindex="0"><table class="stack">\n'
+        f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">\n'
+        f'<table class="stack">\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>"
     )
 

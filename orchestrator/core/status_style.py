@@ -60,7 +60,9 @@ td.words { white-space: normal; min-width: 16rem; overflow-wrap: anywhere; }
 th code { white-space: nowrap; }
 @media (max-width: 40rem) {
   .stack, .stack tbody { display: block; }
-  .stack thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+  .stack thead {
+    position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
+  }
   .stack tr { display: block; padding: .6rem .8rem; border-top: 1px solid var(--line); }
   .stack tr:first-child { border-top: 0; }
   .stack th, .stack td { display: block; padding: .05rem 0; border: 0; }

@@ -10,6 +10,7 @@ from orchestrator.core.board import Board
 from orchestrator.core.chart import tick_text
 from orchestrator.core.order import State
 from orchestrator.core.target import platform_title
+from orchestrator.core.wording import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,10 +103,15 @@ _MARKS: Final = {
 }
 
 
+def plain(text: str) -> str:
+    """Return a text as HTML that shows it and does nothing else, whoever wrote it."""
+    return escape("\n".join(visible(line) for line in text.split("\n")))
+
+
 def badge(state: str, text: str) -> str:
     """Return a state as a mark and words."""
     mark = _MARKS.get(state, "·")
     return (
-        f'<span class="badge {escape(state)}"><span aria-hidden="true">{mark}</span> '
-        f"<span>{escape(text)}</span></span>"
+        f'<span class="badge {plain(state)}"><span aria-hidden="true">{mark}</span> '
+        f"<span>{plain(text)}</span></span>"
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.core.chart import tick_step, tick_text
 from orchestrator.core.critical_path import Work, critical_path, work_of
 from orchestrator.core.events import Phase
-from orchestrator.core.status_words import instant, target_title
+from orchestrator.core.status_words import instant, plain, target_title
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,8 +65,8 @@ def render_timeline(data: Mapping[str, Any], *, now: datetime) -> str:
     height = _TOP + _ROW * len(works) + 8
     parts = [
         _OPENING.format(width=_WIDTH, height=height),
-        f'<title id="timeline-name">Timeline of {escape(data["version"])}</title>',
-        f'<desc id="timeline-words">{escape(_in_words(works, rows, path))}</desc>',
+        f'<title id="timeline-name">Timeline of {plain(data["version"])}</title>',
+        f'<desc id="timeline-words">{plain(_in_words(works, rows, path))}</desc>',
         _PATTERNS,
         *_axis(length, height),
     ]
@@ -110,8 +109,8 @@ def _row(
 ) -> list[str]:
     mark = "◆ " if path else ""
     lines = [
-        f'<text class="name" x="8" y="{y + 15}">{escape(mark + _cut(work.node))}</text>',
-        f'<text class="tick" x="8" y="{y + 30}">{escape(_cut(target_title(row["target"])))}</text>',
+        f'<text class="name" x="8" y="{y + 15}">{plain(mark + _cut(work.node))}</text>',
+        f'<text class="tick" x="8" y="{y + 30}">{plain(_cut(target_title(row["target"])))}</text>',
     ]
     for phase, begin, end in work.spans:
         x = _x(begin, length)
@@ -132,7 +131,7 @@ def _row(
 def _bar(kind: str, title: str, x: float, y: int, width: float) -> str:  # noqa: PLR0917 -- a rectangle has so many sides
     place = f'x="{x:.1f}" y="{y}" width="{width:.1f}" height="{_BAR}"'
     pattern = f'<rect {place} fill="url(#pattern-{kind})"/>' if kind in _PATTERNED else ""
-    return f'<g><title>{escape(title)}</title><rect class="bar {kind}" {place}/>{pattern}</g>'
+    return f'<g><title>{plain(title)}</title><rect class="bar {kind}" {place}/>{pattern}</g>'
 
 
 _OPENING: Final = (

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.wording import redacted
 from orchestrator.github.api import PUBLIC_API
+from orchestrator.private import read_private
 from orchestrator.web import is_allowed
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ def read_token(token_file: str | None, environment: Mapping[str, str]) -> str:
     if token_file is None:
         text, place = environment.get("GITHUB_TOKEN", ""), "GITHUB_TOKEN"
     else:
-        text, place = _read_private(Path(token_file)), token_file
+        text, place = _read(Path(token_file)), token_file
     token = text.strip()
     if not token:
         raise ConfigError(
@@ -51,19 +50,7 @@ _LIMIT_BYTES: Final = 4096
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,1000}")
 
 
-def _read_private(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            data = file.read(_LIMIT_BYTES)
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: the GitHub token cannot be read: {error.strerror}",
-            hint="see `publication.github.token_file` in the inventory",
-        ) from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(
-            f"{path} holds a GitHub token, and others on this machine may read it",
-            hint=f"chmod 600 {path}",
-        )
+def _read(path: Path) -> str:
+    hint = "see `publication.github.token_file` in the inventory"
+    data = read_private(path, "GitHub token", limit_bytes=_LIMIT_BYTES, hint=hint)
     return data.decode(errors="replace")

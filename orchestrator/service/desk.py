@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from orchestrator.core.freshness import Freshness
     from orchestrator.core.index import Index
     from orchestrator.core.order import Entry
-    from orchestrator.service.queue import ReleaseQueue
+    from orchestrator.service.intake import Orders
     from orchestrator.wiring import Operator
 
 _log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class ReleaseDesk:
     """The desk of a running service; the inventory is read again for each thing that is done."""
 
     read_operator: Callable[[], Operator]
-    queue: ReleaseQueue
+    queue: Orders
     # Told when somebody has changed what there is to be done.
     changed: Callable[[], None]
     _platforms: tuple[Freshness, ...] = ()
@@ -131,11 +131,18 @@ class ReleaseDesk:
         """Return when each version was first published: by the orders, or else by the history."""
         copies = await read_history(operator.store(), operator.trusted_channel(), count=_SERIALS)
         published = _first_days(copies)
+        ends: dict[str, datetime] = {}
         for entry in await self.queue.entries(limit=200):
             if entry.ended and entry.outcome and entry.outcome.get("published"):
-                version = entry.order.version
-                published[version] = min(entry.ended, published.get(version, entry.ended))
-        return published
+                # Newest first, so that the first attempt of a version has the last word.
+                ends[entry.order.version] = entry.ended
+        # The history knows the day only.
+        later = {
+            version
+            for version, end in ends.items()
+            if version in published and published[version].date() < end.date()
+        }
+        return published | {version: end for version, end in ends.items() if version not in later}
 
 
 def _first_days(copies: Mapping[int, Index | str]) -> dict[str, datetime]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from aiohttp import web
 
@@ -32,9 +32,10 @@ from orchestrator.service.answers import (
 )
 from orchestrator.service.live import MAX_FOLLOWERS
 from orchestrator.service.log_text import read_log
+from orchestrator.service.sharing import Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from orchestrator.core.freshness import Freshness
     from orchestrator.core.order import Entry
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 _ENTRIES: Final = 50
 _ALL_ENTRIES: Final = 500
+# What a page says of the time may be as old as this.
+_KEPT_SECONDS: Final = 1.0
+_NO_RELEASE: Final = "There is no such release here."
 # A follower that takes nothing for so long is gone.
 _WRITE_SECONDS: Final = 30.0
 
@@ -98,7 +102,8 @@ def add_pages(
         script=_digest(_script()),
         has_actions=actions is not None,
     )
-    pages = _Pages(desk=desk, live=live, site=site)
+    made = Shared[_Page](_KEPT_SECONDS, time.monotonic)
+    pages = _Pages(desk=desk, live=live, site=site, made=made)
     get = app.router.add_get
     get("/status", pages.status)
     get("/status.json", pages.status_data)
@@ -130,21 +135,26 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+class _Page(NamedTuple):
+    text: str
+    status: HTTPStatus = HTTPStatus.OK
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pages:
     desk: Desk
     live: Live
     site: Site
+    made: Shared[_Page]
 
-    async def status(self, _: web.Request) -> web.Response:
-        # The mark first: what changes from here on is noticed by whoever compares it later.
-        mark = self.live.mark
-        try:
-            entries, platforms = await self.desk.entries(_ENTRIES), await self.desk.freshness()
-        except OrchestratorError as error:
-            return self._unable(error)
-        present = self._present(mark, entries)
-        return html_answer(render_status(self.site, present, entries=entries, platforms=platforms))
+    async def status(self, request: web.Request) -> web.Response:
+        return await self._page(request, self._status)
+
+    async def history(self, request: web.Request) -> web.Response:
+        return await self._page(request, self._history)
+
+    async def release(self, request: web.Request) -> web.Response:
+        return await self._page(request, lambda mark: self._release(request, mark))
 
     async def status_data(self, _: web.Request) -> web.Response:
         try:
@@ -154,35 +164,43 @@ class _Pages:
         present = self._present(self.live.mark, entries)
         return json_answer(status_as_data(self.site, present, entries, platforms=platforms))
 
-    async def history(self, _: web.Request) -> web.Response:
-        mark = self.live.mark
-        try:
-            entries = await self.desk.entries(_ALL_ENTRIES)
-        except OrchestratorError as error:
-            return self._unable(error)
-        return html_answer(render_history(self.site, self._present(mark, entries), entries))
-
-    async def release(self, request: web.Request) -> web.Response:
-        mark = self.live.mark
-        try:
-            attempts = await self._attempts(request)
-        except OrchestratorError as error:
-            return self._unable(error)
-        entry = _chosen(attempts, request)
-        present = self._present(mark, attempts)
-        if entry is None:
-            page = render_problem(self.site, present, "There is no such release here.")
-            return html_answer(page, HTTPStatus.NOT_FOUND)
-        return html_answer(render_release(self.site, present, entry=entry, attempts=attempts))
-
     async def release_data(self, request: web.Request) -> web.Response:
         try:
             attempts = await self._attempts(request)
         except OrchestratorError as error:
             return _unable_data(error)
         if not attempts:
-            return json_answer({"error": "there is no such release here"}, HTTPStatus.NOT_FOUND)
+            return json_answer({"error": _NO_RELEASE}, HTTPStatus.NOT_FOUND)
         return json_answer(release_as_data(self._present(self.live.mark, attempts), attempts))
+
+    async def _page(
+        self, request: web.Request, make: Callable[[str], Coroutine[None, None, _Page]]
+    ) -> web.Response:
+        # The mark first: what changes from here on is noticed by whoever compares it later.
+        mark = self.live.mark
+        try:
+            page = await self.made.get(f"{mark} {request.path_qs}", lambda: make(mark))
+        except OrchestratorError as error:
+            return self._unable(error)
+        return html_answer(page.text, page.status)
+
+    async def _status(self, mark: str) -> _Page:
+        entries, platforms = await self.desk.entries(_ENTRIES), await self.desk.freshness()
+        present = self._present(mark, entries)
+        return _Page(render_status(self.site, present, entries=entries, platforms=platforms))
+
+    async def _history(self, mark: str) -> _Page:
+        entries = await self.desk.entries(_ALL_ENTRIES)
+        return _Page(render_history(self.site, self._present(mark, entries), entries))
+
+    async def _release(self, request: web.Request, mark: str) -> _Page:
+        attempts = await self._attempts(request)
+        present = self._present(mark, attempts)
+        entry = _chosen(attempts, request)
+        if entry is None:
+            page = render_problem(self.site, present, _NO_RELEASE)
+            return _Page(page, HTTPStatus.NOT_FOUND)
+        return _Page(render_release(self.site, present, entry=entry, attempts=attempts))
 
     async def log(self, request: web.Request) -> web.Response:
         version = _version(request)
@@ -224,10 +242,8 @@ class _Pages:
                 return self._refused(request, refusal)
             version = _version(request)
             if version is None:
-                sentence = "There is no such release here."
-                return self._refused(
-                    request, Refusal(status=HTTPStatus.NOT_FOUND, sentence=sentence)
-                )
+                missing = Refusal(status=HTTPStatus.NOT_FOUND, sentence=_NO_RELEASE)
+                return self._refused(request, missing)
             try:
                 await act(version)
             except OrchestratorError as error:

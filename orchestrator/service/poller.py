@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.core.order import Entry
     from orchestrator.core.version import Version
     from orchestrator.github.lookup import Lookup, Published
-    from orchestrator.service.queue import ReleaseQueue
+    from orchestrator.service.intake import Orders
 
 _log = logging.getLogger(__name__)
 # A release of an older line is no newer version, but it may have been published a moment ago.
@@ -34,7 +34,7 @@ class Poller:
     """Who asks, as often as `every` says; `tag` has `{version}` in it."""
 
     lookup: Lookup
-    queue: ReleaseQueue
+    queue: Orders
     tag: str
     every: timedelta
     channel_of: Callable[[Version, bool], str]
@@ -64,7 +64,7 @@ class Poller:
         if found is not None:
             try:
                 await self._queue_missing(found, {entry.order.version for entry in entries})
-            except OrchestratorError:
+            except BaseException:
                 # What was not dealt with is news next time, too.
                 self.lookup.forget()
                 raise

@@ -25,6 +25,7 @@ from orchestrator.core.board import Board
 from orchestrator.core.errors import ConfigError, StoreError
 from orchestrator.core.order import Entry, Order, State
 from orchestrator.core.wording import redacted
+from orchestrator.service.intake import Submitted
 from orchestrator.service.liveness import SQLITE, Liveness, liveness_at
 
 if TYPE_CHECKING:
@@ -58,14 +59,6 @@ _STATES: Final = {
 }
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submitted:
-    """The attempt that an order led to: a new one, or one that was there before."""
-
-    order: Order
-    is_new: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -276,6 +269,14 @@ def _register(pin: Pin, work: Work) -> None:
     _registered["release"] = release
 
 
+async def probe_database(url: str) -> str:
+    """Return which database it is; ConfigError if a queue cannot be opened there."""
+    async with liveness_at(url, "probe"):
+        if url.startswith(SQLITE):
+            return url.removeprefix(SQLITE)
+        return f"{redacted(url)}, which answers"
+
+
 def _destroy() -> None:
     from dbos import DBOS  # noqa: PLC0415 -- see above
 
@@ -295,6 +296,9 @@ def _order(status: WorkflowStatus) -> Order:
 def _entry(status: WorkflowStatus) -> Entry:
     order = _order(status)
     outcome = status.output if isinstance(status.output, dict) else None
+    if outcome:
+        # Looked up after it was queued, and the same for every attempt that follows.
+        order = replace(order, commit=outcome.get("commit"), reference=outcome.get("reference"))
     state = _STATES.get(status.status)
     if state is None:
         is_done = status.status == "SUCCESS" and outcome and outcome.get("exit_code") == 0

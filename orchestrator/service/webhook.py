@@ -6,7 +6,7 @@ import asyncio
 import logging
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -18,20 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orchestrator.core.webhook import Wanted
-    from orchestrator.service.queue import Submitted
+    from orchestrator.service.intake import Intake
 
 _log = logging.getLogger(__name__)
 # GitHub gives up after ten seconds; a body that takes longer is somebody else's.
 _PATIENCE_SECONDS: Final = 10.0
 _LOGGED: Final = 100
-
-
-class Intake(Protocol):
-    """Where orders go."""
-
-    async def submit(self, order: Order) -> Submitted:
-        """Return the attempt that it led to, durable now; StoreError if it cannot be kept."""
-        ...
 
 
 def add_webhook(

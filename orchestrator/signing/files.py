@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import os
-import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.signature import parse_public_key, public_key
+from orchestrator.private import read_private
 from orchestrator.signing.forms import COUNT_BYTES, split_string, to_base64
 from orchestrator.signing.pair import sign_pair, sign_ssh
 from orchestrator.signing.verification import verify_raw
@@ -172,23 +172,8 @@ def _unwritable(path: Path, error: OSError) -> ConfigError:
 
 
 def _read_private(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            text = file.read(_KEY_FILE_BYTES)
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: there is no signing key", hint=f"make one: orchestrator keygen {path}"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the signing key: {error.strerror}") from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigError(
-            f"{path}: others than its owner may open the signing key "
-            f"(mode {stat.S_IMODE(mode):04o})",
-            hint=f"chmod 600 {path}",
-        )
-    return text
+    hint = f"make one: orchestrator keygen {path}"
+    return read_private(path, "signing key", limit_bytes=_KEY_FILE_BYTES, hint=hint)
 
 
 def _private_key(path: Path, text: bytes, passphrase: bytes | None) -> Ed25519PrivateKey | None:

@@ -49,13 +49,13 @@ def test_a_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> No
     file = tmp_path / "token"
     file.write_text(TOKEN)
     file.chmod(mode)
-    with pytest.raises(ConfigError, match="others on this machine may read it") as caught:
+    with pytest.raises(ConfigError, match="others than its owner may open the GitHub token") as caught:
         read_token(str(file), {})
     assert caught.value.hint == f"chmod 600 {file}"
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+    with pytest.raises(ConfigError, match="there is no GitHub token"):
         read_token(str(tmp_path / "token"), {})
 
 

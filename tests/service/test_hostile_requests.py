@@ -17,8 +17,8 @@ from aiohttp import web
 from orchestrator.core.errors import StoreError
 from orchestrator.core.webhook import MAX_BODY_BYTES, Expected
 from orchestrator.service.headers import add_headers
+from orchestrator.service.intake import Submitted
 from orchestrator.service.listening import listening
-from orchestrator.service.queue import Submitted
 from orchestrator.service.webhook import add_webhook
 from tests.github_server import REPOSITORY
 from tests.service.running import SECRET, payload, signed
