@@ -68,7 +68,7 @@ def serving_mail(post: Post, **options: Any) -> Iterator[int]:
     def ask() -> None:
         assert isinstance(controller.server, asyncio.Server)
         controller.port = controller.server.sockets[0].getsockname()[1]
-        trigger()
+        trigger()  # type: ignore[no-untyped-call]
 
     controller._trigger_server = ask  # type: ignore[method-assign]
     controller.start()
@@ -125,7 +125,8 @@ def test_who_has_a_password_logs_in() -> None:
         send(f"127.0.0.1:{port}", user="me", password=PASSWORD)
         with pytest.raises(SendError, match="535") as caught:
             send(f"127.0.0.1:{port}", user="me", password="wrong-word")
-    assert post.logins == [(b"me", PASSWORD.encode()), (b"me", b"wrong-word")]
+    assert post.logins[0] == (b"me", PASSWORD.encode())
+    assert set(post.logins[1:]) == {(b"me", b"wrong-word")}
     assert caught.value.is_final
     assert "wrong-word" not in str(caught.value)
 
