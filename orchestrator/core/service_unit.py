@@ -153,8 +153,9 @@ def service_units(place: Place) -> Mapping[str, str]:
         "timer": TIMER,
         "user": _plain(place.user),
         "folder": _plain(place.folder),
-        "program": _word(place.program),
-        "inventory": _word(place.inventory),
+        "program": f'"{_plain(place.program)}"',
+        # Of a command line, only the arguments have variables.
+        "inventory": f'"{_plain(place.inventory).replace("$", "$$")}"',
     }
     return {
         SERVICE: _SERVICE.format(**values, hardened=_hardened(place, devices=_devices(place))),
@@ -181,11 +182,6 @@ def _hardened(place: Place, *, devices: str) -> str:
         homes="read-only" if is_at_home else "yes",
         devices=devices,
     )
-
-
-def _word(path: str) -> str:
-    """Return one word of a command line."""
-    return f'"{_plain(path).replace("$", "$$")}"'
 
 
 # What systemd does not take in a program's name, or would take for something else.
