@@ -474,7 +474,8 @@ def print_table(
     """Print a table; on a terminal that is too narrow for it, print what its rows say instead."""
     lines = columns(heading, rows)
     if terminal.is_animated and max(line.cell_len for line in lines) > terminal.width:
-        lines = [line for row in rows for line in _stacked(heading, row, terminal.width)]
+        stacked = [line for row in rows for line in _stacked(heading, row, terminal.width)]
+        lines = [part for line in stacked for part in _folded(terminal, line)]
     for line in lines:
         terminal.print(line)
 
@@ -512,6 +513,17 @@ def _stacked(heading: Sequence[str], row: Sequence[Text | str], width: int) -> l
         lines[-1].append_text(entry)
         room -= entry.cell_len
     return lines
+
+
+def _folded(terminal: Terminal, line: Text) -> list[Text]:
+    """Return a line in pieces that fit, cut between words: a terminal itself cuts within them."""
+    if line.cell_len <= terminal.width:
+        return [line]
+    first, *rest = line.wrap(terminal, terminal.width - len(_INDENT))
+    return [first, *(Text.assemble(_INDENT, part) for part in rest)]
+
+
+_INDENT: Final = "      "
 
 
 def _text(cell: Text | str) -> Text:

@@ -13,7 +13,7 @@ from orchestrator.core.inventory import PathSource, Policy, Project, Publication
 from orchestrator.core.plan import ReleaseRequest, plan_release
 from orchestrator.core.version import parse_version
 from orchestrator.nodes.address import place_of, user_of
-from orchestrator.nodes.probe import probe
+from orchestrator.nodes.probe import probe_with_push
 
 if TYPE_CHECKING:
     from orchestrator.core.facts import NodeFacts
@@ -69,7 +69,7 @@ async def look_at(connect: Connect, node: Node) -> NodeFacts:
     """Return what a machine is and has; raise NodeError if nobody can log in there."""
     try:
         async with connect(node) as transport:
-            return await probe(transport, workdir=node.workdir)
+            return await probe_with_push(transport, workdir=node.workdir)
     except NodeError as error:
         if "refuses the login" not in error.message:
             raise

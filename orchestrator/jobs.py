@@ -216,15 +216,16 @@ def cancelled_as_data(cancelled: Cancelled | SilentNode) -> Mapping[str, object]
 
 def has_log(dist: Path, version: Version, node: Node) -> bool:
     """Whether a run here has fetched a log of the version from the node."""
-    return _log(dist, version, node).is_file()
+    return log_file(dist, version, node).is_file()
 
 
 def read_log(dist: Path, version: Version, node: Node) -> bytes:
     """Return the log that the last run here has fetched."""
-    return _log(dist, version, node).read_bytes()
+    return log_file(dist, version, node).read_bytes()
 
 
-def _log(dist: Path, version: Version, node: Node) -> Path:
+def log_file(dist: Path, version: Version, node: Node) -> Path:
+    """Return where the log of a node's newest build of the version is, if there is one."""
     return dist / str(version) / node.name / BUILD_LOG
 
 

@@ -21,7 +21,7 @@ from orchestrator.core.keys import says_the_same
 from orchestrator.core.preflight import Finding, fine, judge, judge_local_disk, warning
 from orchestrator.core.record import drift
 from orchestrator.core.wording import human_time
-from orchestrator.nodes.probe import probe
+from orchestrator.nodes.probe import probe_with_push
 from orchestrator.site import installer_values
 from orchestrator.source.command import run
 from orchestrator.stores.keyring import read_keys, refuse_keys
@@ -84,7 +84,7 @@ async def check_node(
         async with connect(node) as transport:
             took = timedelta(seconds=time.monotonic() - begun)
             subject = "probe"
-            facts = await probe(transport, workdir=node.workdir)
+            facts = await probe_with_push(transport, workdir=node.workdir)
     except OrchestratorError as error:
         return (Finding.of(subject, error),)
     findings = (fine("connection", _connected(node, took)), *judge(facts, node, needs))

@@ -11,7 +11,7 @@ from orchestrator.parts import write_whole
 from orchestrator.workspace import load_inventory, load_text, locate_nodes, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from orchestrator.core.inventory import Inventory, Node
@@ -36,7 +36,7 @@ def set_in_node(path: Path, name: str, changes: Mapping[str, Value]) -> Node:
         del block
         return text
 
-    return _change(path, edit, name=name)
+    return _change(path, edit, names=(name,))
 
 
 def require_entries(path: Path, names: Iterable[str]) -> None:
@@ -46,14 +46,17 @@ def require_entries(path: Path, names: Iterable[str]) -> None:
         _entry(block, name)
 
 
-def remove_node(path: Path, name: str) -> None:
-    """Take a node out of an inventory; raise ConfigError, with nothing written, if it cannot be."""
+def remove_nodes(path: Path, names: Sequence[str]) -> None:
+    """Take nodes out of an inventory; raise ConfigError, with nothing written, if one cannot be."""
 
     def edit(text: str, block: NodeBlock) -> str:
-        _entry(block, name)
-        return remove_entry(text, block, name)
+        for name in names:
+            _entry(block, name)
+        for name in names:
+            text = remove_entry(text, locate_nodes(text), name)
+        return text
 
-    _change(path, edit, adds=-1, name=name)
+    _change(path, edit, adds=-len(names), names=names)
 
 
 def _entry(block: NodeBlock, name: str) -> Entry:
@@ -72,16 +75,16 @@ def _change(
     edit: Callable[[str, NodeBlock], str],
     *,
     adds: int = 0,
-    name: str | None = None,
+    names: Sequence[str] = (),
     write: bool = True,
 ) -> Node:
     before, text = load_inventory(path), read_text(path)
     new = edit(text, locate_nodes(text))
     after = load_text(new, path)
-    _require_rest(before, after, adds=adds, name=name)
+    _require_rest(before, after, adds=adds, names=names)
     if write:
         _write(path, new, before=text)
-    return next((node for node in after.nodes if node.name == name), after.nodes[-1])
+    return next((node for node in after.nodes if node.name in names), after.nodes[-1])
 
 
 def _write(path: Path, text: str, *, before: str) -> None:
@@ -104,16 +107,16 @@ def _count(inventory: Inventory) -> int:
     return sum(node.variant_of is None for node in inventory.nodes)
 
 
-def _require_rest(before: Inventory, after: Inventory, *, adds: int, name: str | None) -> None:
-    """Raise ConfigError if anything else than the one node has changed its meaning."""
+def _require_rest(before: Inventory, after: Inventory, *, adds: int, names: Sequence[str]) -> None:
+    """Raise ConfigError if anything else than those nodes has changed its meaning."""
     added = after.nodes[len(before.nodes) :] if adds > 0 else ()
-    names = {*filter(None, (name,)), *(node.name for node in added)}
+    changed = {*names, *(node.name for node in added)}
     rests = [
         replace(
             each,
             # What is made of a node's variants goes with it.
             nodes=tuple(
-                node for node in each.nodes if names.isdisjoint((node.name, node.variant_of))
+                node for node in each.nodes if changed.isdisjoint((node.name, node.variant_of))
             ),
         )
         for each in (before, after)

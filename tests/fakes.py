@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from orchestrator.core.errors import StoreError
+from orchestrator.core.errors import ConfigError, StoreError
+from orchestrator.core.order import Origin, State
 from orchestrator.core.result import Artifact, CollectedFile, Floor
 from orchestrator.core.signature import PublicKey, Signatures
 from orchestrator.core.target import parse_target
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.core.evidence import Evidence
+    from orchestrator.core.freshness import Freshness
+    from orchestrator.core.order import Entry
     from orchestrator.core.signature import RawVerifier, Signer, SshVerifier, Verifier
+    from orchestrator.service.pages import Desk
     from orchestrator.stores.store import ReleaseStore
 
 
@@ -193,7 +197,57 @@ def _make_binary(folder: Path, label: str, name: str) -> CollectedFile:
     )
 
 
+@dataclass(slots=True)
+class FakeDesk:
+    """A Desk of lists; `done` has what was asked of it."""
+
+    orders: list[Entry] = field(default_factory=list)
+    platforms: list[Freshness] = field(default_factory=list)
+    logs: dict[tuple[str, str], Path] = field(default_factory=dict)
+    done: list[tuple[str, str]] = field(default_factory=list)
+    reads: int = 0
+
+    async def entries(self, limit: int) -> Sequence[Entry]:
+        self.reads += 1
+        return self.orders[:limit]
+
+    async def attempts(self, version: str) -> Sequence[Entry]:
+        return [each for each in self.orders if each.order.version == version]
+
+    async def freshness(self) -> Sequence[Freshness]:
+        return self.platforms
+
+    async def retry(self, version: str) -> None:
+        entry = await self._newest(version)
+        if not entry.state.is_final:
+            raise ConfigError(f"{version} is {entry.state}", hint="cancel it first")
+        self.done.append(("retry", version))
+        again = entry.order.again(asked=entry.order.asked, origin=Origin.RETRY)
+        self.orders.insert(0, replace(entry, order=again, state=State.QUEUED, outcome=None))
+
+    async def cancel(self, version: str) -> None:
+        entry = await self._newest(version)
+        if entry.state.is_final:
+            raise ConfigError(f"{version} is {entry.state} already")
+        self.done.append(("cancel", version))
+        self.orders[self.orders.index(entry)] = replace(entry, state=State.CANCELLED)
+
+    async def yank(self, version: str) -> None:
+        await self._newest(version)
+        self.done.append(("yank", version))
+
+    def log_path(self, version: str, node: str) -> Path | None:
+        return self.logs.get((version, node))
+
+    async def _newest(self, version: str) -> Entry:
+        entries = await self.attempts(version)
+        if not entries:
+            raise ConfigError(f"nobody asked for {version}")
+        return entries[0]
+
+
 if TYPE_CHECKING:
+    _desk: Desk = FakeDesk()
     _store: ReleaseStore = MemoryStore()
     _signer: Signer = ToySigner()
     _verify: Verifier = toy_verify

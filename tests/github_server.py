@@ -64,6 +64,7 @@ class FakeGitHub:
     url: str = ""
     is_immutable: bool = False
     tells_digests: bool = True
+    needs_token: bool = True
     largest_page: int = 100
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _last_id: int = 0
@@ -151,7 +152,7 @@ class FakeGitHub:
         return None
 
     def _handle(self, request: BaseHTTPRequestHandler, body: bytes) -> Outcome:
-        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if self.needs_token and request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return 401, {"message": "Bad credentials"}, {}
         parts = urlsplit(request.path)
         path = unquote(parts.path).removeprefix(f"/repos/{REPOSITORY}/")

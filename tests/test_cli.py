@@ -16,6 +16,7 @@ import pytest
 from orchestrator import __version__, cli, commands
 from orchestrator.cli import COMMANDS, main
 from orchestrator.core.errors import ConfigError
+from orchestrator.options.vm import ACTIONS
 from orchestrator.signing import load_signer
 from orchestrator.workspace import host_triple
 
@@ -82,6 +83,17 @@ def test_the_help_of_a_command_fits_eighty_columns(
     assert max(map(len, shown.splitlines())) <= 80
 
 
+def test_the_help_and_the_page_of_machines_say_the_same_of_each_action(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert exit_code_of("vm", "--help") == 0
+    shown = capsys.readouterr().out
+    page = (ROOT / "docs/vms.md").read_text().replace("`", "")
+    for name, what in ACTIONS.items():
+        assert f"\n  {name:<8} {what}\n" in shown
+        assert f"\n| {name} | {what.replace('`', '')} |\n" in page
+
+
 def test_no_command_shows_the_help_as_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
 
@@ -115,6 +127,9 @@ def test_the_version_is_the_package_s(capsys: pytest.CaptureFixture[str]) -> Non
         (["schema", "extra", "more"], "error: unrecognized: 'extra'\nunrecognized: 'more'\n"),
         (["release"], "the following arguments are required: --version\n"),
         (["logs", "1.0.0"], "the following arguments are required: NODE\n"),
+        (["bench", "--runs", "0"], "argument --runs: '0' is not a whole number from 1 on\n"),
+        (["history", "-n", "x"], "-n/--number: 'x' is not a whole number from 1 on\n"),
+        (["vm", "make"], "argument ACTION: invalid choice: 'make'"),
         (["serve", "--port", "x"], "argument --port: invalid int value: 'x'\n"),
     ],
 )

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.text import Text
 
-from orchestrator.console import Console, columns, show_error, show_report, write_log
+from orchestrator.console import (
+    Console,
+    Terminal,
+    columns,
+    print_table,
+    show_error,
+    show_report,
+    write_log,
+)
 from orchestrator.core.events import (
     LogAppended,
     NodeFinished,
@@ -399,6 +407,20 @@ def test_a_summary_that_is_wider_than_the_terminal_is_stacked(
     assert lines[0] == f"first  {NETBSD}"
     assert lines[1] == "    result built  time 3m07s  size 1.8 MB  floors netbsd>=10.0"
     assert lines[2] == "    sha256 0123456789ab"
+
+
+def test_what_is_wider_than_the_terminal_is_cut_between_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = TerminalStream()
+    said = "4 x a processor whose name goes on and on and on, and then some more"
+    print_table(Terminal(stream), ("node", "target", "cpu"), [("pi", "arm", said)])
+
+    lines = CONTROLS.sub("", stream.getvalue()).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert len(lines) == 4
+    assert " ".join(" ".join(lines).split()) == f"pi arm cpu {said}"
 
 
 def test_a_release_without_a_publication_shows_no_way_to_install() -> None:

@@ -122,7 +122,7 @@ def test_a_version_that_is_passed_on_while_it_is_yanked_is_yanked_there_too(
             await asyncio.to_thread(publish)
         return await in_turn(store, which, *rest, **options)
 
-    monkeypatch.setattr(channels, "edit_index", edit_index)
+    monkeypatch.setattr("orchestrator.channels.edit_index", edit_index)
     yanked = shop.run("yank", "1.0.0")
     assert yanked.code == 0
     assert shop.rows(passed_to) == [f"1.0.0 {LINUX} yanked", f"0.9.0 {LINUX} ok"]

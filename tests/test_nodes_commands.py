@@ -196,9 +196,11 @@ def test_a_csh_user_is_no_trouble_and_told_so(
     options = [f'ForceCommand exec {csh} -f -c "$SSH_ORIGINAL_COMMAND"']
     with running(tmp_path / "sshd", environment={"SHELL": csh}, options=options) as server:
         key = ["--fingerprint", fingerprint(server)]
-        # What is forced upon every session leaves no SFTP, which a trial needs.
-        assert main(adding(server, inventory, "--name", "csh", *key, "--no-trial")) == 0
-        assert f"shell   {csh}" in capsys.readouterr().err
+        # What is forced upon every session leaves no SFTP, which the source needs.
+        assert main(adding(server, inventory, "--name", "csh", *key, "--disabled")) == 0
+        said = capsys.readouterr().err
+        assert f"shell   {csh}" in said
+        assert "takes no files: it has no SFTP" in said
         assert main(["check", "csh", "--inventory", str(inventory), "--json"]) in {0, 2, 5}
     nodes = json.loads(capsys.readouterr().out)["nodes"]
     (shell,) = (found for found in nodes[0]["findings"] if found["check"] == "shell")
@@ -295,6 +297,81 @@ def test_a_removed_node_is_gone_and_nothing_else(
     assert inventory.read_text() == INVENTORY
 
 
+def test_several_nodes_are_removed_at_once_or_none_of_them(
+    sshd: Sshd, inventory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = ["--fingerprint", fingerprint(sshd), "--no-trial", "--yes"]
+    for name in ("pi", "pi2"):
+        assert main(adding(sshd, inventory, *key, "--name", name)) == 0
+    both = inventory.read_text()
+    at = ["--inventory", str(inventory)]
+    assert main(["nodes", "remove", "pi", "nobody", *at]) == 2
+    assert main(["nodes", "remove", "pi", "pi2", "linux-x86_64", *at]) == 2
+    assert inventory.read_text() == both
+    assert main(["nodes", "remove", "pi2", "pi", "pi", *at]) == 0
+    assert inventory.read_text() == INVENTORY
+    assert "removed pi2" in capsys.readouterr().out
+
+
+def test_where_nobody_is_asked_the_machine_must_be_said(
+    inventory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["nodes", "add", "--yes", "--inventory", str(inventory)]) == 2
+    said = capsys.readouterr().err
+    assert "nothing says which machine it is" in said
+    assert "--host local" in " ".join(said.split())
+    assert inventory.read_text() == INVENTORY
+
+
+def test_a_name_that_nobody_knows_is_told_from_a_host_that_is_silent(
+    inventory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["nodes", "add", "--inventory", str(inventory), "--host", "u@nowhere.invalid"]
+    assert main([*words, "--port", "2222"]) == 3
+    said = " ".join(capsys.readouterr().err.split())
+    assert "connecting to u@nowhere.invalid on port 2222" in said
+    assert "is the name right?" in said
+    assert "is sshd running there" not in said
+
+
+def test_a_server_without_sftp_is_found_out_before_anything_is_written(
+    inventory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running(tmp_path / "server", has_sftp=False) as server:
+        assert main(adding(server, inventory, "--fingerprint", fingerprint(server))) == 3
+        said = capsys.readouterr().err
+        assert "takes no files: it has no SFTP" in said
+        assert "Subsystem sftp" in said
+        assert inventory.read_text() == INVENTORY
+
+        written = INVENTORY + (
+            f"  - {{name: pi, host: '{server.host}', port: {server.port}, target: "
+            f"x86_64-unknown-linux-gnu, identity: '{server.identity}', "
+            f"host_key: '{' '.join(server.host_key.split()[:2])}', workdir: {tmp_path}/work}}\n"
+        )
+        inventory.write_text(written)
+        assert main(["check", "pi", "--json", "--inventory", str(inventory)]) == 2
+        data = json.loads(capsys.readouterr().out)
+        found = {each["check"]: each for each in data["nodes"][0]["findings"]}
+        assert found["files"]["state"] == "problem"
+        assert found["toolchain"]["state"] == "ok"
+
+
+def test_a_machine_without_rust_is_told_before_the_questions(
+    inventory: Path, tmp_path: Path
+) -> None:
+    empty = {"HOME": str(tmp_path / "home")}
+    (tmp_path / "home").mkdir()
+    with running(tmp_path / "server", environment=empty) as server:
+        words = adding(server, inventory, "--fingerprint", fingerprint(server))
+        with at_terminal(inventory, "nodes", "add", *words[4:]) as terminal:
+            terminal.wait_for("Rust target [")
+            assert b"it cannot build yet: no cargo and no rustc" in terminal.said
+            terminal.type(CTRL_C)
+            terminal.end()
+    assert inventory.read_text() == INVENTORY
+
+
 def test_a_new_host_key_is_pinned_only_if_somebody_vouches_for_it(
     sshd: Sshd, inventory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -308,7 +385,7 @@ def test_a_new_host_key_is_pinned_only_if_somebody_vouches_for_it(
     inventory.write_text(old)
     at = ["--inventory", str(inventory)]
     assert main(["nodes", "rekey", "pi", *at]) == 3
-    assert "HAS CHANGED" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("HAS CHANGED") == 1
     assert main(["nodes", "rekey", "pi", *at, "--fingerprint", f"SHA256:{'A' * 43}"]) == 3
     assert inventory.read_text() == old
     assert main(["nodes", "rekey", "pi", *at, *right]) == 0

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from orchestrator.core.errors import ConfigError
-from orchestrator.roster import add_node, remove_node, set_in_node
+from orchestrator.roster import add_node, remove_nodes, set_in_node
 from orchestrator.workspace import load_inventory
 from tests.installer_site import ROOT
 
@@ -82,7 +82,7 @@ def test_the_variants_of_a_node_change_with_it(tmp_path: Path) -> None:
 def test_a_node_that_is_added_and_removed_leaves_nothing(file: Path) -> None:
     text = file.read_text()
     add_node(file, NEW)
-    remove_node(file, "pi")
+    remove_nodes(file, ["pi"])
     assert file.read_text() == text
 
 
@@ -91,7 +91,7 @@ def test_each_node_but_the_last_one_can_be_removed(file: Path) -> None:
     nodes = [node for node in load_inventory(file).nodes if node.variant_of is None]
     for position, node in enumerate(nodes[:-1]):
         try:
-            remove_node(file, node.name)
+            remove_nodes(file, [node.name])
         except ConfigError:
             # Others use its text, or its gate.
             assert f"- name: {node.name}\n" in file.read_text()
@@ -109,7 +109,7 @@ def test_the_only_node_stays(tmp_path: Path) -> None:
     file = Path(shutil.copy(ROOT / "examples/inventories/nodes-key.yaml", tmp_path / "nodes.yaml"))
     text = file.read_text()
     with pytest.raises(ConfigError, match="is the only node"):
-        remove_node(file, "netbsd-x86_64")
+        remove_nodes(file, ["netbsd-x86_64"])
     assert file.read_text() == text
 
 
@@ -167,9 +167,9 @@ def test_a_removed_node_takes_one_of_the_empty_lines_around_it_with_it(tmp_path:
         for name in "abc"
     ]
     file.write_text("\n".join(entries))
-    remove_node(file, "b")
+    remove_nodes(file, ["b"])
     assert file.read_text() == "\n".join((entries[0], entries[2]))
-    remove_node(file, "c")
+    remove_nodes(file, ["c"])
     assert file.read_text() == entries[0]
 
 
@@ -209,5 +209,5 @@ def test_a_last_line_without_an_end_gets_one(tmp_path: Path) -> None:
     text = file.read_text()
     file.write_text(text.rstrip("\n"))
     add_node(file, NEW)
-    remove_node(file, "pi")
+    remove_nodes(file, ["pi"])
     assert file.read_text() == text

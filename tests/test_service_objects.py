@@ -3,43 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
+from aiohttp import web
 
+from orchestrator.core.conditions import Version
 from orchestrator.core.errors import ConfigError
 from orchestrator.service.directory import serve_directory
+from orchestrator.service.headers import add_headers
+from orchestrator.service.listening import listening
+from orchestrator.service.objects import Objects, add_objects
+from orchestrator.service.sources import Content, FolderSource
 from orchestrator.stores.directory import DirectoryStore
 from orchestrator.stores.store import ObjectKind
+from tests.visitors import ask, connect, say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 ARCHIVE = "releases/1.0.0/x86_64-unknown-netbsd/demo-1.0.0-x86_64-unknown-netbsd.tar.gz"
 DATA = bytes(range(256)) * 1000
-
-
-class Answer:
-    def __init__(self, response: http.client.HTTPResponse) -> None:
-        self.status = response.status
-        self.headers = response.headers
-        self.body = response.read()
-
-
-def ask(url: str, path: str, method: str = "GET", **headers: str) -> Answer:
-    with closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)) as connection:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request(method, path, headers=named)
-        return Answer(connection.getresponse())
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +140,59 @@ async def test_a_client_that_has_the_object_is_told_so_until_it_changes(
     assert (changed.status, changed.body) == (200, b"new")
 
 
+def test_what_head_says_is_what_get_says(url: str) -> None:
+    tag = ask(url, "/stable.idx").headers["ETag"]
+    for headers in (
+        {},
+        {"Range": "bytes=3-5"},
+        {"Range": "bytes=999999-"},
+        {"If_None_Match": tag},
+        {"If_Match": '"other"'},
+        {"Accept_Encoding": "gzip"},
+    ):
+        for path in (f"/{ARCHIVE}", "/stable.idx", "/index.html", "/", "/none"):
+            answers = [ask(url, path, method, **headers) for method in ("GET", "HEAD")]
+            for answer in answers:
+                del answer.headers["Date"]
+            whole, head = ([*answer.headers.items()] for answer in answers)
+            assert whole == head
+            assert answers[0].status == answers[1].status
+            assert answers[1].body == b""
+
+
+def test_a_date_is_a_condition_too(url: str) -> None:
+    date = ask(url, "/stable.idx").headers["Last-Modified"]
+    unchanged = ask(url, "/stable.idx", If_Modified_Since=date)
+    assert (unchanged.status, unchanged.body) == (304, b"")
+    assert ask(url, "/stable.idx", If_Unmodified_Since=date).status == 200
+    long_ago = "Thu, 01 Jan 1970 00:00:00 GMT"
+    assert ask(url, "/stable.idx", If_Modified_Since=long_ago).status == 200
+    changed = ask(url, "/stable.idx", If_Unmodified_Since=long_ago)
+    assert (changed.status, changed.body) == (412, b"This is not what it was any more.\n")
+
+
+def test_a_condition_may_come_in_two_headers(url: str) -> None:
+    tag = ask(url, "/stable.idx").headers["ETag"]
+    known = f'If-None-Match: "other"\r\nIf-None-Match: {tag}\r\n'
+    answer = say(
+        url, f"GET /stable.idx HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{known}\r\n".encode()
+    )
+    assert answer.startswith(b"HTTP/1.1 304 ")
+
+
+def test_a_connection_serves_one_request_after_another(url: str) -> None:
+    with closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)) as connection:
+        for path, status in (("/stable.idx", 200), ("/none", 404), (f"/{ARCHIVE}", 200)):
+            # The client connects again by itself when it has to.
+            held = connection.sock
+            connection.request("GET", path)
+            response = connection.getresponse()
+            response.read()
+            assert response.status == status
+            assert connection.sock is not None
+            assert held in {None, connection.sock}
+
+
 @pytest.mark.parametrize(
     ("wanted", "first", "last"),
     [
@@ -219,7 +267,7 @@ def test_nothing_can_be_written(url: str, folder: Path, method: str) -> None:
     answer = ask(url, "/stable.idx", method)
     assert answer.status == 405
     assert set(answer.headers["Allow"].split(",")) == {"GET", "HEAD"}
-    assert answer.body == b"Nothing can be written here.\n"
+    assert answer.body == b"This is not how to ask for it.\n"
     assert (folder / "stable.idx").read_text() == "this is stable.idx"
 
 
@@ -238,15 +286,121 @@ def test_a_client_that_goes_away_is_not_worth_a_word(
     url: str, capfd: pytest.CaptureFixture[str], folder: Path
 ) -> None:
     (folder / "big").write_bytes(b"x" * 20_000_000)
-    place = urlsplit(url)
-    assert place.hostname
-    assert place.port
-    with socket.create_connection((place.hostname, place.port)) as client:
+    with connect(url) as client:
         client.sendall(b"GET /big HTTP/1.1\r\n\r\n")
         client.recv(1)
         # Closing with unread data resets the connection.
     assert ask(url, "/stable.idx").status == 200
     assert capfd.readouterr().err == ""
+
+
+def start_and_take_nothing(url: str, name: str) -> socket.socket:
+    client = connect(url)
+    client.sendall(f"GET /{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert client.recv(1)
+    return client
+
+
+def test_slow_readers_hold_nobody_up_and_not_the_end(folder: Path) -> None:
+    (folder / "big").write_bytes(b"x" * 20_000_000)
+    with contextlib.ExitStack() as stack:
+        with serve_directory(folder) as url:
+            # More than there are threads to read files in.
+            for _ in range(50):
+                stack.enter_context(start_and_take_nothing(url, "big"))
+            assert ask(url, "/stable.idx").status == 200
+            assert len(ask(url, "/big").body) == 20_000_000
+        with pytest.raises(ConnectionRefusedError):
+            connect(url)
+
+
+async def test_who_takes_nothing_is_cut_off(folder: Path) -> None:
+    (folder / "big").write_bytes(b"x" * 20_000_000)
+    objects = Objects(source=FolderSource(folder=folder), stall_seconds=0.05)
+    app, cut = web.Application(), asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            return await objects.answer(request)
+        finally:
+            cut.set()
+
+    app.router.add_get("/big", answer)
+    async with listening(app) as url:
+        client = await asyncio.to_thread(start_and_take_nothing, url, "big")
+        with client:
+            async with asyncio.timeout(60):
+                await cut.wait()
+            assert await asyncio.to_thread(taken, client) < 20_000_000
+
+
+def taken(client: socket.socket) -> int:
+    count = 0
+    with contextlib.suppress(ConnectionError):
+        while part := client.recv(1_000_000):
+            count += len(part)
+    return count
+
+
+async def test_an_object_that_ends_too_early_breaks_the_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Cut:
+        @contextlib.asynccontextmanager
+        async def open(self, _: str) -> AsyncIterator[Content]:
+            yield Content(version=Version(tag='"x"', size_bytes=9), body=b"short")
+
+        def elsewhere(self, _: str) -> None:
+            pass
+
+    app = web.Application()
+    add_headers(app)
+    add_objects(app, Objects(source=Cut()))
+    async with listening(app) as url:
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            await asyncio.to_thread(ask, url, "/install.sh")
+    assert "the file ends 4 bytes before its end" in caplog.text
+
+
+def test_that_no_file_can_be_opened_does_not_say_that_there_is_none(folder: Path) -> None:
+    program = """
+import asyncio, pathlib, resource, sys
+from orchestrator.core.errors import StoreError
+from orchestrator.service.sources import FolderSource
+
+async def read():
+    source = FolderSource(folder=pathlib.Path(sys.argv[1]))
+    async with source.open("stable.idx") as content:
+        assert content
+    files = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    try:
+        while True:
+            files.append(open("/dev/null"))
+    except OSError:
+        pass
+    try:
+        async with source.open("stable.idx") as content:
+            print("there is", content)
+    except StoreError as error:
+        print(error.message)
+
+asyncio.run(read())
+"""
+    command = [sys.executable, "-c", program, str(folder)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert told == f"stable.idx in {folder} cannot be read: Too many open files\n"
+
+
+def test_a_folder_may_go_away_and_come_back(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with serve_directory(store) as url:
+        for _ in range(2):
+            assert ask(url, "/stable.idx").status == 404
+            asyncio.run(fill(DirectoryStore(store)))
+            assert ask(url, "/stable.idx").status == 200
+            store.rename(tmp_path / f"old {os.urandom(4).hex()}")
+            assert ask(url, "/stable.idx").status == 404
 
 
 def test_the_server_is_gone_at_the_end_of_the_block(folder: Path) -> None:

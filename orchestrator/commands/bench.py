@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import argparse
 
     from orchestrator.core.bench import Benchmark
-    from orchestrator.core.inventory import Inventory
     from orchestrator.core.plan import BuildPlan
     from orchestrator.core.version import Version
 
@@ -36,7 +35,7 @@ def bench(arguments: argparse.Namespace) -> int:
 
         return bench_variants(operator, version, arguments)
     before = _read(arguments.compare_with) if arguments.compare_with else None
-    plan = _plan(operator.inventory, version, arguments)
+    plan = _plan(operator, version, arguments)
     if operator.inventory.project.source is None:
         print(
             "warning: the project has no `source`, so each node's own command runs as it is, and "
@@ -78,24 +77,27 @@ async def _measure(operator: Operator, plan: BuildPlan, runs: int) -> Benchmark:
         ).measure()
 
 
-def _plan(inventory: Inventory, version: Version, arguments: argparse.Namespace) -> BuildPlan:
+def _plan(operator: Operator, version: Version, arguments: argparse.Namespace) -> BuildPlan:
     from orchestrator.core.plan import ReleaseRequest, plan_release
 
     names = arguments.nodes or [
-        node.name for node in inventory.nodes if node.enabled and not node.variant_of
+        node.name for node in operator.inventory.nodes if node.enabled and not node.variant_of
     ]
     if not names:
         raise ConfigError(
             "no node is left to measure: none is enabled",
             hint="set `enabled: true` on one, or name the nodes to be measured",
         )
+    for name in arguments.nodes:
+        # Here, because the plan would speak of the options of `release`.
+        operator.node(name)
     request = ReleaseRequest(version=version, nodes=tuple(names), rebuild=True, publish=False)
     if arguments.baseline and arguments.baseline not in names:
         raise ConfigError(
-            f"the baseline `{arguments.baseline[:80]}` is not measured",
+            f"--baseline: the node `{arguments.baseline[:80]}` is not measured",
             hint=f"these are: {', '.join(names)}",
         )
-    return plan_release(inventory, request)
+    return plan_release(operator.inventory, request)
 
 
 async def _version(operator: Operator, said: str | None) -> Version:
@@ -123,4 +125,8 @@ def _read(name: str) -> Benchmark:
         return read_benchmark(data.decode(), name)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ConfigError(f"cannot read {name}: {reason}") from None
+        raise ConfigError(
+            f"--compare-with: cannot read {name}: {reason}",
+            hint="name a file that `orchestrator bench` has saved, as it says at its end: "
+            "dist/bench/*.json",
+        ) from None

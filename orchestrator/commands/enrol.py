@@ -83,6 +83,7 @@ def add(arguments: argparse.Namespace) -> int:
     _meet(enrolment, arguments.fingerprint)
     facts = asyncio.run(_look(enrolment))
     _show_facts(facts)
+    _warn_early(enrolment, facts)
     _complete(enrolment, facts)
     node = enrolment.draft()
     findings = judge(facts, node, needs_of(enrolment.operator.inventory.project, node))
@@ -124,6 +125,12 @@ def _begin(arguments: argparse.Namespace) -> _Enrolment:
             "enabled": False if arguments.disabled else None,
         },
     )
+    if not (arguments.vm or arguments.host or enrolment.questions.is_interactive):
+        raise ConfigError(
+            "nothing says which machine it is: --host is missing, and nobody is asked",
+            hint="say --host [USER@]HOST, --host local, or --vm NAME; without --yes, "
+            "a terminal is asked",
+        )
     # What is wrong with the options is not put right by an answer.
     enrolment.draft()
     if not arguments.vm:
@@ -168,7 +175,7 @@ def _meet(enrolment: _Enrolment, fingerprint: str | None) -> None:
     # A virtual machine of ours was made with a host key that is known.
     if node.is_local or node.is_guest:
         return
-    _talk(f"connecting to {node.host} ...")
+    _talk(f"connecting to {node.host} on port {node.port} ...")
     shown = asyncio.run(meet(node))
     if fingerprint:
         require_key(shown, node, fingerprint)
@@ -257,6 +264,23 @@ def _show_facts(facts: NodeFacts) -> None:
     from orchestrator.listing.nodes import show_facts
 
     show_facts(facts, sys.stderr)
+
+
+def _warn_early(enrolment: _Enrolment, facts: NodeFacts) -> None:
+    """Tell a person that nothing can be built there before he has answered all the questions."""
+    from orchestrator.core.preflight import Severity, judge, needs_of
+
+    if not enrolment.questions.is_interactive:
+        return
+    # Whatever the answers will be, these are asked of the machine itself.
+    node = enrolment.draft()
+    for finding in judge(facts, node, needs_of(enrolment.operator.inventory.project, node)):
+        if finding.subject in _OF_THE_MACHINE and finding.severity is not Severity.OK:
+            _talk(f"  it cannot build yet: {finding.message}")
+            _talk(f"  hint: {finding.hint}; Ctrl-C leaves, and nothing is written")
+
+
+_OF_THE_MACHINE: Final = ("toolchain", "linker")
 
 
 def _show_findings(enrolment: _Enrolment, node: Node, findings: tuple[Finding, ...]) -> bool:

@@ -12,9 +12,9 @@ from orchestrator.wiring import Operator
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from orchestrator.core.edits import Flip, Selection
+    from orchestrator.core.edits import Flip
     from orchestrator.core.index import Index
     from orchestrator.core.version import Version
     from orchestrator.world import Outlet
@@ -35,50 +35,23 @@ def unyank(arguments: argparse.Namespace) -> int:
 
 
 async def _flip(arguments: argparse.Namespace, flip: Flip) -> int:
-    from orchestrator.core.edits import Selection, check_flip, flip_rows
+    from orchestrator.channels import flip_version
+    from orchestrator.core.edits import Selection
+    from orchestrator.core.history import differences
     from orchestrator.core.version import parse_version
 
     selection = Selection(version=parse_version(arguments.version), targets=tuple(arguments.target))
     operator = Operator.at(arguments.inventory)
-    outlets = _outlets(operator, arguments.channel)
-    found = await _existing(outlets)
-    check_flip([row for _, index in found for row in index.rows], selection, flip)
-    for outlet, index in found:
-        if selection.of(index.rows):
-            await _flip_channel(operator, outlet, index, selection=selection, flip=flip)
-    # A release may have passed the version on, from where it was not flipped yet to where it was
-    # not looked for any more. After this, it finds it flipped where it has it from.
-    for outlet, index in await _existing(outlets):
-        if flip_rows(index.rows, selection, flip) != index.rows:
-            await _flip_channel(operator, outlet, index, selection=selection, flip=flip)
+    for flipped in await flip_version(operator, selection, flip, channel=arguments.channel):
+        now = selection.of(flipped.after.rows)
+        changes = differences(selection.of(flipped.before.rows), now)
+        _say(flipped.outlet, flipped.after, [str(change) for change in changes])
+        changed = {change.row.key for change in changes}
+        for row in now:
+            if row.key not in changed:
+                already = "already " if row.status is flip.result else ""
+                print(f"  {row.version} {row.label} is {already}{row.status}")
     return 0
-
-
-async def _flip_channel(
-    operator: Operator, outlet: Outlet, before: Index, *, selection: Selection, flip: Flip
-) -> None:
-    from orchestrator.core.edits import flip_rows
-    from orchestrator.core.history import differences
-    from orchestrator.site import renew_derived
-    from orchestrator.stores.channel import edit_index
-
-    after = await edit_index(
-        outlet.store,
-        outlet.channel,
-        lambda index: flip_rows(index.rows, selection, flip),
-        signer=outlet.signer,
-        today=outlet.today(),
-    )
-    # Also when nothing changed: whoever was here before may have died on the way.
-    await renew_derived(operator.inventory, outlet, after)
-    now = selection.of(after.rows)
-    changes = differences(selection.of(before.rows), now)
-    _say(outlet, after, [str(change) for change in changes])
-    changed = {change.row.key for change in changes}
-    for row in now:
-        if row.key not in changed:
-            already = "already " if row.status is flip.result else ""
-            print(f"  {row.version} {row.label} is {already}{row.status}")
 
 
 def promote(arguments: argparse.Namespace) -> int:
@@ -96,6 +69,7 @@ def promote(arguments: argparse.Namespace) -> int:
 
 
 async def _promote(operator: Operator, version: Version, *, source: str, target: str) -> int:
+    from orchestrator.channels import existing_indexes
     from orchestrator.core.edits import Selection, promoted_rows
     from orchestrator.core.history import differences
     from orchestrator.core.merge import why_not_offered
@@ -104,7 +78,7 @@ async def _promote(operator: Operator, version: Version, *, source: str, target:
     from orchestrator.stores.channel import Origin, pass_rows, read_index
 
     outlet = operator.outlet_of(target)
-    [(origin, index)] = await _existing((outlet.on(source),))
+    [(origin, index)] = await existing_indexes((outlet.on(source),))
     rows = promoted_rows(index.rows, version)
     before = await read_index(outlet.store, outlet.channel)
     after = await pass_rows(
@@ -132,11 +106,12 @@ def renew(arguments: argparse.Namespace) -> int:
 
 
 async def _renew(arguments: argparse.Namespace) -> int:
+    from orchestrator.channels import existing_indexes, outlets_of
     from orchestrator.site import renew_derived
     from orchestrator.stores.channel import renew_index
 
     operator = Operator.at(arguments.inventory)
-    for outlet, before in await _indexes(operator, arguments.channel):
+    for outlet, before in await existing_indexes(outlets_of(operator, arguments.channel)):
         after = await renew_index(
             outlet.store,
             outlet.channel,
@@ -198,34 +173,6 @@ def fsck(arguments: argparse.Namespace) -> int:
     else:
         show_fsck(data, sys.stdout)
     return report.exit_code
-
-
-async def _indexes(operator: Operator, channel: str | None) -> Sequence[tuple[Outlet, Index]]:
-    """Return the channels to change, with their indexes: one by its name, or all that there are."""
-    return await _existing(_outlets(operator, channel))
-
-
-def _outlets(operator: Operator, channel: str | None) -> Sequence[Outlet]:
-    first, *others = (channel,) if channel else operator.channel_names()
-    outlet = operator.outlet_of(first)
-    return (outlet, *map(outlet.on, others))
-
-
-async def _existing(outlets: Iterable[Outlet]) -> Sequence[tuple[Outlet, Index]]:
-    from orchestrator.stores.channel import read_index
-
-    outlets = tuple(outlets)
-    indexes = [await read_index(outlet.store, outlet.channel) for outlet in outlets]
-    found = [
-        (outlet, index) for outlet, index in zip(outlets, indexes, strict=True) if index is not None
-    ]
-    if not found:
-        names = " or ".join(outlet.channel.index_name for outlet in outlets)
-        raise ConfigError(
-            f"there is no {names} in {outlets[0].store.describe()}",
-            hint="the first release on a channel makes its index",
-        )
-    return found
 
 
 def _say(outlet: Outlet, index: Index, lines: Sequence[str]) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from orchestrator.commands.enrol import add
 from orchestrator.commands.questions import Questions
 from orchestrator.core.enrolment import describe_host, node_as_data, require_fingerprint
-from orchestrator.core.errors import ConfigError
-from orchestrator.roster import remove_node, require_entries, set_in_node
+from orchestrator.core.errors import ConfigError, NodeError
+from orchestrator.roster import remove_nodes, require_entries, set_in_node
 from orchestrator.wiring import Operator
 
 if TYPE_CHECKING:
@@ -68,14 +68,16 @@ def _set_enabled(arguments: argparse.Namespace) -> int:
 
 
 def _remove(arguments: argparse.Namespace) -> int:
-    path = Path(arguments.inventory)
-    node = Operator.at(arguments.inventory).node(arguments.name)
-    remove_node(path, node.name)
+    operator, path = Operator.at(arguments.inventory), Path(arguments.inventory)
+    chosen = [operator.node(name) for name in dict.fromkeys(arguments.names)]
+    remove_nodes(path, [node.name for node in chosen])
     if arguments.json:
-        print(json.dumps(node_as_data(node), indent=2))
+        print(json.dumps([node_as_data(node) for node in chosen], indent=2))
         return 0
-    print(f"removed {node.name} ({node.target}, {describe_host(node)}) from {path}")
-    print("what is published of it stays; its jobs and caches stay on it until they are deleted")
+    for node in chosen:
+        print(f"removed {node.name} ({node.target}, {describe_host(node)}) from {path}")
+    it = "it" if len(chosen) == 1 else "them"
+    print(f"what is published of {it} stays; jobs and caches stay on {it} until they are deleted")
     return 0
 
 
@@ -94,13 +96,17 @@ def _rekey(arguments: argparse.Namespace) -> int:
         require_key(shown, node, arguments.fingerprint)
     elif not shown.is_known:
         refusal = refuse_key(shown, node)
-        print(f"{refusal.message}", file=sys.stderr)
+        if not questions.is_interactive:
+            raise refusal
+        print(refusal.message, file=sys.stderr)
         print(
             f"compare with what this prints on the machine itself: {shown.check}", file=sys.stderr
         )
-        is_interactive = questions.is_interactive
-        if not (is_interactive and questions.yes("is that its own new key?", proposal=False)):
-            raise refusal
+        if not questions.yes("is that its own new key?", proposal=False):
+            raise NodeError(
+                f"nothing was changed: nobody vouches for the new key of {node.name}",
+                hint=refusal.hint,
+            )
     known = (node.host_key or "").split()[:2] == shown.line.split()
     if not known:
         node = set_in_node(path, node.name, {"host_key": shown.line})

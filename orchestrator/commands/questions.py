@@ -25,7 +25,10 @@ class Questions:
         """
         if not self.is_interactive:
             if proposal is None:
-                raise ConfigError(f"{option} is missing", hint="say it: nobody is here to be asked")
+                raise ConfigError(
+                    f"{option} is missing",
+                    hint="say it: without a terminal, and with --yes, nobody is asked",
+                )
             return proposal
         shown = f"{question} [{proposal}]: " if proposal else f"{question}: "
         while not (answer := _read(shown).strip() or proposal):

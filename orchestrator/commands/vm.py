@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError, NodeError
-from orchestrator.workspace import inventory_folder, list_vms, load_vm
+from orchestrator.workspace import VMS, inventory_folder, list_vms, load_vm
 
 if TYPE_CHECKING:
     import argparse
@@ -29,11 +29,21 @@ def vm(arguments: argparse.Namespace) -> int:
     if arguments.action == "status":
         return _status(folder, arguments)
     if arguments.name is None:
-        raise ConfigError(f"`vm {arguments.action}` needs the name of a virtual machine")
+        raise ConfigError(
+            f"`orchestrator vm {arguments.action}` needs the name of a virtual machine",
+            hint=_known(folder),
+        )
     if arguments.action == "render":
         return _render(load_vm(folder, arguments.name), arguments)
     machine = _local_machine(folder, arguments.name.rpartition("@")[2])
     return _ACTIONS[arguments.action](machine, arguments)
+
+
+def _known(folder: Path) -> str:
+    names = list_vms(folder)
+    if not names:
+        return f"there is none in {folder / VMS}; docs/vms.md says how one is defined"
+    return f"these are defined: {', '.join(names)}"
 
 
 def _local_machine(folder: Path, name: str) -> Machine:

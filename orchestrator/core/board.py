@@ -130,6 +130,8 @@ class Board:
             "version": order.version,
             "channel": order.channel,
             "attempt": order.attempt,
+            "commit": order.commit,
+            "reference": order.reference,
             "began": time_text(self._began),
             "ended": time_text(self._ended),
             "rows": [row.as_data() for row in self._rows.values() if row.is_shown],
@@ -147,11 +149,14 @@ class Board:
 
 @dataclass(slots=True, kw_only=True)
 class _Row:
-    """A node's part; one that only stands by is not shown."""
+    """A node's part; one that only stands by is not shown.
+
+    Nodes of one `group` wait for one another.
+    """
 
     node: str
     target: str
-    group: str | None = None
+    group: str = ""
     stands_by_for: str | None = None
     expected: timedelta | None = None
     planned: datetime | None = None
@@ -252,21 +257,24 @@ def time_text(moment: datetime | None) -> str | None:
 
 
 def _rows_of(plan: BuildPlan, began: datetime) -> Iterable[tuple[str, _Row]]:
+    hosts: dict[str, str] = {}
     for task in plan.tasks:
-        yield task.node.name, _row(task.first, task, began)
-        for spare in task.standby:
-            yield spare.node.name, _row(spare, task, began)
+        for candidate in (task.first, *task.standby):
+            node = candidate.node
+            # An address is nobody's business; that two nodes have the same one explains a wait.
+            group = node.group or hosts.setdefault(node.host, node.name)
+            yield node.name, _row(candidate, task, began, group=group)
     for skip in plan.skipped:
         row = _Row(node=skip.node, target=skip.target.triple, phase=Phase.DONE, result=skip)
         yield skip.node, row
 
 
-def _row(candidate: NodeTask, task: BuildTask, began: datetime) -> _Row:
+def _row(candidate: NodeTask, task: BuildTask, began: datetime, *, group: str) -> _Row:
     is_first = candidate is task.first
     return _Row(
         node=candidate.node.name,
         target=candidate.node.target.triple,
-        group=candidate.node.group,
+        group=group,
         stands_by_for=None if is_first else task.node.name,
         expected=candidate.expected,
         planned=began + task.finish if is_first and task.finish is not None else None,

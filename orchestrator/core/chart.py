@@ -36,7 +36,7 @@ def render_chart(benchmark: Mapping[str, Any]) -> str:
     details = [_cut(_detail(node)) for node in nodes]
     left = 24 + round(max(map(len, (*names, *details)), default=0) * _CHARACTER)
     most = max((node["max_seconds"] for node in nodes), default=0) or 1
-    step = _tick(most)
+    step = tick_step(most)
     scale = _BARS / (step * -(-most // step))
     title = (
         f"Clean release builds of {benchmark['project']} {benchmark['version']}: "
@@ -87,7 +87,7 @@ def _axis(step: float, most: float, *, left: int, scale: float, bottom: int) -> 
         x = left + number * step * scale
         lines += [
             _path(f"M{x:.1f} {_TOP - 8}V{bottom}", 'stroke-opacity="0.35"'),
-            _label(x, bottom + 18, _time(number * step), how='text-anchor="middle"'),
+            _label(x, bottom + 18, tick_text(number * step), how='text-anchor="middle"'),
         ]
     return lines
 
@@ -109,7 +109,7 @@ def _bar(node: Mapping[str, Any], *, x: int, y: int, scale: float, is_base: bool
     return [
         bar,
         _path(whisker + caps, 'stroke-width="2"'),
-        _label(max(end, most) + 8, middle + 5, f"{_time(node['average_seconds'])}{ratio}"),
+        _label(max(end, most) + 8, middle + 5, f"{tick_text(node['average_seconds'])}{ratio}"),
     ]
 
 
@@ -118,7 +118,7 @@ def _detail(node: Mapping[str, Any]) -> str:
     return f"{node['cpus']} x {cpu}" if node["cpus"] and node["cpu"] else cpu
 
 
-def _tick(most: float) -> float:
+def tick_step(most: float) -> float:
     """Return the distance between two ticks of an axis: seconds, or a sensible part of hours."""
     wanted = most / _TICKS
     steps: Sequence[float] = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
@@ -126,7 +126,8 @@ def _tick(most: float) -> float:
     return next((step for step in steps if step >= wanted), _MINUTE * _MINUTE * -(-wanted // 3600))
 
 
-def _time(seconds: float) -> str:
+def tick_text(seconds: float) -> str:
+    """Return `0.5 s`, `7 s`, `3 min 07 s` or `2 h 05 min`."""
     if seconds < _MINUTE:
         return f"{seconds:.1f} s" if seconds % 1 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), _MINUTE)

@@ -26,7 +26,8 @@ class NodeFacts:
     user's own, which runs nothing of ours. `cargo_path` is where builds find cargo, and
     `login_finds_cargo` whether a plain `ssh HOST cargo` does. `downloader` can fetch over HTTPS, ""
     if there is none. `allows_wx` says whether OpenBSD lets a program on the workdir's file system
-    map memory writable and executable.
+    map memory writable and executable. `push_refusal` is why it takes no files, None also where
+    that was not tried.
     """
 
     system: str
@@ -66,3 +67,4 @@ class NodeFacts:
     login_finds_cargo: bool | None = None
     downloader: str | None = None
     allows_wx: bool | None = None
+    push_refusal: str | None = None

@@ -104,6 +104,8 @@ class Needs:
     builds: bool = True
     calls_cargo: bool = False
     unpacks_bundle: bool = False
+    # A command of one's own, and nothing that says where the binaries are then.
+    leaves_nothing: bool = False
     # The CPUs that its flags name, and that no installer can hold against a host.
     unknown_cpus: tuple[str, ...] = ()
 
@@ -113,7 +115,11 @@ GATE_ONLY: Final = Needs(builds=False)
 
 def needs_of(project: Project, node: Node) -> Needs:
     """Return what a release of the project wants of a node that builds."""
+    command = node.build_command or project.build_command
     return Needs(
+        leaves_nothing=command is not None
+        and node.binary_path is None
+        and "ORCHESTRATOR_OUT" not in command,
         calls_cargo=node.build_command is None and project.build_command is None,
         unpacks_bundle=project.source is not None,
         unknown_cpus=unknown_cpus(build_texts(project, node), node.target),
@@ -129,9 +135,11 @@ def judge(facts: NodeFacts, node: Node, needs: Needs) -> tuple[Finding, ...]:
         _system(facts, node, needs),
         _toolchain(facts, needs),
         _target(facts, node) if needs.builds else None,
+        _command(needs),
         _cpu(needs),
         _linker(facts, needs),
         _tools(facts, needs),
+        _files(facts, needs),
         _shell(facts),
         _login_path(facts) if needs.builds else None,
         _download(facts, needs),
@@ -204,6 +212,17 @@ def _target(facts: NodeFacts, node: Node) -> Finding | None:
     )
 
 
+def _command(needs: Needs) -> Finding | None:
+    if not needs.leaves_nothing:
+        return None
+    return warning(
+        "command",
+        "its build command does not name $ORCHESTRATOR_OUT, and no `binary_path` says where the "
+        "binaries are",
+        'end it with: cp BINARY "$ORCHESTRATOR_OUT/"; or set `binary_path` (--binary-path)',
+    )
+
+
 def _cpu(needs: Needs) -> Finding | None:
     if not needs.unknown_cpus:
         return None
@@ -239,6 +258,19 @@ def _tools(facts: NodeFacts, needs: Needs) -> Finding:
         "no tar, which the source is unpacked with" if needs.unpacks_bundle else "no tar",
         "install tar",
         is_needed=needs.unpacks_bundle,
+    )
+
+
+def _files(facts: NodeFacts, needs: Needs) -> Finding | None:
+    if facts.push_refusal is None:
+        return None
+    return _missing(
+        "files",
+        facts.push_refusal,
+        "it needs `Subsystem sftp internal-sftp` in its sshd_config, without a forced command, and "
+        "room on its disk",
+        # A node that fetches for itself, and gates itself, is pushed nothing.
+        is_needed=needs.unpacks_bundle or not needs.builds,
     )
 
 

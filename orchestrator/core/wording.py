@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from orchestrator.core.result import Artifact, Result
 
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;:]*m")
+# ECMA-48: control sequences, strings for the terminal (a title, a link), and what is shorter.
+_ESCAPE: Final = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[]P^_X][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])"
+)
 
 
 def visible(text: str) -> str:
@@ -27,6 +31,11 @@ def visible(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in plain
     )
+
+
+def without_escapes(text: str) -> str:
+    """Return the text of a terminal without what moves its cursor, colours it or sets it up."""
+    return _ESCAPE.sub("", text)
 
 
 def redacted(text: str) -> str:

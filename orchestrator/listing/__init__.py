@@ -104,7 +104,7 @@ def show_check(check: Mapping[str, Any], stream: TextIO) -> None:
             Text(name, style="bold"),
             target,
             finding["check"],
-            Text(finding["state"], style=_STATES[finding["state"]]),
+            Text(finding["state"], style=STATES[finding["state"]]),
             visible(finding["message"].partition("\n")[0]),
         )
         for name, target, finding in found
@@ -190,7 +190,7 @@ def show_verification(found: Mapping[str, Any], stream: TextIO) -> None:
 
 
 _VERDICTS: Final = {"good": "green", "not checked": "yellow", "wrong": "bold red"}
-_STATES: Final = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+STATES: Final = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
 def show_machines(machines: Sequence[Mapping[str, Any]], stream: TextIO) -> None:
@@ -211,7 +211,7 @@ def _show_finding(terminal: Terminal, name: str, finding: Mapping[str, Any]) -> 
     state = finding["state"]
     first, *more = finding["message"].splitlines() or [""]
     terminal.print(
-        Text.assemble((f"{state}: ", _STATES[state]), (name, "bold"), f": {visible(first)}")
+        Text.assemble((f"{state}: ", STATES[state]), (name, "bold"), f": {visible(first)}")
     )
     for line in more:
         terminal.print(Text(f"  {visible(line)}"))

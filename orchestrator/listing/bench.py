@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def show_benchmark(benchmark: Mapping[str, Any], stream: TextIO) -> None:
     """Write a benchmark (`core.bench.benchmark_as_data`): a table, the fastest first, and notes."""
     terminal = Terminal(stream)
-    title = f" {benchmark['version']}: {benchmark['runs']} clean builds on each node"
+    builds = "1 clean build" if benchmark["runs"] == 1 else f"{benchmark['runs']} clean builds"
+    title = f" {benchmark['version']}: {builds} on each node"
     terminal.print(Text.assemble((benchmark["project"], "bold"), visible(title)))
     is_compared = benchmark["compared_with"] is not None
     compared = ("before", "change") if is_compared else ()

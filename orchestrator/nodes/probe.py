@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+import secrets
+import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.core.errors import NodeError
+from orchestrator.core.errors import LinkError, NodeError
 from orchestrator.core.facts import NodeFacts
 from orchestrator.nodes.transport import run
 
 if TYPE_CHECKING:
     from orchestrator.nodes.transport import Transport
 
-__all__ = ["SAFE_PATH", "NodeFacts", "probe"]
+__all__ = ["SAFE_PATH", "NodeFacts", "probe", "probe_with_push"]
 
 # Nothing in it means anything to a shell, so such a path may stand anywhere in a script.
 SAFE_PATH: Final = re.compile(r"/[A-Za-z0-9._/+-]*")
@@ -44,6 +48,31 @@ async def probe(
         raise NodeError(problem, hint="set `workdir:` to a folder that this user can write to")
     refuse_unsafe(said["workdir"], "its workdir")
     return _facts(said, asked_at + (answered_at - asked_at) / 2)
+
+
+async def probe_with_push(transport: Transport, *, workdir: str | None = None) -> NodeFacts:
+    """Return what `probe` does, and whether the node takes a small file, which is removed again.
+
+    A release pushes the source and, to a gate, the binaries: an sshd may run scripts and have no
+    SFTP all the same.
+    """
+    facts = await probe(transport, workdir=workdir)
+    place = f"{facts.workdir}/.probe-{secrets.token_hex(8)}"
+    refusal = None
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(b"orchestrator\n")
+        file.flush()
+        try:
+            await transport.push(Path(file.name), place)
+        except LinkError:
+            raise
+        except NodeError as error:
+            refusal = error.message
+    await run(transport, 'rm -f "$1"', place, timeout=_REMOVAL)
+    return replace(facts, push_refusal=refusal)
+
+
+_REMOVAL: Final = timedelta(seconds=60)
 
 
 # Every probe may fail by itself: a missing tool is a missing fact.

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import hashlib
 import signal
+import socket
 from collections import deque
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -63,6 +64,9 @@ _SESSION_RETRY_SECONDS: Final = 0.1
 # Together less than a channel's window of 2 MiB; no SFTP server takes less in one request.
 _SEND_BYTES: Final = 32 * 1024
 _SENDS_UNDER_WAY: Final = 40
+
+# asyncssh's own number, which no server sends.
+_NO_SUCH_SUBSYSTEM: Final = 0xFFFFFFFF
 
 _DEFAULT_PORT: Final = 22
 _HIGH_WATER_BYTES: Final = 256 * 1024
@@ -260,13 +264,20 @@ async def _dial(
         except OSError as error:
             raise LinkError(
                 f"cannot connect to {place_of(node)}: {reason_of(error)}",
-                hint="is sshd running there, and are address and port right?",
+                hint=_NO_SUCH_NAME
+                if isinstance(error, socket.gaierror)
+                else "is sshd running there, and are address and port right?",
             ) from error
         except ValueError as error:
             raise NodeError(
                 f"cannot connect to {place_of(node)}: {reason_of(error)}",
                 hint="does ~/.ssh/config say something strange about it?",
             ) from error
+
+
+_NO_SUCH_NAME: Final = (
+    "is the name right? an address does as well, and so does a `Host` of ~/.ssh/config"
+)
 
 
 def _options(node: Node, host_keys: HostKeys) -> dict[str, Any]:
@@ -375,8 +386,7 @@ class SshTransport:
         target = absolute(destination)
         async with self._channels:
             try:
-                start = self._connection.start_sftp_client
-                async with await self._retried(start, asyncssh.SFTPClient.exit) as sftp:
+                async with await self._sftp() as sftp:
                     private = asyncssh.SFTPAttrs(permissions=0o600)
                     # Without a block size, asyncssh leaves to us what is under way at once.
                     async with sftp.open(
@@ -396,6 +406,21 @@ class SshTransport:
                     f"cannot write {target} on {self._place}: {reason_of(error)}",
                     hint="is its disk full, or the folder another user's?",
                 ) from error
+
+    async def _sftp(self) -> asyncssh.SFTPClient:
+        import asyncssh  # noqa: PLC0415 -- see _dial
+
+        start = self._connection.start_sftp_client
+        try:
+            return await self._retried(start, asyncssh.SFTPClient.exit)
+        except (asyncssh.ChannelOpenError, asyncssh.SFTPConnectionLost) as error:
+            # The channel was opened, and the link is there: nobody answers at its other end.
+            if self._connection.is_closed():
+                raise
+            raise NodeError(
+                f"the SSH server at {self._place} takes no files: it has no SFTP",
+                hint="`Subsystem sftp internal-sftp` in its sshd_config, and no forced command",
+            ) from error
 
     async def close(self) -> None:
         """Stop listening to everything that was opened through it."""
@@ -435,10 +460,12 @@ class SshTransport:
             except asyncssh.ChannelOpenError as error:
                 if self._connection.is_closed():
                     raise _lost(self._place, error) from error
+                if error.code == _NO_SUCH_SUBSYSTEM:
+                    raise
                 if attempt == _SESSION_RETRIES:
                     raise NodeError(
                         f"{self._place} refuses another session: {error.reason}",
-                        hint="raise MaxSessions in its sshd_config; a push needs `Subsystem sftp`",
+                        hint="raise MaxSessions in its sshd_config",
                     ) from error
             await asyncio.sleep(_SESSION_RETRY_SECONDS * 2**attempt)
             attempt += 1

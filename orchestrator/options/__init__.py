@@ -218,10 +218,15 @@ def _add_fsck(parser: ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    from argparse import ArgumentTypeError  # noqa: PLC0415 -- not for --help
+
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else 0
     if number < 1:
-        raise ValueError
+        raise ArgumentTypeError(f"{ascii(text)[:80]} is not a whole number from 1 on")
     return number
+
+
+_MOST_DIGITS = 9
 
 
 def _add_verify(parser: ArgumentParser) -> None:
@@ -335,7 +340,15 @@ def _add_inventory(parser: ArgumentParser) -> None:
 
 
 def _add_serve(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Run the service that the inventory's `service:` describes: it takes GitHub's deliveries, "
+        "makes the releases, shows how they go at /status, and serves the store. Without "
+        "`service.repository`, or with --store, it only serves the store, on 127.0.0.1."
+    )
     _add_inventory(parser)
+    parser.add_argument(
+        "--check", action="store_true", help="say what the service lacks, and start nothing"
+    )
     parser.add_argument(
         "--store", metavar="DIR", help="serve this folder instead of the inventory's store"
     )
@@ -354,31 +367,9 @@ def _add_nodes(parser: ArgumentParser) -> None:
 
 
 def _add_vm(parser: ArgumentParser) -> None:
-    parser.description = (
-        "Make, start, stop and look at the virtual machines that vms/NAME/vm.yaml defines. A node "
-        "with `vm: NAME` needs only `create`, once: a release starts and stops it by itself."
-    )
-    parser.add_argument(
-        "action",
-        choices=[
-            *("create", "start", "stop", "status", "console", "ssh", "destroy", "render", "doctor"),
-        ],
-        metavar="ACTION",
-        help="create, start, stop, status, console, ssh, destroy, render or doctor",
-    )
-    parser.add_argument(
-        "name",
-        nargs="?",
-        metavar="NAME",
-        help="which one; `status` shows all, and `ssh` takes root@NAME, too",
-    )
-    parser.add_argument(
-        "words",
-        nargs="*",
-        default=[],
-        metavar="WORD",
-        help="what `ssh` runs there, after --; else a shell",
-    )
+    from orchestrator.options.vm import add_vm  # noqa: PLC0415 -- not for other commands
+
+    add_vm(parser)
     _add_inventory(parser)
     parser.add_argument(
         "--json", action="store_true", help="with `status`: print it as one JSON document"

@@ -35,12 +35,10 @@ def add_nodes(parser: ArgumentParser, default_inventory: str) -> None:
     for name, summary in (
         ("enable", "let releases use nodes again"),
         ("disable", "leave nodes out of releases unless they are named"),
+        ("remove", "take nodes out of the inventory"),
     ):
         added = action(name, summary)
         added.add_argument("names", nargs="+", metavar="NODE", help="the nodes")
-    action("remove", "take a node out of the inventory").add_argument(
-        "name", metavar="NODE", help="the node"
-    )
     rekey = action("rekey", "pin the host key that a node shows now")
     rekey.add_argument("name", metavar="NODE", help="the node")
     _add_key(rekey)

@@ -43,15 +43,14 @@ def serve_directory(folder: Path, *, host: str = "127.0.0.1", port: int = 0) -> 
                 raise
             started.set_exception(error)
 
-    thread = threading.Thread(target=run, name="serve")
+    # A daemon, for an interrupt that comes before it can be told to end.
+    thread = threading.Thread(target=run, name="serve", daemon=True)
     thread.start()
+    url, loop, ended = started.result()
     try:
-        url, loop, ended = started.result()
-        try:
-            yield url
-        finally:
-            loop.call_soon_threadsafe(ended.set)
+        yield url
     finally:
+        loop.call_soon_threadsafe(ended.set)
         thread.join()
 
 

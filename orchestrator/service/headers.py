@@ -50,7 +50,7 @@ async def answer_plainly(request: web.Request, handler: Handler) -> web.StreamRe
     except Exception as error:  # noqa: BLE001 -- whatever it is, the visitor gets an answer
         if isinstance(error, ConnectionError) and _is_gone(request):
             return plain(400)
-        _log.exception("%s %s failed", request.method, request.path[:200])
+        _log.exception("%s %s failed", request.method, request.rel_url.raw_path[:200])
         if request.writer.output_size and request.transport:
             # Half an answer was sent: only a broken connection says that it is not all.
             request.transport.abort()
@@ -65,8 +65,12 @@ def _with_a_sentence(error: web.HTTPException) -> web.Response:
     if error.text != f"{error.status}: {error.reason}":
         # Whoever raised it had something to say.
         raise error
-    kept = {name: error.headers[name] for name in ("Allow", "Location") if name in error.headers}
-    return plain(error.status, headers=kept)
+    headers = {
+        name: value
+        for name, value in error.headers.items()
+        if not name.lower().startswith("content-")
+    }
+    return plain(error.status, headers=headers)
 
 
 def plain(status: int, *, headers: dict[str, str] | None = None) -> web.Response:
@@ -83,7 +87,7 @@ _SENTENCES: Final = {
     302: "It is elsewhere.",
     400: "This is not a request in HTTP.",
     404: "There is nothing here.",
-    405: "Nothing can be written here.",
+    405: "This is not how to ask for it.",
     412: "This is not what it was any more.",
     413: "This is too much.",
     500: "Something went wrong here, and it was written down.",

@@ -36,8 +36,8 @@ async def listening(
     """Serve the application until the end of the block; yield its URL.
 
     Port 0 takes a free one. If it is local, only a loopback address is served: what goes to other
-    machines needs TLS and a server that is made for them. At the end, requests that are under way have this
-    patience twice, once to be done and once to be cancelled; must be above 0.
+    machines needs TLS and a server that is made for them. At the end, requests that are under way
+    have this patience twice, once to be done and once to be cancelled; must be above 0.
     """
     if is_local:
         _require_loopback(host)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from orchestrator.core.errors import ConfigError, OrchestratorError
 from orchestrator.core.order import Order, Origin
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.core.order import Entry
     from orchestrator.core.version import Version
     from orchestrator.github.lookup import Lookup, Published
-    from orchestrator.service.queue import ReleaseQueue
+    from orchestrator.service.intake import Orders
 
 _log = logging.getLogger(__name__)
 # A release of an older line is no newer version, but it may have been published a moment ago.
@@ -29,17 +29,25 @@ _WATCHED: Final = timedelta(days=90)
 _LONGEST_PAUSE: Final = timedelta(hours=1)
 
 
+class Alarm(Protocol):
+    """Tells a person of something, once for each subject."""
+
+    def __call__(self, subject: str, *, title: str, text: str) -> None:
+        """Tell it."""
+        ...
+
+
 @dataclass(slots=True, kw_only=True)
 class Poller:
     """Who asks, as often as `every` says; `tag` has `{version}` in it."""
 
     lookup: Lookup
-    queue: ReleaseQueue
+    queue: Orders
     tag: str
     every: timedelta
     channel_of: Callable[[Version, bool], str]
     read_index: Callable[[str], Awaitable[Index | None]]
-    alarm: Callable[[str, str], None]
+    alarm: Alarm
     _next_watched: int = 0
     _told: set[str] = field(default_factory=set)
 
@@ -64,7 +72,7 @@ class Poller:
         if found is not None:
             try:
                 await self._queue_missing(found, {entry.order.version for entry in entries})
-            except OrchestratorError:
+            except BaseException:
                 # What was not dealt with is news next time, too.
                 self.lookup.forget()
                 raise
@@ -128,4 +136,5 @@ class Poller:
             self._told.add(order.version)
             error = moved(order, commit)
             _log.error("%s", error.message)
-            self.alarm(order.version, error.message)
+            title = f"the tag {order.tag} was moved"
+            self.alarm(f"tag {order.tag}", title=title, text=f"{error.message}. {error.hint}")

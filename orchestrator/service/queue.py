@@ -25,6 +25,7 @@ from orchestrator.core.board import Board
 from orchestrator.core.errors import ConfigError, StoreError
 from orchestrator.core.order import Entry, Order, State
 from orchestrator.core.wording import redacted
+from orchestrator.service.intake import Submitted
 from orchestrator.service.liveness import SQLITE, Liveness, liveness_at
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ _TAKEOVER_SECONDS: Final = 1.0
 _THREADS: Final = 16
 # GitHub hangs up after ten seconds.
 _ANSWER_SECONDS: Final = 5.0
+_REMEMBERED: Final = 1000
 # Four minutes in all.
 _LOOKUPS: Final = 7
 _PAUSE_SECONDS: Final = 2.0
@@ -57,14 +59,6 @@ _STATES: Final = {
 }
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Submitted:
-    """The attempt that an order led to: a new one, or one that was there before."""
-
-    order: Order
-    is_new: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,8 +82,7 @@ class ReleaseQueue:
             queue = cls(liveness=liveness)
             watch = asyncio.create_task(queue._take_over())
             try:
-                for entry in reversed(await queue.entries()):
-                    queue._known[entry.order.version] = entry.order
+                await queue._remember()
                 yield queue
             finally:
                 watch.cancel()
@@ -129,10 +122,7 @@ class ReleaseQueue:
         from dbos import DBOS, SetWorkflowID  # noqa: PLC0415 -- 0.3 s, and only the service has it
 
         try:
-            found = await self.entries(version=order.version, limit=1)
-            if found and found[0].order.attempt >= order.attempt:
-                self._known[order.version] = found[0].order
-                return Submitted(order=found[0].order, is_new=False)
+            # An attempt of that name that is there already stays as it is.
             with SetWorkflowID(order.key):
                 await DBOS.enqueue_workflow_async(_QUEUE, _registered["release"], order.as_data())
         except Exception as error:
@@ -154,6 +144,17 @@ class ReleaseQueue:
         except Exception as error:
             raise _unusable(error) from error
         return [_entry(each) for each in found]
+
+    async def _remember(self) -> None:
+        """Learn which orders there are, so that the same deliveries are known after a restart."""
+        from dbos import DBOS  # noqa: PLC0415 -- see above
+
+        found = await DBOS.list_workflows_async(
+            name="release", sort_desc=True, limit=_REMEMBERED, load_output=False
+        )
+        for each in reversed(found):
+            order = _order(each)
+            self._known[order.version] = order
 
     async def cancel(self, order: Order) -> None:
         """Take an order back; what runs for it on the nodes is another's business."""
@@ -268,6 +269,14 @@ def _register(pin: Pin, work: Work) -> None:
     _registered["release"] = release
 
 
+async def probe_database(url: str) -> str:
+    """Return which database it is; ConfigError if a queue cannot be opened there."""
+    async with liveness_at(url, "probe"):
+        if url.startswith(SQLITE):
+            return url.removeprefix(SQLITE)
+        return f"{redacted(url)}, which answers"
+
+
 def _destroy() -> None:
     from dbos import DBOS  # noqa: PLC0415 -- see above
 
@@ -279,10 +288,17 @@ def schema_of(project: str) -> str:
     return "orchestrator_" + "".join(c if c.isalnum() else "_" for c in project)
 
 
-def _entry(status: WorkflowStatus) -> Entry:
+def _order(status: WorkflowStatus) -> Order:
     arguments: Any = status.input
-    order = Order.from_data(arguments["args"][0])
+    return Order.from_data(arguments["args"][0])
+
+
+def _entry(status: WorkflowStatus) -> Entry:
+    order = _order(status)
     outcome = status.output if isinstance(status.output, dict) else None
+    if outcome:
+        # Looked up after it was queued, and the same for every attempt that follows.
+        order = replace(order, commit=outcome.get("commit"), reference=outcome.get("reference"))
     state = _STATES.get(status.status)
     if state is None:
         is_done = status.status == "SUCCESS" and outcome and outcome.get("exit_code") == 0

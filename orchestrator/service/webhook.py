@@ -6,7 +6,7 @@ import asyncio
 import logging
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -17,8 +17,8 @@ from orchestrator.core.webhook import MAX_BODY_BYTES, Decision, Expected, decide
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.core.webhook import Wanted
-    from orchestrator.service.queue import Submitted
+    from orchestrator.core.version import Version
+    from orchestrator.service.intake import Intake
 
 _log = logging.getLogger(__name__)
 # GitHub gives up after ten seconds; a body that takes longer is somebody else's.
@@ -26,20 +26,12 @@ _PATIENCE_SECONDS: Final = 10.0
 _LOGGED: Final = 100
 
 
-class Intake(Protocol):
-    """Where orders go."""
-
-    async def submit(self, order: Order) -> Submitted:
-        """Return the attempt that it led to, durable now; StoreError if it cannot be kept."""
-        ...
-
-
 def add_webhook(
     app: web.Application,
     *,
     secret: bytes,
     expected: Expected,
-    channel_of: Callable[[Wanted], str],
+    channel_of: Callable[[Version, bool], str],
     intake: Intake,
     count: Callable[[str], None],
 ) -> None:
@@ -63,7 +55,7 @@ def add_webhook(
             return decision
         order = Order(
             version=str(wanted.version),
-            channel=channel_of(wanted),
+            channel=channel_of(wanted.version, wanted.is_prerelease),
             asked=datetime.now(UTC),
             origin=Origin.WEBHOOK,
             tag=wanted.tag,

@@ -217,7 +217,24 @@ def test_a_node_that_stands_by_is_a_row_once_it_takes_over() -> None:
 
     assert [each["node"] for each in data_of(new)["rows"]] == ["first", "spare", "linux", "idle"]
     assert row(new, "spare")["stands_by_for"] == "first"
-    assert row(new)["group"] == "big"
+
+
+def test_nodes_that_wait_for_one_another_are_of_one_group_and_no_address_is_told() -> None:
+    entries = [
+        {"name": name, "host": "b@192.0.2.2", "target": target, **more}
+        for name, target, more in (
+            ("one", NETBSD, {}),
+            ("two", LINUX, {}),
+            ("three", "x86_64-unknown-freebsd", {"group": "big"}),
+        )
+    ]
+    data = {"project": {"name": "tool", "source": {"path": "."}}, "nodes": entries}
+    request = ReleaseRequest(version=parse_version("1.2.3"))
+    new = Board(ORDER, BEGAN)
+    new.observe(ReleaseStarted(plan=plan_release(parse_inventory(data, place="x"), request)), BEGAN)
+
+    assert [each["group"] for each in data_of(new)["rows"]] == ["one", "one", "big"]
+    assert "192.0.2.2" not in json.dumps(new.as_data())
 
 
 def test_a_node_that_stood_by_in_vain_is_no_row() -> None:

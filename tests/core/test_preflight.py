@@ -297,9 +297,38 @@ def test_what_is_needed_follows_from_the_inventory() -> None:
     source = CrateSource(crate="tool")
     bare = Project(name="tool", binaries=("tool",), source=source)
     assert needs_of(bare, NODE) == OURS
-    assert needs_of(bare, replace(NODE, build_command="make")) == Needs(unpacks_bundle=True)
-    assert needs_of(replace(bare, build_command="make"), NODE) == Needs(unpacks_bundle=True)
-    assert needs_of(replace(bare, source=None, build_command="make"), NODE) == THEIRS
+    lost = Needs(unpacks_bundle=True, leaves_nothing=True)
+    assert needs_of(bare, replace(NODE, build_command="make")) == lost
+    assert needs_of(replace(bare, build_command="make"), NODE) == lost
+    placed = replace(NODE, build_command="make", binary_path="/opt/tool")
+    assert needs_of(bare, placed) == Needs(unpacks_bundle=True)
+    assert needs_of(replace(bare, source=None), placed) == THEIRS
+    delivering = replace(NODE, build_command='make && cp tool "$ORCHESTRATOR_OUT/"')
+    assert needs_of(bare, delivering) == Needs(unpacks_bundle=True)
+
+
+def test_a_command_that_leaves_its_binaries_nowhere_is_warned_of() -> None:
+    lost = needs_of(Project(name="tool", binaries=("tool",)), replace(NODE, build_command="make"))
+    finding = found("command", lost)
+    assert finding.severity is Severity.WARNING
+    assert "$ORCHESTRATOR_OUT" in finding.message
+    assert "command" not in dict(troubles(THEIRS))
+
+
+@pytest.mark.parametrize(
+    ("needs", "severity"),
+    [
+        (OURS, Severity.PROBLEM),
+        (GATE_ONLY, Severity.PROBLEM),
+        (THEIRS, Severity.WARNING),
+    ],
+)
+def test_a_node_that_takes_no_files_is_a_problem_where_some_are_pushed(
+    needs: Needs, severity: Severity
+) -> None:
+    finding = found("files", needs, push_refusal="it has no SFTP")
+    assert (finding.severity, finding.message) == (severity, "it has no SFTP")
+    assert "Subsystem sftp" in (finding.hint or "")
 
 
 def test_a_build_for_a_cpu_of_its_own_is_warned_of() -> None:

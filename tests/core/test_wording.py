@@ -20,6 +20,7 @@ from orchestrator.core.wording import (
     result_detail,
     result_name,
     visible,
+    without_escapes,
 )
 
 NETBSD = parse_target("x86_64-unknown-netbsd")
@@ -105,6 +106,11 @@ def test_each_result_has_a_name_and_a_detail() -> None:
         ("skipped", "it stands by"),
     ]
     assert floors_of(ARTIFACT) == "no floor"
+
+
+def test_what_is_for_a_terminal_alone_is_taken_out() -> None:
+    said = "\x1b[?2004h\x1b]0;a title\x07\x1b[1;31mlogin\x1b[0m: \x1b(B\x1b=ok\x1b]8;;u\x1b\\!\n"
+    assert without_escapes(said) == "login: ok!\n"
 
 
 def test_tls_is_demanded_wherever_there_is_tls() -> None:

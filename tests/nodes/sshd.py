@@ -54,7 +54,11 @@ class Sshd:
 
 @contextmanager
 def running(
-    folder: Path, *, environment: Mapping[str, str] | None = None, options: Sequence[str] = ()
+    folder: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
+    has_sftp: bool = True,
 ) -> Iterator[Sshd]:
     """Serve until the end of the block; `environment` may move HOME and PATH."""
     assert SSHD is not None
@@ -65,7 +69,8 @@ def running(
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     port = _free_port()
     config = folder / "sshd_config"
-    config.write_text(_config(folder, port, [*options, *_set_env(environment or {})]))
+    more = [*options, *_set_env(environment or {})]
+    config.write_text(_config(folder, port, more, has_sftp=has_sftp))
     # A file: what it says of hundreds of links would fill a pipe that nobody reads.
     log = folder / "sshd.log"
     with (
@@ -85,7 +90,7 @@ def running(
             server.terminate()
 
 
-def _config(folder: Path, port: int, options: Sequence[str]) -> str:
+def _config(folder: Path, port: int, options: Sequence[str], *, has_sftp: bool) -> str:
     return "\n".join(
         (
             *options,  # sshd takes the first of several values
@@ -98,7 +103,7 @@ def _config(folder: Path, port: int, options: Sequence[str]) -> str:
             "PasswordAuthentication no",
             "KbdInteractiveAuthentication no",
             "PermitRootLogin prohibit-password",
-            "Subsystem sftp internal-sftp",
+            "Subsystem sftp internal-sftp" if has_sftp else "",
             "",
         )
     )

@@ -140,8 +140,13 @@ def test_an_earlier_benchmark_is_told_beside_this_one(desk: Desk) -> None:
     ("options", "said"),
     [
         ((), "nothing is published yet"),
-        (("nowhere", "--version", VERSION), "no node is named `nowhere`"),
-        (("here", "--version", VERSION, "--baseline", "off"), "baseline `off` is not measured"),
+        (("nowhere", "--version", VERSION), "error: no node is named `nowhere`\n"),
+        (("nowhere", "--version", VERSION), "the nodes are: here, off"),
+        (("--version", VERSION, "--compare-with", "/nonexistent"), "dist/bench/*.json"),
+        (
+            ("here", "--version", VERSION, "--baseline", "off"),
+            "--baseline: the node `off` is not measured",
+        ),
         (("--version", VERSION, "--compare-with", "/nonexistent"), "cannot read /nonexistent"),
         (("--version", VERSION, "--compare-with", "{inventory}"), "is no benchmark"),
         (("--version", VERSION, "--compare-with", "{binary}"), "it is no text"),

@@ -7,6 +7,7 @@ import hmac
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from tests.github_server import FakeGitHub
     from tests.releases import Desk, NodeEntry
 
-SECRET: Final = "a secret that only the test knows"
+SECRET: Final = "a-secret-that-only-the-test-knows"
 
 
 def payload(
@@ -97,6 +98,8 @@ class Works:
     github: FakeGitHub
     settings: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+    # 0: a free one each time it starts.
+    port: int = 0
 
     def write(self, *nodes: NodeEntry) -> None:
         self.desk.write(*nodes)
@@ -114,16 +117,16 @@ class Works:
                 assert service.process.wait(PATIENCE_SECONDS) == 0
 
     @contextmanager
-    def started(self) -> Iterator[Service]:
-        """Yield the service, and end it without a word."""
+    def started(self, *, is_awaited: bool = True) -> Iterator[Service]:
+        """Yield the service, and end it without a word; not awaited, it has no URL yet."""
         inventory = str(self.desk.inventory)
         command = [sys.executable, "-m", "orchestrator", "serve", "--inventory", inventory]
         with (
             (self.desk.folder / "service.log").open("ab") as log,
             subprocess.Popen(
-                [*command, "--port", "0"],
+                [*command, "--port", str(self.port)],
                 cwd=ROOT,
-                env=self._environment,
+                env=self.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -131,22 +134,31 @@ class Works:
         ):
             assert process.stdout is not None
             try:
-                line = process.stdout.readline().decode()
+                line = process.stdout.readline().decode() if is_awaited else "nowhere"
                 assert line, self.log
                 yield Service(url=line.split()[-1], process=process)
             finally:
                 process.kill()
+
+    def take_port(self) -> str:
+        """Take a port for all starts, and return the URL that the service has there."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def log(self) -> str:
         return (self.desk.folder / "service.log").read_text()
 
     @property
-    def _environment(self) -> dict[str, str]:
+    def environ(self) -> dict[str, str]:
+        """Return the environment of the service."""
         return os.environ | {
             "ORCHESTRATOR_WEBHOOK_SECRET": SECRET,
             "GITHUB_TOKEN": TOKEN,
             "GITHUB_API_URL": self.github.url,
+            "COLUMNS": "200",
             **self.environment,
         }
 
@@ -161,8 +173,8 @@ class Works:
                 rows = file.execute(query.format("")).fetchall()
         return {key: (status, owner) for key, status, owner in rows}
 
-    def is_published(self, version: str = "1.0.0") -> bool:
-        path = self.desk.store / "stable.idx"
+    def is_published(self, version: str = "1.0.0", channel: str = "stable") -> bool:
+        path = self.desk.store / f"{channel}.idx"
         return path.exists() and f"\t{version}\tok\t" in path.read_text()
 
     def wait_until_published(self, version: str = "1.0.0") -> None:

@@ -11,6 +11,7 @@ import pytest
 from orchestrator.core.vm import Accelerator
 from orchestrator.core.vm_diagnosis import BootDiagnosis, Evidence, diagnose_boot
 from orchestrator.core.vm_symptoms import SYMPTOMS
+from orchestrator.nodes.vm.diagnosis import last_lines
 from tests.vms.definitions import made_up
 
 KVM, TCG = Accelerator.KVM, Accelerator.TCG
@@ -330,3 +331,9 @@ def test_what_is_shown_is_short_and_moves_no_cursor() -> None:
 
     assert found.said.isprintable()
     assert len(found.said) == 203
+
+
+def test_the_end_of_a_log_is_shown_without_what_a_terminal_alone_understands() -> None:
+    assert (
+        last_lines("\x1b[?2004hroot@box:~# \r\n\x1b[0;32mOK\x1b[0m\n") == ":\n  root@box:~#\n  OK"
+    )

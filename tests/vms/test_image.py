@@ -235,3 +235,20 @@ def test_a_missing_program_is_told_with_the_package_that_has_it(
 def test_a_program_that_hangs_is_given_up(tmp_path: Path) -> None:
     with pytest.raises(NodeError, match=r"sleep did not end within 0\.1 s"):
         run_tool("sleep", "60", folder=tmp_path, timeout_seconds=0.1)
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("echo no such disk >&2; exit 3", "sh failed (status 3):\n  no such disk"),
+        ("echo it was said here; exit 3", "sh failed (status 3):\n  it was said here"),
+        ("exit 3", "sh failed (status 3), and said nothing"),
+        ("kill -9 $$", "sh failed (SIGKILL), and said nothing"),
+    ],
+)
+def test_a_tool_that_fails_is_never_told_of_without_a_reason(
+    tmp_path: Path, script: str, message: str
+) -> None:
+    with pytest.raises(NodeError) as caught:
+        run_tool("sh", "-c", script, folder=tmp_path)
+    assert caught.value.message == message

@@ -100,6 +100,7 @@ def test_a_machine_from_its_making_to_its_removal(
     ("words", "message"),
     [
         (("start",), "needs the name of a virtual machine"),
+        (("destroy",), "these are defined: box"),
         (("start", "bix"), "did you mean `box`?"),
         (("start", NAME), "orchestrator vm create box"),
         (("ssh", NAME), "is not made yet"),
@@ -138,7 +139,8 @@ def test_a_machine_of_another_host_is_that_hosts_business(
 @pytest.mark.usefixtures("folder")
 def test_doctor_says_what_is_in_the_way(capsys: pytest.CaptureFixture[str]) -> None:
     assert vm("doctor", NAME) == 3
-    assert "look  state: not created" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "look  state: not created yet; make it, once: orchestrator vm create box" in told
 
 
 def test_doctor_says_why_the_last_start_came_to_nothing(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestrator.core.errors import NodeError
 from orchestrator.core.vm import Accelerator
 from orchestrator.core.vm_diagnosis import BootDiagnosis, Evidence, diagnose_boot
+from orchestrator.core.wording import without_escapes
 from orchestrator.nodes.vm.folder import PATHS, QEMU_LOG
 from orchestrator.nodes.vm.qmp import open_monitor
 
@@ -64,6 +65,7 @@ async def monitor_status(folder: VmFolder) -> str | None:
 
 def last_lines(text: str) -> str:
     """Return the last lines of a log, indented below a colon; "" if it is empty."""
-    printable = "".join(char if char.isprintable() or char == "\n" else " " for char in text)
+    plain = without_escapes(text)
+    printable = "".join(char if char.isprintable() or char == "\n" else " " for char in plain)
     lines = [line.rstrip() for line in printable.splitlines() if line.strip()][-_SHOWN_LINES:]
     return ":\n" + "\n".join(f"  {line[:200]}" for line in lines) if lines else ""

@@ -39,11 +39,17 @@ async def examine(machine: Machine) -> tuple[Observation, ...]:
     return (
         _tools(machine),
         _accelerator(machine),
-        Observation("state", state, is_fine=state in {"running", "stopped"}),
+        Observation("state", _state(machine, state), is_fine=state in {"running", "stopped"}),
         _port(machine, is_running=machine.folder.is_running),
         *await _boot(machine),
         *_logs(machine),
     )
+
+
+def _state(machine: Machine, state: str) -> str:
+    if machine.folder.is_created:
+        return state
+    return f"{state} yet; make it, once: orchestrator vm create {machine.vm.name}"
 
 
 def _tools(machine: Machine) -> Observation:

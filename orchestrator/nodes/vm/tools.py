@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 from typing import TYPE_CHECKING, Final
@@ -72,9 +73,20 @@ def run_tool(
     except subprocess.TimeoutExpired:
         raise NodeError(f"{words[0]} did not end within {timeout_seconds:g} s") from None
     if ended.returncode != 0:
-        said = ended.stderr.decode(errors="replace").strip().splitlines()[-_SHOWN_LINES:]
-        raise NodeError("\n  ".join((f"{words[0]} failed:", *said)))
+        text = (ended.stderr.strip() or ended.stdout.strip()).decode(errors="replace")
+        how = f"{words[0]} failed ({_status(ended.returncode)})"
+        lines = text.splitlines()[-_SHOWN_LINES:]
+        raise NodeError("\n  ".join((f"{how}:", *lines)) if lines else f"{how}, and said nothing")
     return ended.stdout
+
+
+def _status(code: int) -> str:
+    if code >= 0:
+        return f"status {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
 
 
 def free_port() -> int:

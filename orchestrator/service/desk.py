@@ -1,0 +1,174 @@
+"""What the pages show and what people may do there, of the real queue, store and nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.channels import flip_version
+from orchestrator.core.edits import Flip, Selection
+from orchestrator.core.errors import ConfigError, OrchestratorError
+from orchestrator.core.freshness import freshness_of
+from orchestrator.core.index import Status
+from orchestrator.core.order import Origin, State
+from orchestrator.core.version import parse_version
+from orchestrator.jobs import cancel_jobs, log_file
+from orchestrator.stores.history import read_history
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from orchestrator.core.freshness import Freshness
+    from orchestrator.core.index import Index
+    from orchestrator.core.order import Entry
+    from orchestrator.service.intake import Orders
+    from orchestrator.wiring import Operator
+
+_log = logging.getLogger(__name__)
+# How long a look at the store is shown again; pages are asked for more often than it changes.
+_KEPT_SECONDS: Final = 10.0
+_SERIALS: Final = 30
+
+
+@dataclass(slots=True, kw_only=True)
+class ReleaseDesk:
+    """The desk of a running service; the inventory is read again for each thing that is done."""
+
+    read_operator: Callable[[], Operator]
+    queue: Orders
+    # Told when somebody has changed what there is to be done.
+    changed: Callable[[], None]
+    _platforms: tuple[Freshness, ...] = ()
+    _looked: float | None = None
+    _serial: int | None = None
+    _published: dict[str, datetime] = field(default_factory=dict)
+    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def entries(self, limit: int) -> Sequence[Entry]:
+        """Return the newest orders first."""
+        return await self.queue.entries(limit=limit)
+
+    async def attempts(self, version: str) -> Sequence[Entry]:
+        """Return the orders of one version, the newest first."""
+        return await self.queue.entries(version=version)
+
+    async def freshness(self) -> Sequence[Freshness]:
+        """Return what each platform gets, as it was seconds ago; nothing before the first key."""
+        async with self._looking:
+            if self._looked is None or time.monotonic() - self._looked > _KEPT_SECONDS:
+                self._platforms = await self._look()
+                self._looked = time.monotonic()
+            return self._platforms
+
+    async def index(self, channel: str) -> Index | None:
+        """Return the index of a channel, None before its first release or without a key."""
+        operator = self.read_operator()
+        if not operator.public_keys():
+            return None
+        return await operator.index(operator.trusted_channel(channel))
+
+    async def indexes(self) -> Sequence[Index]:
+        """Return the index of each channel that has one."""
+        names = self.read_operator().channel_names()
+        found = [await self.index(name) for name in names]
+        return [index for index in found if index]
+
+    async def retry(self, version: str) -> None:
+        """Queue another attempt; ConfigError if the newest is not over, or was a success."""
+        newest = await self._newest(version)
+        if not newest.state.is_final:
+            raise ConfigError(f"{version} is {newest.state} already")
+        if newest.state is State.DONE:
+            raise ConfigError(f"{version} was released: there is nothing to try again")
+        order = newest.order.again(asked=datetime.now(UTC), origin=Origin.PERSON)
+        await self.queue.submit(order)
+        self.changed()
+
+    async def cancel(self, version: str) -> None:
+        """Take the order back and end its jobs; NodeError if a node cannot be asked to."""
+        newest = await self._newest(version)
+        if newest.state.is_final:
+            raise ConfigError(f"{version} is over: there is nothing to cancel")
+        await self.queue.cancel(newest.order)
+        self.changed()
+        operator = self.read_operator()
+        async with operator.connections(starts_guests=False) as connect:
+            search = operator.search(parse_version(version))
+            await cancel_jobs(connect, operator.nodes_at_work(), search)
+
+    async def yank(self, version: str) -> None:
+        """Take the version back on every channel that has it."""
+        selection = Selection(version=parse_version(version))
+        await flip_version(self.read_operator(), selection, Flip.YANK)
+        self._looked = None
+        self.changed()
+
+    def log_path(self, version: str, node: str) -> Path | None:
+        """Return where the log of a node's newest build is, None if there is none here."""
+        operator = self.read_operator()
+        try:
+            path = log_file(operator.dist, parse_version(version), operator.node(node))
+        except OrchestratorError:
+            return None
+        return path if path.is_file() else None
+
+    async def _newest(self, version: str) -> Entry:
+        found = await self.queue.entries(version=version, limit=1)
+        if not found:
+            raise ConfigError(f"nobody asked for {version[:80]!r} here")
+        return found[0]
+
+    async def _look(self) -> tuple[Freshness, ...]:
+        operator = self.read_operator()
+        if not operator.public_keys():
+            return ()
+        index = await operator.index(operator.trusted_channel())
+        if index and index.serial != self._serial:
+            self._published = await self._published_by(operator)
+            self._serial = index.serial
+        nodes = operator.inventory.nodes
+        return freshness_of(
+            index.rows if index else (),
+            {node.target.triple for node in nodes if node.enabled},
+            published=self._published,
+            now=datetime.now(UTC),
+            late_after=operator.inventory.service.late_after,
+        )
+
+    async def _published_by(self, operator: Operator) -> dict[str, datetime]:
+        """Return when each version was first published: by the orders, or else by the history."""
+        copies = await read_history(operator.store(), operator.trusted_channel(), count=_SERIALS)
+        published = _first_days(copies)
+        ends: dict[str, datetime] = {}
+        for entry in await self.queue.entries(limit=200):
+            if entry.ended and entry.outcome and entry.outcome.get("published"):
+                # Newest first, so that the first attempt of a version has the last word.
+                ends[entry.order.version] = entry.ended
+        # The history knows the day only.
+        later = {
+            version
+            for version, end in ends.items()
+            if version in published and published[version].date() < end.date()
+        }
+        return published | {version: end for version, end in ends.items() if version not in later}
+
+
+def _first_days(copies: Mapping[int, Index | str]) -> dict[str, datetime]:
+    days: dict[str, datetime] = {}
+    seen: set[str] = set()
+    for number, serial in enumerate(sorted(copies)):
+        index = copies[serial]
+        if isinstance(index, str):
+            continue
+        versions = {str(row.version) for row in index.rows if row.status is Status.OK}
+        # What the oldest copy has may be older than it, unless it is the very first.
+        if number or serial == 1:
+            day = datetime(index.issued.year, index.issued.month, index.issued.day, tzinfo=UTC)
+            days |= dict.fromkeys(versions - seen, day)
+        seen |= versions
+    return days
