@@ -145,3 +145,26 @@ def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot write units into"):
         write_units(tmp_path / "file" / "x", program=PROGRAM, inventory=tmp_path / "x.yaml")
+
+
+def test_the_command_writes_them_for_its_inventory(tmp_path: Path) -> None:
+    inventory = tmp_path / "inventory.yaml"
+    inventory.write_text(
+        "publication: {store: /srv/store}\n"
+        "nodes: [{name: a, host: local, target: x86_64-unknown-netbsd, build_command: make, "
+        "binary_path: /x}]\n"
+    )
+    words = ["serve", "--inventory", str(inventory), "--units", str(tmp_path / "units")]
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator", *words],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    written = [Path(line) for line in done.stdout.splitlines()]
+    assert [path.name for path in written] == [SERVICE, UPKEEP, TIMER]
+    service = written[0].read_text()
+    assert f'ExecStart="{PROGRAM}" serve --inventory "{inventory}"\n' in service
+    assert '"-/srv/store"' in service
