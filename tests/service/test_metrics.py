@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -173,16 +174,70 @@ def test_the_process_is_told_of() -> None:
     assert samples(Metrics())["process_resident_memory_bytes"] > 1_000_000
 
 
-@pytest.mark.thorough
-def test_prometheus_own_checker_finds_nothing_wrong_with_the_names() -> None:
+DOCUMENT = (Path(__file__).parents[2] / "docs/operating.md").read_text()
+ALERTS = """\
+rule_files: [rules.yaml]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - series: orchestrator_platform_behind{target="netbsd"}
+        values: 1x2000
+      - series: orchestrator_platform_behind{target="linux"}
+        values: 0x2000
+      - series: orchestrator_index_expires_timestamp_seconds{channel="stable"}
+        values: 2600000x2000
+    alert_rule_test:
+      - {eval_time: 23h, alertname: PlatformBehind, exp_alerts: []}
+      - eval_time: 25h
+        alertname: PlatformBehind
+        exp_alerts:
+          - exp_labels: {target: netbsd}
+            exp_annotations: {summary: "netbsd is 1 versions behind"}
+      - eval_time: 25h
+        alertname: IndexExpires
+        exp_alerts:
+          - exp_labels: {channel: stable}
+            exp_annotations: {summary: "nobody renews the index of stable"}
+      - {eval_time: 1m, alertname: IndexExpires, exp_alerts: []}
+"""
+
+
+def full() -> Metrics:
+    """Metrics in which every one of them has a value."""
     metrics = Metrics()
     metrics.end(ORDER, outcome("machine", exit_code=3))
     metrics.freshness([Platform("netbsd", 1, 0)])
     metrics.expires({"stable": NOW})
+    metrics.observe(ORDER, PhaseChanged(node="a", phase=Phase.BUILDING), NOW)
     metrics.observe(ORDER, NodeFinished(node="a", result=built(timedelta(seconds=9))), NOW)
+    return metrics
+
+
+def test_every_metric_is_in_the_document_and_every_one_there_exists() -> None:
+    told = full().render()[0].decode()
+    types = dict(re.findall(r"^# TYPE (orchestrator_\w+) (\w+)$", told, re.MULTILINE))
+    named = set(re.findall(r"\borchestrator_\w+", DOCUMENT))
+    assert named == set(types)
+
+
+@pytest.mark.thorough
+def test_prometheus_understands_the_rules_of_the_document(tmp_path: Path) -> None:
+    (rules,) = re.findall(r"^```yaml\n(groups:.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+    (tmp_path / "rules.yaml").write_text(rules)
+    (tmp_path / "alerts.yaml").write_text(ALERTS)
+    for words in (["check", "rules", "rules.yaml"], ["test", "rules", "alerts.yaml"]):
+        done = subprocess.run(
+            ["promtool", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.thorough
+def test_prometheus_own_checker_finds_nothing_wrong_with_the_names() -> None:
     checker = shutil.which("promtool")
     assert checker, "promtool is missing: apt-get install prometheus"
     done = subprocess.run(
-        [checker, "check", "metrics"], input=metrics.render()[0], capture_output=True, check=False
+        [checker, "check", "metrics"], input=full().render()[0], capture_output=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
