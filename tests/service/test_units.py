@@ -36,7 +36,7 @@ def write(folder: Path, place: Place) -> list[str]:
     return paths
 
 
-@pytest.mark.parametrize("folder", ["plain", "with space", "100% sure", "$one ünd {two}"])
+@pytest.mark.parametrize("folder", ["plain", "with space", "100%n sure", "$one ünd {two}"])
 def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path, folder: str) -> None:
     (tmp_path / folder).mkdir()
     program = tmp_path / folder / "orchestrator"
