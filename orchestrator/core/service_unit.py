@@ -18,6 +18,7 @@ DEFAULT_HOME: Final = "/var/lib/orchestrator"
 
 _HOMES: Final = ("/home/", "/root/", "/run/user/")
 _STATE: Final = "/var/lib/"
+_PATH: Final = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
 _HARDENED: Final = """\
 # It may write below its home and the inventory's folder only, and gain nothing.
@@ -59,6 +60,8 @@ StartLimitIntervalSec=0
 Type=exec
 User={user}
 WorkingDirectory={folder}
+# With what rustup has installed for this user: cargo collects the dependencies of a source.
+Environment={path}
 ExecStart={program} serve --inventory {inventory}
 # At the end it answers what it was asked, and leaves what runs on the nodes to the next start.
 KillSignal=SIGTERM
@@ -95,6 +98,7 @@ Wants=network-online.target
 Type=oneshot
 User={user}
 WorkingDirectory={folder}
+Environment={path}
 # In this order: a store that is damaged must not keep its index from being signed.
 ExecStart={program} renew --inventory {inventory}
 ExecStart={program} fsck --inventory {inventory}
@@ -153,6 +157,7 @@ def service_units(place: Place) -> Mapping[str, str]:
         "timer": TIMER,
         "user": _plain(place.user),
         "folder": _plain(place.folder),
+        "path": f'"PATH={_plain(place.home)}/.cargo/bin:{_PATH}"',
         "program": f'"{_plain(place.program)}"',
         # Of a command line, only the arguments have variables.
         "inventory": f'"{_plain(place.inventory).replace("$", "$$")}"',

@@ -66,6 +66,7 @@ def test_what_runs_and_as_whom() -> None:
     assert "WorkingDirectory=/srv/tool\n" in service
     assert f'ExecStart="{PROGRAM}" serve --inventory "/srv/tool/build-nodes.yaml"\n' in service
     assert 'ReadWritePaths="-/var/lib/orchestrator" "-/srv/tool"\n' in service
+    assert 'Environment="PATH=/var/lib/orchestrator/.cargo/bin:/usr/local/bin:' in service
     assert "StateDirectory=orchestrator\n" in service
     assert "PrivateDevices=yes\n" in service
     assert "/dev/kvm" not in service
