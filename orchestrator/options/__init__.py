@@ -350,6 +350,12 @@ def _add_serve(parser: ArgumentParser) -> None:
         "--check", action="store_true", help="say what the service lacks, and start nothing"
     )
     parser.add_argument(
+        "--units",
+        metavar="FOLDER",
+        help="write the systemd units of the service and of its daily upkeep there, and start "
+        "nothing",
+    )
+    parser.add_argument(
         "--store", metavar="DIR", help="serve this folder instead of the inventory's store"
     )
     parser.add_argument(
