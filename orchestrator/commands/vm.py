@@ -131,6 +131,7 @@ def _console(machine: Machine, _: argparse.Namespace) -> int:
 
 
 def _ssh(machine: Machine, arguments: argparse.Namespace) -> int:
+    from orchestrator.nodes.address import option_of
     from orchestrator.nodes.vm.folder import CLIENT_KEY, KNOWN_HOSTS
     from orchestrator.nodes.vm.tools import require_tools
 
@@ -140,7 +141,7 @@ def _ssh(machine: Machine, arguments: argparse.Namespace) -> int:
     words = [
         *("ssh", "-F", "none", "-p", str(way.port)),
         *("-i", str(machine.folder.file(CLIENT_KEY)), "-o", "IdentitiesOnly=yes"),
-        *("-o", f"UserKnownHostsFile={machine.folder.file(KNOWN_HOSTS)}"),
+        *("-o", option_of("UserKnownHostsFile", machine.folder.file(KNOWN_HOSTS))),
         *("-o", "GlobalKnownHostsFile=none", "-o", "StrictHostKeyChecking=yes"),
         *("-o", "ForwardAgent=no", way.host, *arguments.words),
     ]
