@@ -21,16 +21,33 @@ _DEFAULT_PORT: Final = 8000
 def serve(arguments: argparse.Namespace) -> int:
     """Run the service until it is stopped; without one in the inventory, serve the store."""
     operator = None if arguments.store else Operator.at(arguments.inventory)
-    if operator and arguments.units:
-        return _write_units(operator, arguments)
     if operator is None or operator.inventory.service.repository is None:
-        if arguments.check:
+        if arguments.check or arguments.units:
             raise ConfigError(
                 "the inventory has no `service.repository`, so only its store would be served",
                 hint="docs/operating.md: name the repository whose releases are to be made",
             )
         return _serve_store(arguments)
+    if arguments.units:
+        return _write_units(operator, arguments)
     return asyncio.run(_check(operator) if arguments.check else _run(operator, arguments))
+
+
+def _write_units(operator: Operator, arguments: argparse.Namespace) -> int:
+    from orchestrator.service.units import write_units
+
+    is_folder = not operator.inventory.publication.store.startswith(GCS_SCHEME)
+    for path in write_units(
+        Path(arguments.units),
+        # Beside the interpreter of this very environment.
+        program=Path(sys.executable).parent / "orchestrator",
+        inventory=Path(arguments.inventory),
+        user=arguments.user,
+        writable=(operator.store_folder(),) if is_folder else (),
+        has_guests=any(node.vm for node in operator.inventory.nodes),
+    ):
+        print(path)
+    return 0
 
 
 async def _check(operator: Operator) -> int:
@@ -68,22 +85,6 @@ async def _run(operator: Operator, arguments: argparse.Namespace) -> int:
     )
     set_up_log(sys.stderr, secrets.redact, is_terminal=sys.stderr.isatty())
     await run_service(setup, lambda url: print(f"the service answers at {url}", flush=True))
-    return 0
-
-
-def _write_units(operator: Operator, arguments: argparse.Namespace) -> int:
-    from orchestrator.service.units import write_units
-
-    is_folder = not operator.inventory.publication.store.startswith(GCS_SCHEME)
-    for path in write_units(
-        Path(arguments.units),
-        # Beside the interpreter of this very environment.
-        program=Path(sys.executable).parent / "orchestrator",
-        inventory=Path(arguments.inventory),
-        writable=[operator.store_folder()] if is_folder else [],
-        has_guests=any(node.vm for node in operator.inventory.nodes),
-    ):
-        print(path)
     return 0
 
 
