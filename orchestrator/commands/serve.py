@@ -21,15 +21,15 @@ _DEFAULT_PORT: Final = 8000
 def serve(arguments: argparse.Namespace) -> int:
     """Run the service until it is stopped; without one in the inventory, serve the store."""
     operator = None if arguments.store else Operator.at(arguments.inventory)
+    if operator and arguments.units:
+        return _write_units(operator, arguments)
     if operator is None or operator.inventory.service.repository is None:
-        if arguments.check or arguments.units:
+        if arguments.check:
             raise ConfigError(
                 "the inventory has no `service.repository`, so only its store would be served",
                 hint="docs/operating.md: name the repository whose releases are to be made",
             )
         return _serve_store(arguments)
-    if arguments.units:
-        return _write_units(operator, arguments)
     return asyncio.run(_check(operator) if arguments.check else _run(operator, arguments))
 
 
