@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,54 +15,58 @@ from orchestrator.wiring import Operator
 if TYPE_CHECKING:
     import argparse
 
-    from orchestrator.service.server import Setup
-
 _DEFAULT_PORT: Final = 8000
 
 
 def serve(arguments: argparse.Namespace) -> int:
     """Run the service until it is stopped; without one in the inventory, serve the store."""
-    if arguments.store or Operator.at(arguments.inventory).inventory.service.repository is None:
+    operator = None if arguments.store else Operator.at(arguments.inventory)
+    if operator is None or operator.inventory.service.repository is None:
+        if arguments.check:
+            raise ConfigError(
+                "the inventory has no `service.repository`, so only its store would be served",
+                hint="docs/operating.md: name the repository whose releases are to be made",
+            )
         return _serve_store(arguments)
-    return asyncio.run(_run(arguments))
+    return asyncio.run(_check(operator) if arguments.check else _run(operator, arguments))
 
 
-async def _run(arguments: argparse.Namespace) -> int:
-    from orchestrator.service.server import run_service
+async def _check(operator: Operator) -> int:
+    from orchestrator.core.check import findings_as_data
+    from orchestrator.listing.service import show_readiness
+    from orchestrator.service.readiness import check_service
 
-    setup = _setup(arguments)
-
-    def ready(url: str) -> None:
-        print(f"the service answers at {url}", flush=True)
-
-    await run_service(setup, ready)
-    return 0
+    findings = await check_service(operator, os.environ)
+    show_readiness(findings_as_data(findings), sys.stdout)
+    return min((each.exit_code for each in findings if each.is_problem), default=0)
 
 
-def _setup(arguments: argparse.Namespace) -> Setup:
+async def _run(operator: Operator, arguments: argparse.Namespace) -> int:
     from orchestrator.github.api import Api
     from orchestrator.github.token import api_url
-    from orchestrator.service.server import Setup
+    from orchestrator.service.journal import set_up_log
+    from orchestrator.service.readiness import database_url, no_secret
+    from orchestrator.service.secrets import read_secrets
+    from orchestrator.service.server import Setup, run_service
 
-    operator = Operator.at(arguments.inventory)
     settings = operator.inventory.service
+    secrets = read_secrets(settings, os.environ)
+    if secrets.webhook is None:
+        raise no_secret()
+    repository = str(settings.repository)
     host, _, port = settings.listen.rpartition(":")
-    return Setup(
+    setup = Setup(
         inventory_file=arguments.inventory,
-        repository=settings.repository or "",
+        repository=repository,
         host=host.strip("[]"),
         port=_port(arguments, int(port)),
-        database=settings.database
-        or os.environ.get("ORCHESTRATOR_DATABASE")
-        or f"sqlite:///{operator.dist / 'service' / 'queue.sqlite'}",
-        webhook_secret=os.environ["ORCHESTRATOR_WEBHOOK_SECRET"].encode(),
-        action_token=None,
-        api=Api(
-            repository=settings.repository or "",
-            token=os.environ.get("GITHUB_TOKEN"),
-            url=api_url(os.environ),
-        ),
+        database=database_url(operator, secrets),
+        secrets=secrets,
+        api=Api(repository=repository, token=secrets.github_token, url=api_url(os.environ)),
     )
+    set_up_log(sys.stderr, secrets.redact, is_terminal=sys.stderr.isatty())
+    await run_service(setup, lambda url: print(f"the service answers at {url}", flush=True))
+    return 0
 
 
 def _port(arguments: argparse.Namespace, usual: int) -> int:

@@ -16,7 +16,16 @@ from orchestrator.core.kinds import (
     Variants,
     Whole,
 )
-from orchestrator.core.schema_texts import HOSTNAME, LINE, LOOPBACK, REPOSITORY, TAG, file_text
+from orchestrator.core.schema_texts import (
+    HOSTNAME,
+    LINE,
+    LOOPBACK,
+    PORT,
+    REPOSITORY,
+    TAG,
+    URL_PATH,
+    file_text,
+)
 from orchestrator.core.service_settings import (
     NoticeByMail,
     NoticeByWebhook,
@@ -145,6 +154,16 @@ SERVICE: Final = Record(
             ),
             summary="Where it listens, without TLS: behind a web server that speaks it.",
             example="127.0.0.1:8000",
+        ),
+        Field(
+            key="url",
+            kind=Text(
+                words="an https URL (http on 127.0.0.1, localhost or [::1] only)",
+                pattern=rf"(?:https://{HOSTNAME}|http://{LOOPBACK}){PORT}{URL_PATH}",
+                convert=lambda url: url.rstrip("/"),
+            ),
+            summary="Where people reach it: for links in notices and commit statuses.",
+            example="https://ballistics.zip",
         ),
         Field(
             key="repository",

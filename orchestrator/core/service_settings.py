@@ -67,6 +67,7 @@ Notice = NoticeByWebhook | NoticeByMail
 class Service:
     """How `orchestrator serve` runs.
 
+    `url` is where people reach it, for links in what it sends.
     `repository` (`owner/name`) is whose releases are made, None if only the store is served;
     `repository_id` is its number, which stays when it is renamed or its name becomes another's.
     `database` is a URL, `sqlite:///PATH` or `postgresql://...`; None is a file in the record
@@ -75,6 +76,7 @@ class Service:
     """
 
     listen: str = "127.0.0.1:8000"
+    url: str | None = None
     repository: str | None = None
     repository_id: int | None = None
     tag: str = "v{version}"

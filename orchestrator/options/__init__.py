@@ -340,7 +340,15 @@ def _add_inventory(parser: ArgumentParser) -> None:
 
 
 def _add_serve(parser: ArgumentParser) -> None:
+    parser.description = (
+        "Run the service that the inventory's `service:` describes: it takes GitHub's deliveries, "
+        "makes the releases, shows how they go at /status, and serves the store. Without "
+        "`service.repository`, or with --store, it only serves the store, on 127.0.0.1."
+    )
     _add_inventory(parser)
+    parser.add_argument(
+        "--check", action="store_true", help="say what the service lacks, and start nothing"
+    )
     parser.add_argument(
         "--store", metavar="DIR", help="serve this folder instead of the inventory's store"
     )

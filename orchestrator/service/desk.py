@@ -65,6 +65,19 @@ class ReleaseDesk:
                 self._looked = time.monotonic()
             return self._platforms
 
+    async def index(self, channel: str) -> Index | None:
+        """Return the index of a channel, None before its first release or without a key."""
+        operator = self.read_operator()
+        if not operator.public_keys():
+            return None
+        return await operator.index(operator.trusted_channel(channel))
+
+    async def indexes(self) -> Sequence[Index]:
+        """Return the index of each channel that has one."""
+        names = self.read_operator().channel_names()
+        found = [await self.index(name) for name in names]
+        return [index for index in found if index]
+
     async def retry(self, version: str) -> None:
         """Queue another attempt; ConfigError if the newest is not over, or was a success."""
         newest = await self._newest(version)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from orchestrator.core.errors import ConfigError, OrchestratorError
 from orchestrator.core.order import Order, Origin
@@ -29,6 +29,14 @@ _WATCHED: Final = timedelta(days=90)
 _LONGEST_PAUSE: Final = timedelta(hours=1)
 
 
+class Alarm(Protocol):
+    """Tells a person of something, once for each subject."""
+
+    def __call__(self, subject: str, *, title: str, text: str) -> None:
+        """Tell it."""
+        ...
+
+
 @dataclass(slots=True, kw_only=True)
 class Poller:
     """Who asks, as often as `every` says; `tag` has `{version}` in it."""
@@ -39,7 +47,7 @@ class Poller:
     every: timedelta
     channel_of: Callable[[Version, bool], str]
     read_index: Callable[[str], Awaitable[Index | None]]
-    alarm: Callable[[str, str], None]
+    alarm: Alarm
     _next_watched: int = 0
     _told: set[str] = field(default_factory=set)
 
@@ -59,15 +67,15 @@ class Poller:
 
     async def look(self) -> None:
         """Queue every release that nobody told us of; raise StoreError if it cannot be known."""
-        found = await self.lookup.releases()
-        entries = await self.queue.entries(limit=200)
-        if found is not None:
-            try:
+        try:
+            found = await self.lookup.releases()
+            entries = await self.queue.entries(limit=200)
+            if found is not None:
                 await self._queue_missing(found, {entry.order.version for entry in entries})
-            except BaseException:
-                # What was not dealt with is news next time, too.
-                self.lookup.forget()
-                raise
+        except BaseException:
+            # What was not dealt with is news next time, too.
+            self.lookup.forget()
+            raise
         await self._watch_tags(entries)
 
     async def _queue_missing(self, found: Sequence[Published], known: set[str]) -> None:
@@ -128,4 +136,5 @@ class Poller:
             self._told.add(order.version)
             error = moved(order, commit)
             _log.error("%s", error.message)
-            self.alarm(order.version, error.message)
+            title = f"the tag {order.tag} was moved"
+            self.alarm(f"tag {order.tag}", title=title, text=f"{error.message}. {error.hint}")

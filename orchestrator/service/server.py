@@ -7,39 +7,42 @@ import logging
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
 from orchestrator.core.errors import StoreError
-from orchestrator.core.retrying import due
+from orchestrator.core.notice import Teller
 from orchestrator.core.webhook import Expected
 from orchestrator.github.lookup import Lookup
+from orchestrator.service.channels import channels_of
 from orchestrator.service.desk import ReleaseDesk
 from orchestrator.service.headers import add_headers
+from orchestrator.service.journal import Journal
 from orchestrator.service.listening import listening
 from orchestrator.service.live import Live
 from orchestrator.service.maker import Maker
+from orchestrator.service.notices import Notices
 from orchestrator.service.objects import Objects, add_objects
 from orchestrator.service.pages import add_pages
 from orchestrator.service.poller import Poller
 from orchestrator.service.queue import ReleaseQueue
 from orchestrator.service.root import add_root
 from orchestrator.service.sources import FolderSource, StoreSource
+from orchestrator.service.upkeep import Upkeep
 from orchestrator.service.webhook import add_webhook
 from orchestrator.wiring import GCS_SCHEME, Operator
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
-    from orchestrator.core.index import Index
+    from orchestrator.core.version import Version
     from orchestrator.github.api import Api
+    from orchestrator.service.secrets import Secrets
     from orchestrator.service.sources import Source
 
 _log = logging.getLogger(__name__)
-_RETRY_LOOK_SECONDS: Final = 15.0
 # Who still reads a large file when the service stops is cut off.
 _PATIENCE_SECONDS: Final = 1.0
 _HEALTH_SECONDS: Final = 5.0
@@ -53,9 +56,8 @@ class Setup:
     repository: str
     host: str
     port: int
-    database: str
-    webhook_secret: bytes = field(repr=False)
-    action_token: str | None = field(repr=False)
+    database: str = field(repr=False)
+    secrets: Secrets
     api: Api
 
     def operator(self) -> Operator:
@@ -82,24 +84,38 @@ async def run_service(setup: Setup, ready: Callable[[str], None]) -> None:
 async def service(setup: Setup) -> AsyncIterator[str]:
     """Yield the URL of a service that runs until the end of the block."""
     operator = setup.operator()
-    live = Live()
+    settings, project = operator.inventory.service, operator.inventory.project.name
+    live, notices = Live(), _notices(setup, operator)
     lookup = Lookup(setup.api)
-    maker = Maker(read_operator=setup.operator, lookup=lookup, watchers=(live,))
+    maker = Maker(read_operator=setup.operator, lookup=lookup, watchers=(Journal(), live, notices))
     async with AsyncExitStack() as stack:
         queue = await stack.enter_async_context(
-            ReleaseQueue.open(
-                setup.database,
-                project=operator.inventory.project.name,
-                pin=maker.pin,
-                work=maker.make,
-            )
+            ReleaseQueue.open(setup.database, project=project, pin=maker.pin, work=maker.make)
         )
         desk = ReleaseDesk(read_operator=setup.operator, queue=queue, changed=live.touch)
-        for work in (_poller(setup, operator, lookup=lookup, queue=queue).run(), _retry(queue)):
+        poller = Poller(
+            lookup=lookup,
+            queue=queue,
+            tag=settings.tag,
+            every=settings.poll_every,
+            channel_of=_channel_of(operator),
+            read_index=desk.index,
+            alarm=notices.alarm,
+        )
+        upkeep = Upkeep(queue=queue, desk=desk, notices=notices)
+        for work in (notices.run(), poller.run(), upkeep.run()):
             await stack.enter_async_context(_running(work))
+        app = web.Application()
+        add_headers(app)
+        _add_webhook(app, setup, operator, queue=queue)
+        _add_health(app, queue)
+        add_pages(app, desk, live, project=project, actions=setup.secrets.action_token)
+        objects = Objects(source=_source(operator))
+        add_root(app, objects)
+        add_objects(app, objects)
         yield await stack.enter_async_context(
             listening(
-                _application(setup, operator, queue=queue, desk=desk, live=live),
+                app,
                 host=setup.host,
                 port=setup.port,
                 patience_seconds=_PATIENCE_SECONDS,
@@ -108,50 +124,36 @@ async def service(setup: Setup) -> AsyncIterator[str]:
         )
 
 
-def _poller(setup: Setup, operator: Operator, *, lookup: Lookup, queue: ReleaseQueue) -> Poller:
-    settings = operator.inventory.service
-
-    async def read_index(channel: str) -> Index | None:
-        current = setup.operator()
-        return await current.index(current.trusted_channel(channel))
-
-    return Poller(
-        lookup=lookup,
-        queue=queue,
-        tag=settings.tag,
-        every=settings.poll_every,
-        channel_of=lambda version, is_prerelease: operator.channel_name(
-            version, is_prerelease=is_prerelease
-        ),
-        read_index=read_index,
-        alarm=lambda *_: None,
+def _notices(setup: Setup, operator: Operator) -> Notices:
+    settings, project = operator.inventory.service, operator.inventory.project.name
+    return Notices(
+        teller=Teller(project=project, link=settings.url and f"{settings.url}/status"),
+        channels=channels_of(settings.notices, setup.secrets.notices, project=project),
+        file=operator.dist / "service" / "told.json",
     )
 
 
-def _application(
-    setup: Setup, operator: Operator, *, queue: ReleaseQueue, desk: ReleaseDesk, live: Live
-) -> web.Application:
+def _channel_of(operator: Operator) -> Callable[[Version, bool], str]:
+    def channel_of(version: Version, is_prerelease: bool) -> str:  # noqa: FBT001 -- GitHub's flag
+        return operator.channel_name(version, is_prerelease=is_prerelease)
+
+    return channel_of
+
+
+def _add_webhook(
+    app: web.Application, setup: Setup, operator: Operator, *, queue: ReleaseQueue
+) -> None:
     settings = operator.inventory.service
-    app = web.Application()
-    add_headers(app)
     add_webhook(
         app,
-        secret=setup.webhook_secret,
+        secret=(setup.secrets.webhook or "").encode(),
         expected=Expected(
             repository=setup.repository, repository_id=settings.repository_id, tag=settings.tag
         ),
-        channel_of=lambda wanted: operator.channel_name(
-            wanted.version, is_prerelease=wanted.is_prerelease
-        ),
+        channel_of=_channel_of(operator),
         intake=queue,
         count=lambda *_: None,
     )
-    _add_health(app, queue)
-    add_pages(app, desk, live, project=operator.inventory.project.name, actions=setup.action_token)
-    objects = Objects(source=_source(operator))
-    add_root(app, objects)
-    add_objects(app, objects)
-    return app
 
 
 def _source(operator: Operator) -> Source:
@@ -159,19 +161,6 @@ def _source(operator: Operator) -> Source:
     if publication.store.startswith(GCS_SCHEME):
         return StoreSource(store=operator.store(), url=publication.url)
     return FolderSource(folder=operator.store_folder())
-
-
-async def _retry(queue: ReleaseQueue) -> None:
-    """Try again what failed for a reason that passes, when its time has come."""
-    while True:
-        await asyncio.sleep(_RETRY_LOOK_SECONDS)
-        try:
-            for order in due(await queue.entries(), datetime.now(UTC)):
-                submitted = await queue.submit(order)
-                if submitted.is_new:
-                    _log.info("tries %s again: attempt %d", order.version, order.attempt)
-        except StoreError as error:
-            _log.warning("cannot look for what to try again: %s", error.message)
 
 
 def _add_health(app: web.Application, queue: ReleaseQueue) -> None:

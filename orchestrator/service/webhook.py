@@ -17,7 +17,7 @@ from orchestrator.core.webhook import MAX_BODY_BYTES, Decision, Expected, decide
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.core.webhook import Wanted
+    from orchestrator.core.version import Version
     from orchestrator.service.intake import Intake
 
 _log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def add_webhook(
     *,
     secret: bytes,
     expected: Expected,
-    channel_of: Callable[[Wanted], str],
+    channel_of: Callable[[Version, bool], str],
     intake: Intake,
     count: Callable[[str], None],
 ) -> None:
@@ -55,7 +55,7 @@ def add_webhook(
             return decision
         order = Order(
             version=str(wanted.version),
-            channel=channel_of(wanted),
+            channel=channel_of(wanted.version, wanted.is_prerelease),
             asked=datetime.now(UTC),
             origin=Origin.WEBHOOK,
             tag=wanted.tag,

@@ -49,7 +49,8 @@ def test_a_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> No
     file = tmp_path / "token"
     file.write_text(TOKEN)
     file.chmod(mode)
-    with pytest.raises(ConfigError, match="others than its owner may open the GitHub token") as caught:
+    complaint = "others than its owner may open the GitHub token"
+    with pytest.raises(ConfigError, match=complaint) as caught:
         read_token(str(file), {})
     assert caught.value.hint == f"chmod 600 {file}"
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.github_server import FakeGitHub
     from tests.releases import Desk, NodeEntry
 
-SECRET: Final = "a secret that only the test knows"
+SECRET: Final = "a-secret-that-only-the-test-knows"
 
 
 def payload(
@@ -126,7 +126,7 @@ class Works:
             subprocess.Popen(
                 [*command, "--port", str(self.port)],
                 cwd=ROOT,
-                env=self._environment,
+                env=self.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -152,11 +152,13 @@ class Works:
         return (self.desk.folder / "service.log").read_text()
 
     @property
-    def _environment(self) -> dict[str, str]:
+    def environ(self) -> dict[str, str]:
+        """Return the environment of the service."""
         return os.environ | {
             "ORCHESTRATOR_WEBHOOK_SECRET": SECRET,
             "GITHUB_TOKEN": TOKEN,
             "GITHUB_API_URL": self.github.url,
+            "COLUMNS": "200",
             **self.environment,
         }
 

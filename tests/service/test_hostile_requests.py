@@ -86,7 +86,7 @@ async def gate(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gate]:
         app,
         secret=SECRET.encode(),
         expected=Expected(repository=REPOSITORY, tag="v{version}"),
-        channel_of=lambda wanted: "prerelease" if wanted.is_prerelease else "stable",
+        channel_of=lambda _, is_prerelease: "prerelease" if is_prerelease else "stable",
         intake=recorder,
         count=recorder.counted.append,
     )
