@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SH_FILES := build.sh add-node.sh install.sh.j2 orchestrator/nodes/job.sh orchestrator/nodes/vm/debian/init \
 	$(wildcard orchestrator/nodes/vm/debian/*.sh orchestrator/nodes/vm/debian/root/etc/orchestrator/*.sh)
 
-.PHONY: help venv service demo test check lint types imports shell format coverage test-thorough test-faults test-installer test-truncation test-corruption test-chroots test-real test-vm test-bucket lock clean
+.PHONY: help venv service demo test check lint types imports shell format coverage test-thorough test-faults test-installer test-truncation test-corruption test-chroots test-real test-vm test-service bench-service test-bucket lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -67,6 +67,12 @@ test-real: $(VENV)/.test ## release the real crate on two nodes; minutes
 # The first time it makes the image, in the cache folder of who runs it.
 test-vm: $(VENV)/.test ## a Debian guest made from packages, booted without KVM and released on; minutes
 	@$(BIN)/python -m pytest -m vm -p no:cacheprovider --no-header tests/vm
+
+test-service: $(VENV)/.test ## the service killed again and again while it releases: KILLS=200, SEED=... to repeat
+	@KILLS=$(or $(KILLS),200) SEED=$(or $(SEED),1) $(BIN)/python -m pytest -m thorough --no-header tests/service/test_kills.py
+
+bench-service: $(VENV)/.test ## deliveries in a second while a release runs and pages follow it
+	@$(BIN)/python -m benchmarks.webhooks
 
 test-bucket: $(VENV)/.test ## the store and the conformance list against a real bucket: BUCKET=gs://NAME/PREFIX
 	@case "$(BUCKET)" in gs://*) ;; *) echo "error: say which: make test-bucket BUCKET=gs://NAME/PREFIX" >&2; exit 2;; esac

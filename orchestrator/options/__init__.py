@@ -381,6 +381,11 @@ def _add_vm(parser: ArgumentParser) -> None:
         "--json", action="store_true", help="with `status`: print it as one JSON document"
     )
     parser.add_argument(
+        "--sha256",
+        metavar="DIGEST",
+        help="with `create`: what the downloaded image must have, if vm.yaml does not say it",
+    )
+    parser.add_argument(
         "--out",
         metavar="FOLDER",
         help="with `render`: write boot.sh, stop.sh and a systemd unit for that folder into it",

@@ -25,10 +25,11 @@ def read_log(path: Path) -> str | None:
         number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
+    found = os.fstat(number)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(number)
+        return None
     with os.fdopen(number, "rb") as file:
-        found = os.fstat(number)
-        if not stat.S_ISREG(found.st_mode):
-            return None
         left_out = max(0, found.st_size - LIMIT_BYTES)
         file.seek(left_out)
         data = file.read(LIMIT_BYTES)

@@ -62,6 +62,7 @@
 
   function updateRow(node, row) {
     const badge = node.querySelector(".badge");
+    const isNews = badge.lastElementChild.textContent !== row.phase && isEnd(row.state);
     if (!node.classList.contains(row.state)) {
       node.className = `node ${row.state}`;
       badge.className = `badge ${row.state}`;
@@ -82,6 +83,11 @@
       delete bar.dataset.since;
     }
     appendLines(node.querySelector(".log"), row.first, row.lines);
+    return isNews;
+  }
+
+  function isEnd(state) {
+    return ["built", "failed", "skipped"].includes(state);
   }
 
   function appendLines(log, first, lines) {
@@ -102,12 +108,14 @@
   function update(message) {
     const told = JSON.parse(message.data);
     ahead = Date.now() - Date.parse(told.now);
+    const news = [];
     for (const release of told.releases) {
       for (const row of release.rows) {
         const node = findNode(release.release, row.node);
-        if (node) updateRow(node, row);
+        if (node && updateRow(node, row)) news.push(`${row.node}: ${row.phase}`);
       }
     }
+    if (news.length) say(news.join(", "));
     if (told.mark !== main.dataset.mark) refresh();
     tick();
   }
@@ -137,7 +145,6 @@
   function adopt(page) {
     const fresh = page.getElementById("main");
     if (!fresh) return;
-    announce(main, fresh);
     const open = new Set([...main.querySelectorAll("details[open]")].map(nameOf));
     const focus = nameOf(document.activeElement);
     document.title = page.title;
@@ -186,25 +193,6 @@
     const section = element.closest("section, nav");
     const place = node ? `${node.dataset.release} ${node.dataset.node}` : section && section.id;
     return `${place} ${element.tagName} ${element.getAttribute("href") || element.className}`;
-  }
-
-  function states(root) {
-    const found = new Map();
-    for (const node of root.querySelectorAll(".node")) {
-      found.set(node.dataset.node, node.querySelector(".badge").lastElementChild.textContent);
-    }
-    return found;
-  }
-
-  function announce(before, after) {
-    const old = states(before);
-    const news = [];
-    for (const [node, state] of states(after)) {
-      if (old.get(node) !== state && /^(built|attached|failed|skipped)/.test(state)) {
-        news.push(`${node}: ${state}`);
-      }
-    }
-    if (news.length) say(news.join(", "));
   }
 
   function connect() {

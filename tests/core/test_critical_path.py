@@ -58,6 +58,13 @@ def test_a_build_long_before_it_was_nothing_to_wait_for() -> None:
     ) == [("b", 0, 90)]
 
 
+def test_a_build_on_another_machine_was_nothing_to_wait_for() -> None:
+    assert path(
+        work("a", ("building", 0, 10), group="small"),
+        work("b", ("connecting", 0, 10), ("building", 10, 90), group="big"),
+    ) == [("b", 0, 90)]
+
+
 def test_a_build_before_it_began_was_nothing_to_wait_for() -> None:
     assert path(
         work("a", ("building", 0, 10), group="big"),

@@ -86,6 +86,18 @@ def test_what_nobody_looked_at_is_left_out_when_more_comes() -> None:
     assert len(log.lines().lines) <= TAIL_LINES
 
 
+def test_of_long_lines_fewer_are_kept() -> None:
+    log = LogTail()
+    for number in range(100):
+        log.add(b"%d %s\n" % (number, b"w" * 900))
+        log.lines()
+    kept = log.lines()
+
+    assert kept.lines[-1].startswith("99 ")
+    assert kept.next == 100
+    assert TAIL_BYTES - 1000 < sum(map(len, kept.lines)) <= TAIL_BYTES
+
+
 def test_a_line_without_an_end_that_never_ends_takes_no_memory() -> None:
     log = LogTail()
     for _ in range(100):

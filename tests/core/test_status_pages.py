@@ -236,6 +236,7 @@ def test_headings_leave_out_no_level() -> None:
 def test_a_release_that_runs_has_a_row_for_each_node() -> None:
     items = [text_of(each) for each in section(PAGES["busy"], "now").iter("li")]
 
+    assert len(list(section(PAGES["busy"], "now").iter("h3"))) == 1
     assert items[0].startswith("linux Linux x86_64 (musl) ✔ built 1.8 MB, no floor 1 min 32 s")
     assert "✘ failed (machine) cannot reach b@192.0.2.1: no route to host 39 s" in items[1]
     assert items[2].startswith("netbsd-2 NetBSD amd64 ▶ building 1 min 19 s")

@@ -165,10 +165,11 @@ class Scene:
 
     desk: FakeDesk = field(default_factory=FakeDesk)
     clock: Clock = field(default_factory=Clock)
+    pause_seconds: float = 0.01
     live: Live = field(init=False)
 
     def __post_init__(self) -> None:
-        self.live = Live(now=self.clock, pause_seconds=0.01, silence_seconds=0.05)
+        self.live = Live(now=self.clock, pause_seconds=self.pause_seconds, silence_seconds=0.05)
 
     def begin(self, version: str = "1.2.3", attempt: int = 1) -> Running:
         """Let a release begin, as the service does."""
@@ -316,16 +317,18 @@ def past(scene: Scene) -> None:
 
 
 @asynccontextmanager
-async def serving(scene: Scene, *, actions: str | None = TOKEN) -> AsyncIterator[str]:
+async def serving(
+    scene: Scene, *, actions: str | None = TOKEN, port: int = 0
+) -> AsyncIterator[str]:
     """Yield the URL of a real server with the pages of a scene."""
     app = web.Application()
     add_pages(app, scene.desk, scene.live, project="tool", actions=actions)
     runner = web.AppRunner(app, shutdown_timeout=1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
-    host, port = runner.addresses[0][:2]
+    host, taken = runner.addresses[0][:2]
     try:
-        yield f"http://{host}:{port}"
+        yield f"http://{host}:{taken}"
     finally:
         await runner.cleanup()

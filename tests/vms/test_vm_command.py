@@ -243,6 +243,6 @@ def test_ssh_takes_over_with_the_pinned_keys(
     told = capfd.readouterr().out
     assert status == 0, told
     assert told.splitlines()[-3:] == ["root@127.0.0.1", "uname", "-m"]
-    assert f"UserKnownHostsFile={folder.file('known-hosts')}" in told
+    assert f'UserKnownHostsFile="{folder.file("known-hosts")}"' in told
     assert "StrictHostKeyChecking=yes" in told
     assert shutil.which("ssh")
