@@ -156,6 +156,16 @@ def test_what_failed_as_a_whole_is_told(more: dict[str, Any], words: str) -> Non
     assert not message.targets
 
 
+def test_a_release_that_failed_as_a_whole_is_well_when_it_was_made() -> None:
+    stopped = outcome(error="no key", exit_code=2)
+    told = told_of(stopped, stopped, outcome(row(LINUX, "built")))
+    assert occasions(told) == [Occasion.FAILED, Occasion.RECOVERED, Occasion.RELEASED]
+    assert told.waiting[1].title == "tool: releases are made again"
+    assert not told.failed
+    # It does not hide what fails then.
+    assert occasions(told_of(stopped, outcome(row(NETBSD)))) == [Occasion.FAILED] * 2
+
+
 def test_a_target_that_is_delivered_after_it_failed_has_recovered_once() -> None:
     again = outcome(row(NETBSD, "built"))
     told = told_of(outcome(row(NETBSD)), again, again)
