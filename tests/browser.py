@@ -33,6 +33,8 @@ _OPTIONS: Final = (
     "--force-color-profile=srgb",
     "--hide-scrollbars",
 )
+# What the protocol says of a question whose page is left meanwhile.
+_NAVIGATED: Final = ("navigated or closed", "context was destroyed", "Cannot find context")
 
 
 class Browser:
@@ -153,7 +155,7 @@ class Page:
         return answer["result"].get("value")
 
     async def wait_for(self, condition: str) -> Any:
-        """Return the value of an expression as soon as it is true."""
+        """Return the value of an expression as soon as it is true, on this page or on the next."""
         script = (
             "new Promise((done, failed) => { const look = () => { const value = ("
             + condition
@@ -162,7 +164,12 @@ class Page:
             f"else setTimeout(look, 10); }}; const end = Date.now() + {PATIENCE_SECONDS * 900:.0f};"
             "look(); })"
         )
-        return await self.run(script)
+        while True:
+            try:
+                return await self.run(script)
+            except RuntimeError as error:
+                if not any(word in str(error) for word in _NAVIGATED):
+                    raise
 
     async def press(self, key: str, code: int = 0, text: str = "") -> None:
         """Press a key and let it go."""

@@ -33,6 +33,23 @@ def serve(arguments: argparse.Namespace) -> int:
     return asyncio.run(_check(operator) if arguments.check else _run(operator, arguments))
 
 
+def _write_units(operator: Operator, arguments: argparse.Namespace) -> int:
+    from orchestrator.service.units import write_units
+
+    is_folder = not operator.inventory.publication.store.startswith(GCS_SCHEME)
+    for path in write_units(
+        Path(arguments.units),
+        # Beside the interpreter of this very environment.
+        program=Path(sys.executable).parent / "orchestrator",
+        inventory=Path(arguments.inventory),
+        user=arguments.user,
+        writable=(operator.store_folder(),) if is_folder else (),
+        has_guests=any(node.vm for node in operator.inventory.nodes),
+    ):
+        print(path)
+    return 0
+
+
 async def _check(operator: Operator) -> int:
     from orchestrator.core.check import findings_as_data
     from orchestrator.listing.service import show_readiness
@@ -68,22 +85,6 @@ async def _run(operator: Operator, arguments: argparse.Namespace) -> int:
     )
     set_up_log(sys.stderr, secrets.redact, is_terminal=sys.stderr.isatty())
     await run_service(setup, lambda url: print(f"the service answers at {url}", flush=True))
-    return 0
-
-
-def _write_units(operator: Operator, arguments: argparse.Namespace) -> int:
-    from orchestrator.service.units import write_units
-
-    is_folder = not operator.inventory.publication.store.startswith(GCS_SCHEME)
-    for path in write_units(
-        Path(arguments.units),
-        # Beside the interpreter of this very environment.
-        program=Path(sys.executable).parent / "orchestrator",
-        inventory=Path(arguments.inventory),
-        writable=[operator.store_folder()] if is_folder else [],
-        has_guests=any(node.vm for node in operator.inventory.nodes),
-    ):
-        print(path)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.core.order import State
 from orchestrator.core.status_words import plain, release_address
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ ACTIONS: Final = (RETRY, CANCEL, YANK)
 
 def actions_of(entry: Entry) -> tuple[Action, ...]:
     """Return what can be done with a release now."""
+    if entry.state is State.DONE:
+        return (YANK,)
     return (RETRY, YANK) if entry.state.is_final else (CANCEL,)
 
 

@@ -356,6 +356,12 @@ def _add_serve(parser: ArgumentParser) -> None:
         "nothing",
     )
     parser.add_argument(
+        "--user",
+        default="orchestrator",
+        metavar="NAME",
+        help="with --units: who the service runs as (default: %(default)s)",
+    )
+    parser.add_argument(
         "--store", metavar="DIR", help="serve this folder instead of the inventory's store"
     )
     parser.add_argument(

@@ -15,7 +15,7 @@ from orchestrator.core.events import LogAppended, NodeFinished, PhaseChanged
 from orchestrator.core.log_tail import LogTail
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
     from orchestrator.core.board import Board
     from orchestrator.core.events import Event
@@ -81,7 +81,9 @@ class Live:
 
     def observe(self, order: Order, event: Event, at: datetime) -> None:  # noqa: ARG002 -- the board knows when
         """Take note of an event, which the board knows already."""
-        running = self._running[order.key]
+        running = self._running.get(order.key)
+        if running is None:
+            return
         node = getattr(event, "node", None)
         is_new = node not in running.known
         if node is not None:
@@ -99,6 +101,12 @@ class Live:
         """Show it no more."""
         self._running.pop(order.key, None)
         self.touch()
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Show these orders no more, that are over although nobody has told it here."""
+        for key in keys:
+            if self._running.pop(key, None):
+                self.touch()
 
     def touch(self) -> None:
         """Take note that the queue or the store is another: followers look at the pages again."""

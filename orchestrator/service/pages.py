@@ -78,7 +78,10 @@ class Desk(Protocol):
         ...
 
     def log_path(self, version: str, node: str) -> Path | None:
-        """Return where the log of a node's newest build of a version is, None if there is none."""
+        """Return where the log of a node's newest build of a version is, None if there is none.
+
+        It is asked in a thread.
+        """
         ...
 
 
@@ -203,12 +206,18 @@ class _Pages:
         return _Page(render_release(self.site, present, entry=entry, attempts=attempts))
 
     async def log(self, request: web.Request) -> web.Response:
-        version = _version(request)
-        path = self.desk.log_path(version, request.match_info["node"]) if version else None
-        text = await asyncio.to_thread(read_log, path) if path else None
+        version, node = _version(request), request.match_info["node"]
+        try:
+            text = await asyncio.to_thread(self._log_text, version, node) if version else None
+        except OrchestratorError as error:
+            return text_answer(f"{error.message}\n", _status(error))
         if text is None:
             return text_answer("There is no such log here.\n", HTTPStatus.NOT_FOUND)
         return text_answer(text)
+
+    def _log_text(self, version: str, node: str) -> str | None:
+        path = self.desk.log_path(version, node)
+        return read_log(path) if path else None
 
     async def style(self, _: web.Request) -> web.Response:
         return asset_answer(STYLE, "text/css")
@@ -263,10 +272,8 @@ class _Pages:
 
     def _present(self, mark: str, entries: Sequence[Entry]) -> Present:
         # Who is cancelled may not have said goodbye.
-        over = {entry.order.key for entry in entries if entry.state.is_final}
-        running = {
-            each.order.key: each for each in self.live.releases() if each.order.key not in over
-        }
+        self.live.forget(entry.order.key for entry in entries if entry.state.is_final)
+        running = {each.order.key: each for each in self.live.releases()}
         return Present(now=self.live.now(), mark=mark, running=running)
 
     def _refused(self, request: web.Request, refusal: Refusal) -> web.Response:

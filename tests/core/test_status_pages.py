@@ -553,7 +553,7 @@ def test_other_attempts_are_listed_and_one_is_shown() -> None:
     [
         (State.QUEUED, ["cancel"]),
         (State.RUNNING, ["cancel"]),
-        (State.DONE, ["retry", "yank"]),
+        (State.DONE, ["yank"]),
         (State.FAILED, ["retry", "yank"]),
         (State.CANCELLED, ["retry", "yank"]),
     ],

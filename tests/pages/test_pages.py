@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from orchestrator.core.errors import StoreError
+from orchestrator.core.errors import ConfigError, StoreError
 from orchestrator.core.events import LogAppended, Phase
 from orchestrator.core.order import State
 from orchestrator.service import pages
@@ -212,6 +212,23 @@ async def test_a_release_that_was_cancelled_without_a_word_runs_no_more() -> Non
     async with visiting(scene) as session:
         assert "Nothing is being released." in await text(session, "/status")
         assert json.loads(await text(session, "/status.json"))["running"] == []
+        # It may find out later than the page that it is cancelled.
+        scene.live.observe(scene.desk.orders[0].order, phase("linux", Phase.GATING), scene.clock())
+        assert list(scene.live.releases()) == []
+
+
+class MutinousDesk(FakeDesk):
+    """A desk that cannot read its own configuration."""
+
+    def log_path(self, version: str, node: str) -> Path | None:
+        raise ConfigError(f"no inventory for {version} {node}")
+
+
+async def test_a_log_that_cannot_be_looked_for_is_told_of() -> None:
+    async with visiting(Scene(desk=MutinousDesk())) as session:
+        said = await text(session, "/status/releases/1.2.3/logs/linux", 409)
+
+    assert said == "no inventory for 1.2.3 linux\n"
 
 
 @dataclass(slots=True)

@@ -52,7 +52,7 @@ def desk_of(shop: Shop, book: Book) -> ReleaseDesk:
 async def test_before_the_first_release_every_target_has_nothing(desk: ReleaseDesk) -> None:
     [platform] = await desk.freshness()
     assert (platform.target, platform.version) == (LINUX, None)
-    assert await desk.indexes() == []
+    assert await desk.indexes() == ()
 
 
 async def test_without_a_key_nothing_is_known(desk: ReleaseDesk, shop: Shop) -> None:
