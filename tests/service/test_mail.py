@@ -36,6 +36,7 @@ NOTICE = NoticeByMail(email="alex@example.org", sender="service@example.org")
 class Post:
     """What a server does with what it is handed."""
 
+    password: str = PASSWORD
     answer: str = "250 OK"
     recipient_answer: str = "250 OK"
     taken: list[bytes] = field(default_factory=list)
@@ -54,7 +55,7 @@ class Post:
         given = args[4]
         assert isinstance(given, LoginPassword)
         self.logins.append((given.login, given.password))
-        return AuthResult(success=given.password == PASSWORD.encode(), handled=False)
+        return AuthResult(success=given.password == self.password.encode(), handled=False)
 
 
 @contextmanager
