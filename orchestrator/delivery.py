@@ -21,8 +21,9 @@ from orchestrator.core.errors import (
 )
 from orchestrator.core.events import LogAppended, Phase, PhaseChanged, TryingAgain, Warned
 from orchestrator.core.extras import extra_name
+from orchestrator.core.finding import Severity
 from orchestrator.core.plan import fill_command, fill_extra
-from orchestrator.core.preflight import GOOD_DISK_BYTES, Severity, judge, needs_of
+from orchestrator.core.preflight import GOOD_DISK_BYTES, judge, needs_of
 from orchestrator.core.result import Artifact, Built, Failed, FailureClass, Skipped
 from orchestrator.core.wording import human_size
 from orchestrator.evidence import Witness

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     import argparse
 
     from orchestrator.core.facts import NodeFacts
+    from orchestrator.core.finding import Finding
     from orchestrator.core.inventory import Node
     from orchestrator.core.inventory_edit import Value
-    from orchestrator.core.preflight import Finding
     from orchestrator.core.report import Report
     from orchestrator.core.target import Target
 
@@ -272,7 +272,8 @@ def _show_facts(facts: NodeFacts) -> None:
 
 def _warn_early(enrolment: _Enrolment, facts: NodeFacts) -> None:
     """Tell a person that nothing can be built there before he has answered all the questions."""
-    from orchestrator.core.preflight import Severity, judge, needs_of
+    from orchestrator.core.finding import Severity
+    from orchestrator.core.preflight import judge, needs_of
 
     if not enrolment.questions.is_interactive:
         return
@@ -293,7 +294,7 @@ def _show_findings(enrolment: _Enrolment, node: Node, findings: tuple[Finding, .
     Raise NodeError if it does not and the node is not to be written all the same.
     """
     from orchestrator.core.check import findings_as_data
-    from orchestrator.core.preflight import Severity
+    from orchestrator.core.finding import Severity
     from orchestrator.listing import show_findings
 
     told = [finding for finding in findings if finding.severity is not Severity.OK]

@@ -49,7 +49,7 @@ async def _release(
     from orchestrator.coordinator import make_release
     from orchestrator.core.errors import BuildError
     from orchestrator.core.events import Warned
-    from orchestrator.core.preflight import Severity
+    from orchestrator.core.finding import Severity
     from orchestrator.core.report import report_as_data
     from orchestrator.listing.comparison import show_comparisons
     from orchestrator.preflight import check_operator
