@@ -33,14 +33,16 @@ from orchestrator.nodes.collect import BINARIES, EXTRAS, Collection
 from orchestrator.nodes.follow import Follower, follow_job, require_success
 from orchestrator.nodes.housekeeping import tidy
 from orchestrator.nodes.job import (
-    Finished,
     JobSpec,
-    Queued,
-    Running,
-    Stopped,
     job_id,
     read_job,
     start_job,
+)
+from orchestrator.nodes.job_state import (
+    Finished,
+    Queued,
+    Running,
+    Stopped,
 )
 from orchestrator.nodes.probe import probe
 from orchestrator.parts import sweep_parts, write_whole
@@ -57,7 +59,8 @@ if TYPE_CHECKING:
     from orchestrator.core.inventory import Node
     from orchestrator.core.plan import BuildPlan, BuildTask, NodeTask
     from orchestrator.core.result import CollectedFile, Result
-    from orchestrator.nodes.job import Job, JobState
+    from orchestrator.nodes.job import Job
+    from orchestrator.nodes.job_state import JobState
     from orchestrator.nodes.line import Line
     from orchestrator.source import Bundle
     from orchestrator.world import World
