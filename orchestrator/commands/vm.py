@@ -74,6 +74,7 @@ def _create(machine: Machine, arguments: argparse.Namespace) -> int:
         images=image_home(os.environ),
         say=machine.say,
         sha256=_digest(arguments.sha256),
+        defined_in=machine.defined_in,
     )
     way = machine.way_in()
     print(

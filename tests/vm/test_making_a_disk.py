@@ -44,7 +44,7 @@ async def talk(machine: Machine) -> None:
                 Line(awaits="ready? ", says="expr 40 + 2"),
             )
             await line.answer(lines, patience_seconds=120)
-            await line.wait_for("\n42", patience_seconds=120)
+            await line.wait_for("42", patience_seconds=120)
             with pytest.raises(NodeError, match="no `boot>` within 1 s"):
                 await line.wait_for("boot> ", patience_seconds=1)
     finally:

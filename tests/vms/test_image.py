@@ -121,6 +121,18 @@ def test_an_image_that_cannot_be_made_leaves_nothing(folder: Path) -> None:
     assert [path.name for path in (folder / "images").iterdir() if path.is_dir()] == []
 
 
+def test_what_a_killed_process_has_left_is_cleared_by_the_next_one(folder: Path) -> None:
+    old = folder / "images" / f".part-{DebianRecipe.of(machine()).name}-killed"
+    other = folder / "images" / ".part-another-0123"
+    for left in (old, other):
+        (left / "out").mkdir(parents=True)
+
+    make_image(machine(), folder / "images", lambda _: None)
+
+    assert not old.exists()
+    assert other.exists(), "another one may be at it"
+
+
 def test_a_root_of_another_architecture_is_finished_inside_of_a_guest(folder: Path) -> None:
     made = make_image(foreign(), folder / "images", lambda _: None)
 

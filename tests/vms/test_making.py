@@ -66,9 +66,9 @@ def wanting(vm: Vm, url: str, data: bytes, **more: bool) -> Vm:
     return replace(vm, image=image)
 
 
-def made(place: Path, vm: Vm, **more: str) -> tuple[VmFolder, list[str]]:
+def made(place: Path, vm: Vm, *, sha256: str | None = None) -> tuple[VmFolder, list[str]]:
     folder, said = VmFolder(place / "vms" / vm.name), list[str]()
-    create(vm, folder, images=place / "images", say=said.append, **more)
+    create(vm, folder, images=place / "images", say=said.append, sha256=sha256)
     return folder, said
 
 

@@ -40,10 +40,12 @@ def create(
     images: Path,
     say: Callable[[str], None],
     sha256: str | None = None,
+    defined_in: Path | None = None,
 ) -> None:
     """Make the machine, or make it anew; its keys stay the same.
 
-    `sha256` is the digest of its download, where the definition has none. Raise ConfigError if it
+    `sha256` is the digest of its download, where the definition has none; `defined_in` is the
+    folder of the inventory whose machine it is from now on. Raise ConfigError if it
     runs, or if a tool is missing; NodeError if the image cannot be made.
     """
     require_tools(vm.arch.qemu, "qemu-img", "ssh-keygen", "mformat", "mcopy")
@@ -58,6 +60,8 @@ def create(
         folder.path.mkdir(mode=0o700, exist_ok=True)
         folder.path.chmod(0o700)
         folder.file("created").unlink(missing_ok=True)
+        if defined_in is not None:
+            folder.note_definition(defined_in)
         link(folder, GOLDEN, golden)
         if firmware_of(vm) is Firmware.KERNEL:
             link(folder, PATHS.kernel, golden.with_name(KERNEL))

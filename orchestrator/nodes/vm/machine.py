@@ -58,6 +58,8 @@ class Machine:
     folder: VmFolder
     accelerators: Path
     say: Callable[[str], None]
+    # The folder of the inventory that defines it: another one may have a machine of this name.
+    defined_in: Path | None = None
 
     def way_in(self, *, user: str = "") -> Node:
         """Return the node that it is; raise ConfigError before it was made."""
@@ -90,6 +92,7 @@ class Machine:
 
     async def stop(self) -> str | None:
         """Stop it, and return how: None if it was not running. Raise NodeError if it survives."""
+        self._require_own()
         async with self._alone():
             return await self._stop()
 
@@ -108,6 +111,7 @@ class Machine:
 
     async def remove(self) -> None:
         """Stop it and remove its folder, with its keys; raise NodeError if that is not possible."""
+        self._require_own()
         async with self._alone():
             await self._stop()
             try:
@@ -131,12 +135,23 @@ class Machine:
             return "stopped"
         return await monitor_status(self.folder) or "hanging"
 
+    def _require_own(self) -> None:
+        made_for = self.folder.defined_in
+        if None in {made_for, self.defined_in} or made_for == self.defined_in:
+            return
+        raise ConfigError(
+            f"{self.vm.name} is a virtual machine of another inventory, the one in {made_for}",
+            hint=f"give it another name here; or take it over, and make it anew: orchestrator "
+            f"vm create {self.vm.name}",
+        )
+
     def _require_created(self) -> None:
         if not self.folder.is_created:
             raise ConfigError(
                 f"the virtual machine {self.vm.name} is not made yet",
                 hint=f"make it, once: orchestrator vm create {self.vm.name}",
             )
+        self._require_own()
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
