@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUN := $(if $(COVERAGE),$(BIN)/coverage run,$(BIN)/python)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SH_FILES := build.sh add-node.sh install.sh.j2 orchestrator/nodes/job.sh orchestrator/nodes/vm/debian/init \
 	$(wildcard orchestrator/nodes/vm/debian/*.sh orchestrator/nodes/vm/debian/root/etc/orchestrator/*.sh)
 
-.PHONY: help venv service demo test check lint types imports shell format coverage test-thorough test-faults test-installer test-truncation test-corruption test-chroots test-real test-vm test-bucket lock clean
+.PHONY: help venv service demo test check lint types imports shell format coverage test-thorough test-faults test-installer test-truncation test-corruption test-chroots test-real test-vm test-service bench-service test-bucket covered lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -38,12 +39,13 @@ service: $(VENV)/.service ## the same with what the service needs: webhooks, que
 demo: $(VENV)/.runtime ## release the example twice and install it, in seconds
 	@$(BIN)/python examples/demo.py
 
-# More workers than cores: these tests wait for other processes as much as they compute.
+# More workers than cores: these tests wait for other processes as much as they compute. With
+# COVERAGE=1 it is counted what they reach, for `make covered`.
 test: $(VENV)/.test ## the default tests, in a minute or two
-	@$(BIN)/python -m pytest -n 4
+	@$(RUN) -m pytest -n 4
 
 test-thorough: $(VENV)/.test ## what takes longer: crashes, races, seven more shells
-	@$(BIN)/python -m pytest -n 4 -m thorough
+	@$(RUN) -m pytest -n 4 -m thorough
 
 test-faults: $(VENV)/.test ## faults on purpose: kill, cut, fill, lie; FAULTS=60 for a sample, SEED=... to repeat
 	@$(BIN)/python -m tests.faults $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED)) $(FAULT_OPTIONS)
@@ -67,6 +69,12 @@ test-real: $(VENV)/.test ## release the real crate on two nodes; minutes
 # The first time it makes the image, in the cache folder of who runs it.
 test-vm: $(VENV)/.test ## a Debian guest made from packages, booted without KVM and released on; minutes
 	@$(BIN)/python -m pytest -m vm -p no:cacheprovider --no-header tests/vm
+
+test-service: $(VENV)/.test ## the service killed again and again while it releases: KILLS=200, SEED=... to repeat
+	@KILLS=$(or $(KILLS),200) SEED=$(or $(SEED),1) $(BIN)/python -m pytest -m thorough --no-header tests/service/test_kills.py
+
+bench-service: $(VENV)/.test ## deliveries in a second while a release runs and pages follow it
+	@$(BIN)/python -m benchmarks.webhooks
 
 test-bucket: $(VENV)/.test ## the store and the conformance list against a real bucket: BUCKET=gs://NAME/PREFIX
 	@case "$(BUCKET)" in gs://*) ;; *) echo "error: say which: make test-bucket BUCKET=gs://NAME/PREFIX" >&2; exit 2;; esac
@@ -93,7 +101,9 @@ shell: $(VENV)/.dev
 
 coverage: $(VENV)/.test ## statement and branch coverage: 95 % of everything, 100 % of the core
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -q -n 4 -m 'not real and not chroots and not bucket and not vm'
+	@$(MAKE) --no-print-directory COVERAGE=1 test test-thorough covered
+
+covered: ## what the tests have reached that ran with COVERAGE=1
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --skip-covered --fail-under=95
 	@$(BIN)/coverage report --skip-covered --include='orchestrator/core/*' --fail-under=100

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 
     from orchestrator.core.facts import NodeFacts
     from orchestrator.core.plan import BuildPlan, NodeTask
-    from orchestrator.nodes.job import Finished, Job
+    from orchestrator.nodes.job import Job
+    from orchestrator.nodes.job_state import Finished
     from orchestrator.nodes.line import Line
     from orchestrator.nodes.transport import Completed, Transport
     from orchestrator.source import Bundle

@@ -21,8 +21,9 @@ from orchestrator.core.errors import (
 )
 from orchestrator.core.events import LogAppended, Phase, PhaseChanged, TryingAgain, Warned
 from orchestrator.core.extras import extra_name
+from orchestrator.core.finding import Severity
 from orchestrator.core.plan import fill_command, fill_extra
-from orchestrator.core.preflight import GOOD_DISK_BYTES, Severity, judge, needs_of
+from orchestrator.core.preflight import GOOD_DISK_BYTES, judge, needs_of
 from orchestrator.core.result import Artifact, Built, Failed, FailureClass, Skipped
 from orchestrator.core.wording import human_size
 from orchestrator.evidence import Witness
@@ -32,14 +33,16 @@ from orchestrator.nodes.collect import BINARIES, EXTRAS, Collection
 from orchestrator.nodes.follow import Follower, follow_job, require_success
 from orchestrator.nodes.housekeeping import tidy
 from orchestrator.nodes.job import (
-    Finished,
     JobSpec,
-    Queued,
-    Running,
-    Stopped,
     job_id,
     read_job,
     start_job,
+)
+from orchestrator.nodes.job_state import (
+    Finished,
+    Queued,
+    Running,
+    Stopped,
 )
 from orchestrator.nodes.probe import probe
 from orchestrator.parts import sweep_parts, write_whole
@@ -56,7 +59,8 @@ if TYPE_CHECKING:
     from orchestrator.core.inventory import Node
     from orchestrator.core.plan import BuildPlan, BuildTask, NodeTask
     from orchestrator.core.result import CollectedFile, Result
-    from orchestrator.nodes.job import Job, JobState
+    from orchestrator.nodes.job import Job
+    from orchestrator.nodes.job_state import JobState
     from orchestrator.nodes.line import Line
     from orchestrator.source import Bundle
     from orchestrator.world import World

@@ -12,7 +12,13 @@ from orchestrator.core.errors import ConfigError, NodeError
 from orchestrator.delivery import BUILD_LOG, JOB_RECORD
 from orchestrator.nodes.follow import Follower, follow_job, hand_over_log, require_success
 from orchestrator.nodes.housekeeping import list_jobs
-from orchestrator.nodes.job import Job, NeverStarted, Queued, Running, Stopped, cancel_job
+from orchestrator.nodes.job import Job, cancel_job
+from orchestrator.nodes.job_state import (
+    NeverStarted,
+    Queued,
+    Running,
+    Stopped,
+)
 from orchestrator.nodes.line import Line
 from orchestrator.nodes.workdir import find_workdir
 
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
     from orchestrator.core.inventory import Node
     from orchestrator.core.version import Version
     from orchestrator.nodes.housekeeping import ListedJob
-    from orchestrator.nodes.job import JobState
+    from orchestrator.nodes.job_state import JobState
     from orchestrator.nodes.transport import Connect, Transport
 
 # Who only watches does not judge: that a job is silent for too long is the release's business.

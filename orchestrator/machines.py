@@ -37,6 +37,7 @@ def machine_of(folder: Path, name: str, say: Callable[[str], None]) -> Machine |
         folder=VmFolder(home / name),
         accelerators=home / "accelerators.json",
         say=say,
+        defined_in=folder.absolute(),
     )
 
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.check import Check, nodes_to_check
 from orchestrator.core.errors import ConfigError, OrchestratorError
+from orchestrator.core.finding import Finding, fine, warning
 from orchestrator.core.installer import render_installer
 from orchestrator.core.inventory import GitSource, PathSource
 from orchestrator.core.keys import says_the_same
-from orchestrator.core.preflight import Finding, fine, judge, judge_local_disk, warning
+from orchestrator.core.preflight import judge, judge_local_disk
 from orchestrator.core.record import drift
 from orchestrator.core.wording import human_time
 from orchestrator.nodes.probe import probe_with_push

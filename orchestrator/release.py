@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from orchestrator.coordinator import make_release
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.events import Warned
+from orchestrator.core.finding import Severity
 from orchestrator.core.inventory import GitSource
-from orchestrator.core.preflight import Severity
 from orchestrator.preflight import check_operator
 
 if TYPE_CHECKING:

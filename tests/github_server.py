@@ -57,6 +57,8 @@ class FakeGitHub:
     # What a tag names, where that is not the commit that `commit_of` makes up.
     commits: dict[str, str] = field(default_factory=dict)
     annotated: dict[str, str] = field(default_factory=dict)
+    # Of a commit, newest first.
+    statuses: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     url: str = ""
@@ -220,6 +222,19 @@ class FakeGitHub:
     def _delete_asset(self, words: Words, _query: Query, _body: bytes) -> Outcome:
         return (204, None, {}) if self.assets.pop(int(words[0]), None) else NOT_FOUND
 
+    def _set_status(self, words: Words, _query: Query, body: bytes) -> Outcome:
+        data = json.loads(body)
+        if data["state"] not in {"error", "failure", "pending", "success"}:
+            return 422, {"message": "Validation Failed"}, {}
+        if len(data.get("description") or "") > 140:
+            return 422, {"message": "Validation Failed: description is too long"}, {}
+        status = {"id": self._next(), "target_url": None, "description": None, **data}
+        self.statuses.setdefault(words[0], []).insert(0, status)
+        return 201, status, {}
+
+    def _list_statuses(self, words: Words, query: Query, _body: bytes) -> Outcome:
+        return self._page(self.statuses.get(words[0], []), query)
+
     def _assets_of(self, number: int) -> list[dict[str, Any]]:
         return [each for each in self.assets.values() if each["release"] == number]
 
@@ -242,6 +257,8 @@ _ROUTES: Final = (
     (r"GET releases/([0-9]+)/assets", FakeGitHub._list_assets),
     (r"POST releases/([0-9]+)/assets", FakeGitHub._upload),
     (r"DELETE releases/assets/([0-9]+)", FakeGitHub._delete_asset),
+    (r"POST statuses/([0-9a-f]{40})", FakeGitHub._set_status),
+    (r"GET commits/([0-9a-f]{40})/statuses", FakeGitHub._list_statuses),
 )
 
 

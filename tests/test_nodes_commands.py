@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -549,7 +550,10 @@ def test_an_end_of_the_answers_at_the_last_question_changes_nothing_either(
     assert inventory.read_text() == INVENTORY
 
 
-def test_an_interrupted_trial_leaves_the_node_disabled(sshd: Sshd, inventory: Path) -> None:
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_an_interrupted_trial_leaves_the_node_disabled(
+    sshd: Sshd, inventory: Path, *, is_killed: bool
+) -> None:
     key = ["--fingerprint", fingerprint(sshd), "--name", "pi"]
     with at_terminal(inventory, "nodes", "add", *adding(sshd, inventory)[4:], *key) as terminal:
         terminal.wait_for("Rust target [")
@@ -559,9 +563,13 @@ def test_an_interrupted_trial_leaves_the_node_disabled(sshd: Sshd, inventory: Pa
         terminal.wait_for("build a small program there now?")
         terminal.type("\n")
         terminal.wait_for("releasing trajectory")
-        terminal.type(CTRL_C)
-        assert terminal.end() == 130
-        assert b"orchestrator nodes enable pi" in terminal.said
+        if is_killed:
+            terminal.process.kill()
+            assert terminal.end() == -signal.SIGKILL
+        else:
+            terminal.type(CTRL_C)
+            assert terminal.end() == 130
+            assert b"orchestrator nodes enable pi" in terminal.said
     assert load_inventory(inventory).nodes[1].enabled is False
 
 

@@ -376,9 +376,12 @@ async def test_what_fails_is_told_to_the_log_and_not_to_the_visitor(
     add_headers(app)
 
     async def fail(request: web.Request) -> web.StreamResponse:
-        raise {"/value": ValueError, "/store": StoreError, "/link": ConnectionResetError}[
-            request.path
-        ]("the secret of it")
+        raise {
+            "/value": ValueError,
+            "/store": StoreError,
+            "/link": ConnectionResetError,
+            "/body": web.RequestPayloadError,
+        }[request.path]("the secret of it")
 
     async def fail_late(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Length": "10"})
@@ -410,6 +413,8 @@ async def test_what_fails_is_told_to_the_log_and_not_to_the_visitor(
             await asyncio.to_thread(ask, url, "/late")
         assert (await asyncio.to_thread(ask, url, "/refused")).body == b"Not you.\n"[:-1]
         caplog.clear()
+        # What aiohttp says of a body that is not what its headers promised.
+        assert (await asyncio.to_thread(ask, url, "/body")).status == 400
         post = b"POST /read HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
         broken = post + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"
         answered = await asyncio.to_thread(say, url, broken)

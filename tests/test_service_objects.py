@@ -294,6 +294,25 @@ def test_a_client_that_goes_away_is_not_worth_a_word(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "is_held"),
+    [
+        ("small.bin", 64 * 1024, True),
+        ("archive.bin", 64 * 1024 + 1, False),
+        ("page.html", 4 * 1024 * 1024, True),
+        ("large.html", 4 * 1024 * 1024 + 1, False),
+    ],
+)
+async def test_what_is_large_is_not_held_in_memory(
+    tmp_path: Path, name: str, *, size: int, is_held: bool
+) -> None:
+    (tmp_path / name).write_bytes(bytes(size))
+    async with FolderSource(folder=tmp_path).open(name) as content:
+        assert content
+        assert isinstance(content.body, bytes) is is_held
+        assert await content.read(size - 1, 5) == b"\0"
+
+
 def start_and_take_nothing(url: str, name: str) -> socket.socket:
     client = connect(url)
     client.sendall(f"GET /{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())

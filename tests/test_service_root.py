@@ -163,18 +163,27 @@ def test_the_bare_address_piped_into_a_shell_installs(tmp_path: Path, published:
 
 
 class CountingStore(MemoryStore):
-    """A store that counts, and that can be in trouble."""
+    """A store that counts, that can be in trouble, and answers when it may."""
 
     reads = 0
     is_in_trouble = False
     at_once = 0
     most_at_once = 0
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = asyncio.Event()
+        self.turn.set()
+        self.asked = asyncio.Event()
+
     async def read(self, name: str, *, limit_bytes: int) -> StoredObject | None:
         self.reads += 1
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
+            if not self.turn.is_set():
+                self.asked.set()
+            await self.turn.wait()
             await asyncio.sleep(0)
             if self.is_in_trouble:
                 raise StoreError("no network", hint="wait")
@@ -244,6 +253,19 @@ async def test_the_store_is_read_once_a_minute_at_most() -> None:
         assert store.reads == 2
         await asyncio.gather(*(get(url, path) for path in ("/index.html", "/install.sh.sig")))
         assert (store.reads, store.most_at_once) == (4, 1)
+
+
+async def test_a_store_that_does_not_answer_holds_up_nothing_that_is_kept() -> None:
+    store = CountingStore()
+    await fill(store)
+    async with listening(application(StoreSource(store=store))) as url:
+        assert (await get(url, "/install.sh")).status == 200
+        store.turn.clear()
+        waiting = asyncio.create_task(get(url, "/index.html"))
+        await store.asked.wait()
+        assert (await get(url, "/install.sh")).status == 200
+        store.turn.set()
+        assert (await waiting).body == PAGE
 
 
 async def test_a_store_in_trouble_is_not_asked_for_each_visitor(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -73,7 +74,11 @@ async def _measure(operator: Operator, plan: BuildPlan, runs: int) -> Benchmark:
     async with operator.connections(console.observe) as connect:
         world = operator.world(connect, console.observe)
         return await Bench(
-            plan=plan, runs=runs, world=world, tell=tell, logs=folder / "logs"
+            plan=plan,
+            runs=runs,
+            world=world,
+            tell=tell,
+            logs=folder / "logs" / secrets.token_hex(4),
         ).measure()
 
 

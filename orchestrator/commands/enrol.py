@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     import argparse
 
     from orchestrator.core.facts import NodeFacts
+    from orchestrator.core.finding import Finding
     from orchestrator.core.inventory import Node
     from orchestrator.core.inventory_edit import Value
-    from orchestrator.core.preflight import Finding
     from orchestrator.core.report import Report
     from orchestrator.core.target import Target
 
@@ -92,10 +92,14 @@ def add(arguments: argparse.Namespace) -> int:
         enrolment.say(("enabled", False))
     # The last question: until it is answered, nothing is written.
     trial = None if arguments.no_trial or not is_fit else _plan_trial(enrolment, node)
+    is_wanted = enrolment.values["enabled"] is not False
+    if trial is not None:
+        # Whatever ends this process meanwhile, no release takes a node that was never tried.
+        enrolment.say(("enabled", False))
     node = add_node(enrolment.path, entry_of(enrolment.values))
     report = None if trial is None else _try(enrolment, node, trial)
-    if report and report.exit_code:
-        node = _disable(enrolment, node)
+    if report and not report.exit_code and is_wanted:
+        node = set_in_node(enrolment.path, node.name, {"enabled": True})
     _conclude(arguments, node, facts, report=report)
     return report.exit_code if report else 0
 
@@ -268,7 +272,8 @@ def _show_facts(facts: NodeFacts) -> None:
 
 def _warn_early(enrolment: _Enrolment, facts: NodeFacts) -> None:
     """Tell a person that nothing can be built there before he has answered all the questions."""
-    from orchestrator.core.preflight import Severity, judge, needs_of
+    from orchestrator.core.finding import Severity
+    from orchestrator.core.preflight import judge, needs_of
 
     if not enrolment.questions.is_interactive:
         return
@@ -289,7 +294,7 @@ def _show_findings(enrolment: _Enrolment, node: Node, findings: tuple[Finding, .
     Raise NodeError if it does not and the node is not to be written all the same.
     """
     from orchestrator.core.check import findings_as_data
-    from orchestrator.core.preflight import Severity
+    from orchestrator.core.finding import Severity
     from orchestrator.listing import show_findings
 
     told = [finding for finding in findings if finding.severity is not Severity.OK]
@@ -324,14 +329,9 @@ def _try(enrolment: _Enrolment, node: Node, trial: Operator) -> Report:
     try:
         return asyncio.run(_build(trial))
     except BaseException:
-        _disable(enrolment, node)
         _talk(f"{node.name} is in {enrolment.path}, disabled: its trial did not end")
         _talk(f"when it is ready: {_enable(node)}")
         raise
-
-
-def _disable(enrolment: _Enrolment, node: Node) -> Node:
-    return set_in_node(enrolment.path, node.name, {"enabled": False}) if node.enabled else node
 
 
 async def _build(operator: Operator) -> Report:

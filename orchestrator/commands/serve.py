@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError
-from orchestrator.wiring import Operator
+from orchestrator.wiring import GCS_SCHEME, Operator
 
 if TYPE_CHECKING:
     import argparse
@@ -21,6 +21,8 @@ _DEFAULT_PORT: Final = 8000
 def serve(arguments: argparse.Namespace) -> int:
     """Run the service until it is stopped; without one in the inventory, serve the store."""
     operator = None if arguments.store else Operator.at(arguments.inventory)
+    if operator and arguments.units:
+        return _write_units(operator, arguments)
     if operator is None or operator.inventory.service.repository is None:
         if arguments.check:
             raise ConfigError(
@@ -29,6 +31,23 @@ def serve(arguments: argparse.Namespace) -> int:
             )
         return _serve_store(arguments)
     return asyncio.run(_check(operator) if arguments.check else _run(operator, arguments))
+
+
+def _write_units(operator: Operator, arguments: argparse.Namespace) -> int:
+    from orchestrator.service.units import write_units
+
+    is_folder = not operator.inventory.publication.store.startswith(GCS_SCHEME)
+    for path in write_units(
+        Path(arguments.units),
+        # Beside the interpreter of this very environment.
+        program=Path(sys.executable).parent / "orchestrator",
+        inventory=Path(arguments.inventory),
+        user=arguments.user,
+        writable=(operator.store_folder(),) if is_folder else (),
+        has_guests=any(node.vm for node in operator.inventory.nodes),
+    ):
+        print(path)
+    return 0
 
 
 async def _check(operator: Operator) -> int:

@@ -64,11 +64,18 @@ def _machine(folder: Path, name: str) -> Machine | RemoteMachine:
     return machine_of(folder, name, lambda text: print(text, file=sys.stderr, flush=True))
 
 
-def _create(machine: Machine, _: argparse.Namespace) -> int:
+def _create(machine: Machine, arguments: argparse.Namespace) -> int:
     from orchestrator.nodes.vm.creation import create
     from orchestrator.nodes.vm.folder import image_home
 
-    create(machine.vm, machine.folder, images=image_home(os.environ), say=machine.say)
+    create(
+        machine.vm,
+        machine.folder,
+        images=image_home(os.environ),
+        say=machine.say,
+        sha256=_digest(arguments.sha256),
+        defined_in=machine.defined_in,
+    )
     way = machine.way_in()
     print(
         f"{machine.vm.name} is made. A node of the inventory:\n"
@@ -80,6 +87,15 @@ def _create(machine: Machine, _: argparse.Namespace) -> int:
         f"its host key is {way.host_key}"
     )
     return 0
+
+
+def _digest(said: str | None) -> str | None:
+    if said is not None and not _SHA256.fullmatch(said):
+        raise ConfigError("--sha256 is not a SHA-256 digest: 64 digits of 0-9 and a-f")
+    return said
+
+
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 def _start(machine: Machine, _: argparse.Namespace) -> int:
@@ -116,6 +132,7 @@ def _console(machine: Machine, _: argparse.Namespace) -> int:
 
 
 def _ssh(machine: Machine, arguments: argparse.Namespace) -> int:
+    from orchestrator.nodes.address import option_of
     from orchestrator.nodes.vm.folder import CLIENT_KEY, KNOWN_HOSTS
     from orchestrator.nodes.vm.tools import require_tools
 
@@ -125,7 +142,7 @@ def _ssh(machine: Machine, arguments: argparse.Namespace) -> int:
     words = [
         *("ssh", "-F", "none", "-p", str(way.port)),
         *("-i", str(machine.folder.file(CLIENT_KEY)), "-o", "IdentitiesOnly=yes"),
-        *("-o", f"UserKnownHostsFile={machine.folder.file(KNOWN_HOSTS)}"),
+        *("-o", option_of("UserKnownHostsFile", machine.folder.file(KNOWN_HOSTS))),
         *("-o", "GlobalKnownHostsFile=none", "-o", "StrictHostKeyChecking=yes"),
         *("-o", "ForwardAgent=no", way.host, *arguments.words),
     ]

@@ -12,8 +12,9 @@ from orchestrator.core.preflight import GATE_ONLY, needs_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from orchestrator.core.finding import Finding
     from orchestrator.core.inventory import Inventory, Node
-    from orchestrator.core.preflight import Finding, Needs
+    from orchestrator.core.preflight import Needs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

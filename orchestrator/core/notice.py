@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _REMEMBERED: Final = 1000
 _WAITING: Final = 100
 _FORMAT: Final = 1
+# Stands for the release as a whole among targets that failed.
+_ALL: Final = "*"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,11 +137,14 @@ class Teller:
         """
         version = outcome["version"]
         failures = list(_failures(outcome))
-        delivered = set(outcome["published"])
+        is_well = outcome["exit_code"] == 0
+        delivered = {*outcome["published"], *((_ALL,) if is_well else ())}
         after, messages = self._recovered_targets(told, delivered, version)
-        if failures or outcome["exit_code"] != 0:
+        if failures or not is_well:
             messages.append(self._failed(outcome, failures))
             lost = {row["target"]: version for row in failures if row["target"] not in delivered}
+            if not failures:
+                lost = {_ALL: version}
             after = replace(after, failed={**after.failed, **lost})
         elif not outcome["pending"]:
             messages.append(self._released(outcome))
@@ -262,6 +267,14 @@ class Teller:
 
 
 def _recovered(teller: Teller, target: str, version: str) -> Message:
+    if target == _ALL:
+        return teller.message(
+            f"recovered::{version}",
+            Occasion.RECOVERED,
+            title="releases are made again",
+            text=f"{version} had failed as a whole; now it has been made, or a newer version was.",
+            about=(version, ()),
+        )
     return teller.message(
         f"recovered:{target}:{version}",
         Occasion.RECOVERED,

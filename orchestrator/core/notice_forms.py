@@ -176,7 +176,7 @@ def _word(text: str) -> str:
     """Return a header's value: as it is in ASCII, else as encoded words of RFC 2047."""
     if text.isascii():
         return text
-    return Header(text, "utf-8").encode(linesep="")
+    return Header(text, "utf-8", maxlinelen=75).encode(linesep="")
 
 
 def _with_link(message: Message) -> str:

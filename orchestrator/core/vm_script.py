@@ -155,7 +155,7 @@ ends_within() {
 # The guest itself, where the key and the host key of its making lie beside this script.
 if [ -r "$here/client-key" ] && [ -r "$here/known-hosts" ]; then
     ssh -p @PORT@ -i "$here/client-key" -o BatchMode=yes -o ConnectTimeout=10 \\
-        -o UserKnownHostsFile="$here/known-hosts" -o StrictHostKeyChecking=yes \\
+        -o "UserKnownHostsFile=\\"$here/known-hosts\\"" -o StrictHostKeyChecking=yes \\
         root@127.0.0.1 '@SHUTDOWN@' || true
     ends_within "$grace" && exit 0
 fi

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.core.errors import ConfigError
 from orchestrator.core.vm import Accelerator
 
 if TYPE_CHECKING:
@@ -28,10 +29,10 @@ StartLimitBurst=5
 [Service]
 Type=exec
 User={user}
-WorkingDirectory={folder}
-ExecStart={folder}/boot.sh
+WorkingDirectory={directory}
+ExecStart={program}/boot.sh"
 # The guest ends itself, or its power button is pressed, or QEMU ends: that takes up to 3 minutes.
-ExecStop={folder}/stop.sh
+ExecStop={program}/stop.sh"
 TimeoutStopSec=240
 KillMode=mixed
 Restart=on-failure
@@ -77,13 +78,24 @@ SupplementaryGroups=kvm
 def unit_file(vm: Vm, *, folder: str, user: str | None = None) -> str:
     """Return the unit; `folder` is where boot.sh and stop.sh are on that host.
 
-    Without a user it is the one of the definition's `host`, or `vms`.
+    Without a user it is the one of the definition's `host`, or `vms`. Raise ConfigError for a
+    folder that no unit can name.
     """
+    if not folder.isprintable():
+        raise ConfigError(
+            f"a systemd unit cannot name the folder {ascii(folder)[:200]}",
+            hint="take one without control characters",
+        )
+    directory = folder.replace("%", "%%")
+    # Between double quotes, systemd knows backslashes, and fills in variables all the same.
+    quoted = directory.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
     owner, at, _ = (vm.host or "").partition("@")
     return _UNIT.format(
         name=vm.name,
         title=vm.title,
         folder=folder,
+        directory=directory,
+        program=f'"{quoted}',
         # What is below a home can only be started if that home can be looked into.
         home="read-only" if folder.startswith(_HOMES) else "yes",
         user=user or (owner if at else _OWNER),

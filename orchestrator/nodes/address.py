@@ -7,6 +7,8 @@ import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from orchestrator.core.inventory import Node
 
 
@@ -24,6 +26,11 @@ def place_of(node: Node) -> str:
     """Return `host:port`, as messages name it."""
     host = host_of(node)
     return f"[{host}]:{node.port}" if ":" in host else f"{host}:{node.port}"
+
+
+def option_of(name: str, path: Path) -> str:
+    """Return an option of `ssh -o` that names a file; ssh splits it at spaces and fills in `%`."""
+    return f'{name}="{str(path).replace("%", "%%")}"'
 
 
 def reason_of(error: BaseException) -> str:

@@ -12,8 +12,14 @@ from orchestrator.core.diagnosis import diagnose
 from orchestrator.core.errors import BuildError, CancelledError, NodeError, PassingError
 from orchestrator.nodes.job import (
     JOB_SH,
-    Finished,
     Job,
+    address,
+    cancel_job,
+    read_job,
+    refusal,
+)
+from orchestrator.nodes.job_state import (
+    Finished,
     JobEnd,
     JobState,
     NeverStarted,
@@ -21,10 +27,6 @@ from orchestrator.nodes.job import (
     Running,
     Stopped,
     StopReason,
-    address,
-    cancel_job,
-    read_job,
-    refusal,
 )
 
 if TYPE_CHECKING:

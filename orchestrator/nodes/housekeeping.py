@@ -7,11 +7,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.nodes.job import JOB_SH, REQUEST_TIMEOUT, parse_lines, parse_state, refusal
+from orchestrator.nodes.job import (
+    JOB_SH,
+    REQUEST_TIMEOUT,
+    parse_lines,
+    refusal,
+)
+from orchestrator.nodes.job_state import parse_state
 from orchestrator.nodes.transport import run
 
 if TYPE_CHECKING:
-    from orchestrator.nodes.job import JobState
+    from orchestrator.nodes.job_state import JobState
     from orchestrator.nodes.probe import NodeFacts
     from orchestrator.nodes.transport import Transport
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeVar, cast
 
 from orchestrator.core.errors import LinkError, NodeError
-from orchestrator.nodes.address import host_of, place_of, reason_of, user_of
+from orchestrator.nodes.address import host_of, option_of, place_of, reason_of, user_of
 from orchestrator.nodes.host_keys import HostKeys
 from orchestrator.nodes.transport import (
     Completed,
@@ -87,7 +87,8 @@ def interactive_command(node: Node, known_hosts: Path, words: Sequence[str]) -> 
         command += ["-i", identity, "-o", "IdentitiesOnly=yes"]
     if node.host_key is not None:
         # The pinned key alone: by another name, the user's files know nothing of it.
-        command += ["-o", f"UserKnownHostsFile={known_hosts}", "-o", f"HostKeyAlias={_ALIAS}"]
+        command += ["-o", option_of("UserKnownHostsFile", known_hosts)]
+        command += ["-o", f"HostKeyAlias={_ALIAS}"]
         command += ["-o", "GlobalKnownHostsFile=none", "-o", "UpdateHostKeys=no"]
         # Nor does anything else vouch for it: DNS, or a connection that is open already.
         command += ["-o", "VerifyHostKeyDNS=no", "-o", "ControlPath=none"]

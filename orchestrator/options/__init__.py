@@ -350,6 +350,18 @@ def _add_serve(parser: ArgumentParser) -> None:
         "--check", action="store_true", help="say what the service lacks, and start nothing"
     )
     parser.add_argument(
+        "--units",
+        metavar="FOLDER",
+        help="write the systemd units of the service and of its daily upkeep there, and start "
+        "nothing",
+    )
+    parser.add_argument(
+        "--user",
+        default="orchestrator",
+        metavar="NAME",
+        help="with --units: who the service runs as (default: %(default)s)",
+    )
+    parser.add_argument(
         "--store", metavar="DIR", help="serve this folder instead of the inventory's store"
     )
     parser.add_argument(
@@ -373,6 +385,11 @@ def _add_vm(parser: ArgumentParser) -> None:
     _add_inventory(parser)
     parser.add_argument(
         "--json", action="store_true", help="with `status`: print it as one JSON document"
+    )
+    parser.add_argument(
+        "--sha256",
+        metavar="DIGEST",
+        help="with `create`: what the downloaded image must have, if vm.yaml does not say it",
     )
     parser.add_argument(
         "--out",

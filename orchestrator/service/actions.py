@@ -12,6 +12,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, urlsplit
 
+from orchestrator.service.addresses import client_address
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -52,7 +54,7 @@ class Gate:
         """
         if not _is_from_here(request):
             return Refusal(status=HTTPStatus.FORBIDDEN, sentence="This comes from another site.")
-        address = request.remote or ""
+        address = client_address(request)
         if self._is_tried_out(address):
             return Refusal(
                 status=HTTPStatus.TOO_MANY_REQUESTS,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol, assert_never
 from orchestrator.core.notice_forms import mail_of, post_of
 from orchestrator.core.service_settings import NoticeByMail, NoticeByWebhook
 from orchestrator.core.wording import visible
-from orchestrator.web import WebError, fetch, is_loopback
+from orchestrator.web import WebError, fetch, is_allowed, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -96,6 +96,8 @@ class WebhookChannel:
 
     def send(self, message: Message, at: datetime) -> None:
         """Post it; a redirect is not followed."""
+        if not is_allowed(self.url):
+            raise SendError("it is not an https URL", is_final=True)
         post = post_of(message, self.form, project=self.project, at=at)
         try:
             answer = fetch(

@@ -44,6 +44,7 @@ class ReleaseDesk:
     # Told when somebody has changed what there is to be done.
     changed: Callable[[], None]
     _platforms: tuple[Freshness, ...] = ()
+    _indexes: tuple[Index, ...] = ()
     _looked: float | None = None
     _serial: int | None = None
     _published: dict[str, datetime] = field(default_factory=dict)
@@ -73,10 +74,9 @@ class ReleaseDesk:
         return await operator.index(operator.trusted_channel(channel))
 
     async def indexes(self) -> Sequence[Index]:
-        """Return the index of each channel that has one."""
-        names = self.read_operator().channel_names()
-        found = [await self.index(name) for name in names]
-        return [index for index in found if index]
+        """Return the index of each channel that has one, as it was seconds ago."""
+        await self.freshness()
+        return self._indexes
 
     async def retry(self, version: str) -> None:
         """Queue another attempt; ConfigError if the newest is not over, or was a success."""
@@ -127,7 +127,9 @@ class ReleaseDesk:
         operator = self.read_operator()
         if not operator.public_keys():
             return ()
-        index = await operator.index(operator.trusted_channel())
+        found = [await self.index(name) for name in operator.channel_names()]
+        self._indexes = tuple(index for index in found if index)
+        index = found[0]
         if index and index.serial != self._serial:
             self._published = await self._published_by(operator)
             self._serial = index.serial

@@ -61,6 +61,8 @@ def set_up_log(stream: TextIO, redact: Callable[[str], str], *, is_terminal: boo
     root.setLevel(logging.WARNING)
     logging.getLogger(_OURS).setLevel(logging.INFO)
     logging.captureWarnings(capture=True)
+    # What cannot be formatted would be printed as it is, secrets and all.
+    logging.raiseExceptions = False
 
 
 class _Formatter(logging.Formatter):
@@ -109,7 +111,7 @@ class _Human(_Formatter):
         time, level, event = told.pop("time"), told.pop("level"), told.pop("event")
         del told["logger"]
         fields = " ".join(
-            f"{key}={value}" for key, value in told.items() if value not in {None, ""}
+            f"{key}={value}" for key, value in told.items() if value is not None and value != ""
         )
         line = f"{time[11:19]} {level:<7} {event}" + (f"  {fields}" if fields else "")
         if trace is None:

@@ -97,12 +97,6 @@ class _Connection(web.RequestHandler):
 
     __slots__ = ()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin; a write is done when the system has taken it, so that a stalled one is noticed."""
-        if isinstance(transport, asyncio.WriteTransport):
-            transport.set_write_buffer_limits(high=0)
-        super().connection_made(transport)
-
     def force_close(self) -> None:
         """End now: what the client has not taken by then it never takes."""
         if self.transport is not None:

@@ -103,8 +103,13 @@ class Notices:
     async def _deliver(self, message: Message) -> None:
         ways = [each for each in self.channels if message.occasion in each.about]
         await asyncio.gather(*(self._send(message, channel) for channel in ways))
-        self._sending.discard(message.key)
-        self._changes.put_nowait(lambda told: told.without(message.key))
+
+        def done(told: Told) -> Told:
+            # In one step: between the two it would be sent again.
+            self._sending.discard(message.key)
+            return told.without(message.key)
+
+        self._changes.put_nowait(done)
 
     async def _send(self, message: Message, channel: Channel) -> None:
         pauses = iter(PAUSES_SECONDS)

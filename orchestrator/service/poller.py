@@ -67,15 +67,15 @@ class Poller:
 
     async def look(self) -> None:
         """Queue every release that nobody told us of; raise StoreError if it cannot be known."""
-        found = await self.lookup.releases()
-        entries = await self.queue.entries(limit=200)
-        if found is not None:
-            try:
+        try:
+            found = await self.lookup.releases()
+            entries = await self.queue.entries(limit=200)
+            if found is not None:
                 await self._queue_missing(found, {entry.order.version for entry in entries})
-            except BaseException:
-                # What was not dealt with is news next time, too.
-                self.lookup.forget()
-                raise
+        except BaseException:
+            # What was not dealt with is news next time, too.
+            self.lookup.forget()
+            raise
         await self._watch_tags(entries)
 
     async def _queue_missing(self, found: Sequence[Published], known: set[str]) -> None:

@@ -196,10 +196,7 @@ async def _launch(url: str, *, project: str, name: str, pin: Pin, work: Work) ->
     try:
         from dbos import DBOS  # noqa: PLC0415 -- see above
     except ImportError as error:
-        raise ConfigError(
-            f"the service needs packages that are not installed: {error.name}",
-            hint="run `make service`",
-        ) from error
+        raise missing_packages(error) from error
     _register(pin, work)
     try:
         if url.startswith(SQLITE):
@@ -218,6 +215,14 @@ async def _launch(url: str, *, project: str, name: str, pin: Pin, work: Work) ->
             f"the database of the queue cannot be opened: {_first_line(error)}",
             hint=f"is it there, and may this user write to it? {redacted(url)}",
         ) from error
+
+
+def missing_packages(error: ImportError) -> ConfigError:
+    """Return the error of who installed what commands need, and wants the service."""
+    return ConfigError(
+        f"the service needs packages that are not installed: {error.name}",
+        hint="run `make service`",
+    )
 
 
 def _config(url: str, *, project: str, name: str) -> DBOSConfig:

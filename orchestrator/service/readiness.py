@@ -6,7 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from orchestrator.core.errors import ConfigError, OrchestratorError, StoreError
-from orchestrator.core.preflight import Finding, fine, warning
+from orchestrator.core.finding import Finding, fine, warning
 from orchestrator.github.api import Api
 from orchestrator.github.lookup import Lookup
 from orchestrator.github.token import api_url

@@ -7,15 +7,14 @@ import logging
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from orchestrator.core.errors import StoreError
 from orchestrator.core.notice import Teller
 from orchestrator.core.webhook import Expected
 from orchestrator.github.lookup import Lookup
+from orchestrator.github.statuses import Statuses
 from orchestrator.service.channels import channels_of
 from orchestrator.service.desk import ReleaseDesk
 from orchestrator.service.headers import add_headers
@@ -23,13 +22,16 @@ from orchestrator.service.journal import Journal
 from orchestrator.service.listening import listening
 from orchestrator.service.live import Live
 from orchestrator.service.maker import Maker
+from orchestrator.service.metrics import Metrics
 from orchestrator.service.notices import Notices
 from orchestrator.service.objects import Objects, add_objects
+from orchestrator.service.observation import add_observation
 from orchestrator.service.pages import add_pages
 from orchestrator.service.poller import Poller
-from orchestrator.service.queue import ReleaseQueue
+from orchestrator.service.queue import ReleaseQueue, missing_packages
 from orchestrator.service.root import add_root
 from orchestrator.service.sources import FolderSource, StoreSource
+from orchestrator.service.statuses import CommitStatuses
 from orchestrator.service.upkeep import Upkeep
 from orchestrator.service.webhook import add_webhook
 from orchestrator.wiring import GCS_SCHEME, Operator
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 # Who still reads a large file when the service stops is cut off.
 _PATIENCE_SECONDS: Final = 1.0
-_HEALTH_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +86,14 @@ async def service(setup: Setup) -> AsyncIterator[str]:
     """Yield the URL of a service that runs until the end of the block."""
     operator = setup.operator()
     settings, project = operator.inventory.service, operator.inventory.project.name
-    live, notices = Live(), _notices(setup, operator)
+    live, notices, metrics = Live(), _notices(setup, operator), _metrics()
+    statuses = _statuses(setup, operator)
     lookup = Lookup(setup.api)
-    maker = Maker(read_operator=setup.operator, lookup=lookup, watchers=(Journal(), live, notices))
+    maker = Maker(
+        read_operator=setup.operator,
+        lookup=lookup,
+        watchers=(Journal(), live, notices, metrics, *statuses),
+    )
     async with AsyncExitStack() as stack:
         queue = await stack.enter_async_context(
             ReleaseQueue.open(setup.database, project=project, pin=maker.pin, work=maker.make)
@@ -103,12 +109,13 @@ async def service(setup: Setup) -> AsyncIterator[str]:
             alarm=notices.alarm,
         )
         upkeep = Upkeep(queue=queue, desk=desk, notices=notices)
-        for work in (notices.run(), poller.run(), upkeep.run()):
-            await stack.enter_async_context(_running(work))
+        work = [notices.run(), poller.run(), upkeep.run(), *(each.run() for each in statuses)]
+        for each in work:
+            await stack.enter_async_context(_running(each))
         app = web.Application()
         add_headers(app)
-        _add_webhook(app, setup, operator, queue=queue)
-        _add_health(app, queue)
+        _add_webhook(app, setup, operator, queue=queue, count=metrics.webhook)
+        add_observation(app, queue=queue, desk=desk, metrics=metrics)
         add_pages(app, desk, live, project=project, actions=setup.secrets.action_token)
         objects = Objects(source=_source(operator))
         add_root(app, objects)
@@ -122,6 +129,26 @@ async def service(setup: Setup) -> AsyncIterator[str]:
                 is_local=False,
             )
         )
+
+
+def _metrics() -> Metrics:
+    try:
+        return Metrics()
+    except ImportError as error:
+        raise missing_packages(error) from error
+
+
+def _statuses(setup: Setup, operator: Operator) -> tuple[CommitStatuses, ...]:
+    settings = operator.inventory.service
+    if not settings.statuses:
+        return ()
+    return (
+        CommitStatuses(
+            statuses=Statuses(api=setup.api),
+            project=operator.inventory.project.name,
+            page=settings.url and f"{settings.url}/status",
+        ),
+    )
 
 
 def _notices(setup: Setup, operator: Operator) -> Notices:
@@ -141,7 +168,12 @@ def _channel_of(operator: Operator) -> Callable[[Version, bool], str]:
 
 
 def _add_webhook(
-    app: web.Application, setup: Setup, operator: Operator, *, queue: ReleaseQueue
+    app: web.Application,
+    setup: Setup,
+    operator: Operator,
+    *,
+    queue: ReleaseQueue,
+    count: Callable[[str], None],
 ) -> None:
     settings = operator.inventory.service
     add_webhook(
@@ -152,7 +184,7 @@ def _add_webhook(
         ),
         channel_of=_channel_of(operator),
         intake=queue,
-        count=lambda *_: None,
+        count=count,
     )
 
 
@@ -161,19 +193,6 @@ def _source(operator: Operator) -> Source:
     if publication.store.startswith(GCS_SCHEME):
         return StoreSource(store=operator.store(), url=publication.url)
     return FolderSource(folder=operator.store_folder())
-
-
-def _add_health(app: web.Application, queue: ReleaseQueue) -> None:
-    async def healthy(_: web.Request) -> web.Response:
-        try:
-            async with asyncio.timeout(_HEALTH_SECONDS):
-                await queue.entries(limit=1)
-        except (StoreError, TimeoutError):
-            status = HTTPStatus.SERVICE_UNAVAILABLE
-            return web.json_response({"status": "the queue does not answer"}, status=status)
-        return web.json_response({"status": "ok"})
-
-    app.router.add_get("/healthz", healthy)
 
 
 @asynccontextmanager

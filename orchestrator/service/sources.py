@@ -155,11 +155,18 @@ class StoreSource:
             return None
 
     async def _copy(self, name: str) -> _Copy:
-        async with self._reading:
-            copy = self._copies.get(name)
-            if copy is None or copy.until <= self.now():
-                self._copies[name] = copy = await self._read(name)
-            return copy
+        copy = self._fresh(name)
+        if copy is None:
+            async with self._reading:
+                # Who had the turn before may have read it.
+                copy = self._fresh(name)
+                if copy is None:
+                    self._copies[name] = copy = await self._read(name)
+        return copy
+
+    def _fresh(self, name: str) -> _Copy | None:
+        copy = self._copies.get(name)
+        return copy if copy and self.now() < copy.until else None
 
     async def _read(self, name: str) -> _Copy:
         try:

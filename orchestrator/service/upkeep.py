@@ -6,20 +6,38 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from orchestrator.core.errors import OrchestratorError
 from orchestrator.core.retrying import due
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.core.freshness import Freshness
     from orchestrator.service.desk import ReleaseDesk
     from orchestrator.service.intake import Orders
-    from orchestrator.service.notices import Notices
 
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 15.0
 # An index is renewed when half of its lifetime is over; with less than this, nobody does that.
 _LEAST_LIFETIME: Final = 1 / 3
+
+
+class Teller(Protocol):
+    """Tells people how things stand, each thing once."""
+
+    def look(self, platforms: Sequence[Freshness]) -> None:
+        """Tell of platforms that are late, and of those that are well again."""
+        ...
+
+    def alarm(self, subject: str, *, title: str, text: str) -> None:
+        """Tell of something that a person has to look at."""
+        ...
+
+    def quiet(self, subject: str) -> None:
+        """Say that what an alarm was about is in order."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +46,7 @@ class Upkeep:
 
     queue: Orders
     desk: ReleaseDesk
-    notices: Notices
+    notices: Teller
 
     async def run(self) -> None:
         """Look for ever; what goes wrong is logged."""

@@ -13,6 +13,7 @@ from aiohttp import web
 from orchestrator.core.errors import StoreError
 from orchestrator.core.order import Order, Origin
 from orchestrator.core.webhook import MAX_BODY_BYTES, Decision, Expected, decide
+from orchestrator.service.addresses import client_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +121,7 @@ def _tell(request: web.Request, decision: Decision) -> None:
             "fields": {
                 "delivery": headers.get("X-GitHub-Delivery", "")[:_LOGGED],
                 "event": headers.get("X-GitHub-Event", "")[:_LOGGED],
-                "remote": request.remote or "",
+                "remote": client_address(request),
             }
         },
     )

@@ -9,16 +9,9 @@ import pytest
 
 from orchestrator.core.check import Check, CheckedNode, check_as_data, nodes_to_check
 from orchestrator.core.errors import ConfigError, StoreError
+from orchestrator.core.finding import Finding, fine, problem, warning
 from orchestrator.core.inventory import Inventory, Node, Policy, Project, Publication
-from orchestrator.core.preflight import (
-    GATE_ONLY,
-    Finding,
-    Needs,
-    fine,
-    needs_of,
-    problem,
-    warning,
-)
+from orchestrator.core.preflight import GATE_ONLY, Needs, needs_of
 from orchestrator.core.target import parse_target
 
 NETBSD = parse_target("x86_64-unknown-netbsd")

@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.core.errors import ConfigError, NodeError
 from orchestrator.core.facts import NodeFacts
+from orchestrator.core.finding import Finding, Severity
 from orchestrator.core.inventory import CrateSource, Node, Project
 from orchestrator.core.preflight import (
     GATE_ONLY,
@@ -21,9 +22,7 @@ from orchestrator.core.preflight import (
     LEAST_DISK_BYTES,
     LEAST_INODES,
     LEAST_LOCAL_BYTES,
-    Finding,
     Needs,
-    Severity,
     judge,
     judge_local_disk,
     needs_of,

@@ -19,7 +19,8 @@ from orchestrator.nodes.transport import shell_words, wrap
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.nodes.job import Job, JobEnd, JobState
+    from orchestrator.nodes.job import Job
+    from orchestrator.nodes.job_state import JobEnd, JobState
     from orchestrator.nodes.transport import Transport
 
 

@@ -20,19 +20,21 @@ from orchestrator.nodes.follow import (
 )
 from orchestrator.nodes.job import (
     JOB_SH,
-    Finished,
     Job,
+    address,
+    cancel_job,
+    job_id,
+    read_job,
+    start_job,
+)
+from orchestrator.nodes.job_state import (
+    Finished,
     NeverStarted,
     Queued,
     Running,
     Stopped,
     StopReason,
-    address,
-    cancel_job,
-    job_id,
     parse_state,
-    read_job,
-    start_job,
 )
 from orchestrator.nodes.local import LocalTransport
 from orchestrator.nodes.transport import run

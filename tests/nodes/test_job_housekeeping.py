@@ -21,7 +21,13 @@ from orchestrator.core.errors import ConfigError, NodeError
 from orchestrator.nodes.bundle import push_bundle
 from orchestrator.nodes.follow import require_success
 from orchestrator.nodes.housekeeping import ListedJob, Tidied, list_jobs, tidy
-from orchestrator.nodes.job import JOB_SH, Finished, Job, NeverStarted, Queued, Running
+from orchestrator.nodes.job import JOB_SH, Job
+from orchestrator.nodes.job_state import (
+    Finished,
+    NeverStarted,
+    Queued,
+    Running,
+)
 from tests.nodes.bench import Bench, ShellTransport, bench, until
 from tests.shells import shell_params
 

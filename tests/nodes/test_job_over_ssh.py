@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from orchestrator.nodes.job import JobState
+    from orchestrator.nodes.job_state import JobState
 
 
 async def test_a_build_outlives_its_links_and_is_delivered(

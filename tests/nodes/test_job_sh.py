@@ -18,14 +18,12 @@ import pytest
 from orchestrator.core.record import Warmth
 from orchestrator.nodes import bundle, gate, probe
 from orchestrator.nodes.follow import require_success
-from orchestrator.nodes.job import (
-    JOB_SH,
+from orchestrator.nodes.job import JOB_SH, cancel_job, read_job
+from orchestrator.nodes.job_state import (
     Finished,
     Running,
     Stopped,
     StopReason,
-    cancel_job,
-    read_job,
 )
 from tests.nodes.bench import Bench, ShellTransport, bench, until
 from tests.shells import SHELLS, shell_params

@@ -14,14 +14,12 @@ import pytest
 
 from orchestrator.core.errors import NodeError
 from orchestrator.nodes.follow import require_success
-from orchestrator.nodes.job import (
-    JOB_SH,
+from orchestrator.nodes.job import JOB_SH, cancel_job, read_job
+from orchestrator.nodes.job_state import (
     Finished,
     Queued,
     Stopped,
     StopReason,
-    cancel_job,
-    read_job,
 )
 from tests.nodes.bench import Bench, ShellTransport, bench, until
 from tests.shells import shell_params

@@ -182,6 +182,18 @@ async def test_who_tries_tokens_out_is_locked_out_for_a_minute_with_the_right_on
         assert (await post(session, RETRY, data={"token": TOKEN}))[0] == 303
 
 
+async def test_behind_a_web_server_a_stranger_locks_nobody_else_out() -> None:
+    scene = failed_scene()
+    async with visiting(scene) as session:
+        stranger = {"X-Forwarded-For": "203.0.113.9"}
+        for _ in range(5):
+            await post(session, RETRY, data={"token": "wrong"}, headers=stranger)
+
+        assert (await post(session, RETRY, data={"token": TOKEN}, headers=stranger))[0] == 429
+        owner = {"X-Forwarded-For": "192.0.2.7"}
+        assert (await post(session, RETRY, data={"token": TOKEN}, headers=owner))[0] == 303
+
+
 async def test_a_few_mistakes_lock_nobody_out() -> None:
     scene = failed_scene()
     async with visiting(scene) as session:

@@ -84,7 +84,7 @@ def test_a_run_that_fails_is_named_and_loses_no_other(desk: Desk) -> None:
     assert outcome.code == 4
     assert "broken: run 1 of 2: failed" in outcome.err
     assert "broken: run 1 failed (build): the build failed" in outcome.out
-    log = desk.dist / "bench" / "logs" / "broken-1.log"
+    (log,) = desk.dist.glob("bench/logs/*/broken-1.log")
     assert f"log: {log}" in outcome.out
     assert log.read_text() == "the reason\n"
     # A compile error would only come again.
@@ -212,6 +212,7 @@ def test_two_benchmarks_at_once_measure_builds_of_their_own(desk: Desk) -> None:
             assert two.end().code == 130
         desk.let_go()
         assert one.end().code == 0
+    assert len(list(desk.dist.glob("bench/logs/*/here-1.log"))) == 2
     assert [line["outcome"] for line in measured(desk)] == ["built"]
 
 

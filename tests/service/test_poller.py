@@ -11,43 +11,19 @@ import pytest
 
 from orchestrator.core.errors import StoreError
 from orchestrator.core.index import Index, Row, Status
-from orchestrator.core.order import Entry, Order, Origin, State
+from orchestrator.core.order import Order, Origin
 from orchestrator.core.version import parse_version
 from orchestrator.github.api import Api
 from orchestrator.github.lookup import Lookup
-from orchestrator.service.intake import Submitted
 from orchestrator.service.poller import Poller
 from tests.github_server import REPOSITORY, TOKEN, Fault
 from tests.releases import wait_for
+from tests.service.book import Book
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tests.github_server import FakeGitHub
 
 LONG_AGO = "2020-01-01T00:00:00Z"
-
-
-@dataclass
-class Book:
-    """Orders in memory."""
-
-    orders: list[Order] = field(default_factory=list)
-    is_away: bool = False
-
-    async def submit(self, order: Order) -> Submitted:
-        if self.is_away:
-            raise StoreError("the database of the queue does not answer")
-        self.orders.append(order)
-        return Submitted(order=order, is_new=True)
-
-    async def entries(self, *, version: str | None = None, limit: int = 50) -> Sequence[Entry]:
-        assert version is None
-        done = [Entry(order=order, state=State.DONE) for order in self.orders]
-        return done[:limit]
-
-    async def cancel(self, order: Order) -> None:
-        self.orders.remove(order)
 
 
 @dataclass
@@ -121,7 +97,7 @@ async def test_what_is_known_or_published_or_of_the_past_is_left_alone(github: F
     github.add_release("v0.9.1")
     at = Round(github, published={"stable": ["1.2.0", "1.0.0"]})
     known = Order(version="1.3.0", channel="stable", asked=datetime.now(UTC), origin=Origin.WEBHOOK)
-    at.book.orders.append(known)
+    at.book.write(known)
     await at.poller.look()
     assert at.found == ["1.3.0 stable", "0.9.1 stable", "1.4.0 stable"]
 
@@ -147,7 +123,7 @@ async def test_what_could_not_be_queued_is_found_again(github: FakeGitHub) -> No
 async def test_a_tag_that_was_moved_is_an_alarm_once(github: FakeGitHub) -> None:
     at = Round(github)
     for number, commit in enumerate([github.commit_of("v1.0.0"), "d" * 40, "e" * 40]):
-        at.book.orders.append(
+        at.book.write(
             Order(
                 version=f"1.0.{number}",
                 channel="stable",
@@ -160,7 +136,7 @@ async def test_a_tag_that_was_moved_is_an_alarm_once(github: FakeGitHub) -> None
     github.tags.add("v1.0.1")
     for _ in range(6):
         await at.poller.look()
-    moved, gone = at.alarms
+    moved, gone = sorted(at.alarms)
     assert moved.startswith("tag v1.0.1: the tag v1.0.1 was moved: the tag v1.0.1 was moved: it")
     assert "d" * 40 in moved
     assert "and names nothing now. find out who moved it" in gone

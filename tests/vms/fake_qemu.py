@@ -2,7 +2,9 @@
 
 FAKE_QEMU says what is wrong with it, in words: `dies` ends at once, `silent` is up without sshd,
 `waits` has one as soon as there is a file `up`, `plain` only with the cautious CPU, `stranger` has
-another host key, `deaf` ends for SIGKILL alone.
+another host key, `deaf` ends for SIGKILL alone. `ready` says that it is finished, `own` names the
+fingerprint of a stranger's key on its serial line and takes the seed's when it is told to. With a
+medium it is OpenBSD's installer, which with `mute` asks nothing, and with `broken` does not work.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from orchestrator.core.vm_seed import READY_LINE
 from tests.nodes.sshd import SSHD
 
 MOOD = os.environ.get("FAKE_QEMU", "").split()
@@ -25,7 +28,7 @@ TYPED = Path("typed")
 _PR_SET_PDEATHSIG = 1
 
 
-def main(words: list[str]) -> int:
+def main(words: list[str]) -> int:  # noqa: C901 -- one mood after the other
     with Path("starts").open("a") as starts:
         starts.write(f"{option(words, '-cpu')}\n")
     if "dies" in MOOD:
@@ -36,6 +39,8 @@ def main(words: list[str]) -> int:
     Path("serial.log").write_text("Linux version 6.1\nReached target Network\n")
     monitor = listen("monitor.sock")
     console = listen("console.sock")
+    if any("id=medium" in word for word in words):
+        return install_system(console)
     if "deaf" in MOOD:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     port = int(option(words, "-netdev").rpartition("tcp:127.0.0.1:")[2].partition("-")[0])
@@ -43,7 +48,11 @@ def main(words: list[str]) -> int:
     try:
         while "poweroff" not in TYPED.read_text():
             if server is None and is_up(words):
-                server = serve_ssh(port)
+                server = serve_ssh(port, has_own_key="stranger" in MOOD)
+            if server and is_re_keyed():
+                server.kill()
+                server.wait()
+                server = serve_ssh(port, has_own_key=False)
             if has_to_end(monitor):
                 return 0
             echo(console)
@@ -72,17 +81,61 @@ def is_up(words: list[str]) -> bool:
     return "waits" not in MOOD or Path("up").exists()
 
 
-def serve_ssh(port: int) -> subprocess.Popen[bytes]:
+def is_re_keyed() -> bool:
+    if "own" not in MOOD or "provision.sh" not in TYPED.read_text():
+        return False
+    MOOD.remove("own")
+    return True
+
+
+def tell(text: str) -> None:
+    with Path("serial.log").open("a") as log:
+        log.write(text)
+
+
+def install_system(console: socket.socket) -> int:
+    """Ask like a boot loader and an installer, take what is typed, and end when it is done."""
+    console.settimeout(10)
+    link, _ = console.accept()
+    with link, link.makefile("r", newline="\r") as typed:
+        if "mute" in MOOD:
+            return 0
+        for prompt, answer in (
+            ("\x1b[2;1Hboot> ", "set tty com0"),
+            ("\nswitching console\nboot> ", "boot"),
+            ("\ndmesg\n(I)nstall or (S)hell? root on rd0a\n", "s"),
+            ("\n# ", "sh /seed/install.sh"),
+        ):
+            tell(prompt)
+            said = typed.readline().rstrip("\r")
+            tell(said)
+            if answer not in said:
+                return 1
+        if "broken" in MOOD:
+            tell("\nmount: no such disk\n# ")
+            typed.readline()
+            return 1
+        disk = Path("disk.qcow2")
+        disk.write_bytes(disk.read_bytes() + b"installed")
+        return 0
+
+
+def serve_ssh(port: int, *, has_own_key: bool) -> subprocess.Popen[bytes]:
     assert SSHD is not None
     here = Path.cwd()
     key = here / "ssh_host_ed25519_key"
-    if "stranger" in MOOD:
+    if has_own_key:
         key = here / "stranger"
         key.unlink(missing_ok=True)
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)]
         subprocess.run(command, check=True)
+        if "own" in MOOD:
+            command = ["ssh-keygen", "-l", "-f", f"{key}.pub"]
+            tell(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    if "ready" in MOOD:
+        tell(f"{READY_LINE}\n")
     Path("sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {key}\nStrictModes no\nPidFile none\n"
         f"AuthorizedKeysFile {here}/client-key.pub\nPermitRootLogin prohibit-password\n"

@@ -61,14 +61,32 @@ def test_kvm_is_tried_once_by_running_a_guest(
 
     assert (tmp_path / "calls").read_text() == "once\n"
     assert said == ["trying whether kvm works here: 1 s at most"]
-    assert list(json.loads(memory.read_text()).values()) == [chosen is Accelerator.KVM]
+    ((works, _),) = json.loads(memory.read_text()).values()
+    assert works is (chosen is Accelerator.KVM)
+
+
+@pytest.mark.usefixtures("device")
+def test_what_failed_once_is_tried_again_a_day_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch, f"exit $(cat {tmp_path}/status)")
+    (tmp_path / "status").write_text("1")
+    memory = tmp_path / "accelerators.json"
+    assert choose_accelerator(machine(), memory, lambda _: None) is Accelerator.TCG
+    (tmp_path / "status").write_text("0")
+    assert choose_accelerator(machine(), memory, lambda _: None) is Accelerator.TCG
+
+    ((key, (works, at)),) = json.loads(memory.read_text()).items()
+    for clock in (at - 25 * 3600, at + 3600):
+        memory.write_text(json.dumps({key: [works, clock]}))
+        assert choose_accelerator(machine(), memory, lambda _: None) is Accelerator.KVM
 
 
 @pytest.mark.usefixtures("device")
 def test_a_damaged_memory_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, monkeypatch, "exit 0")
     memory = tmp_path / "accelerators.json"
-    for damaged in ("{", "[]", '{"a": 1}'):
+    for damaged in ("{", "[]", '{"a": 1}', '{"a": true}', '{"a": [1]}'):
         memory.write_text(damaged)
         assert choose_accelerator(machine(), memory, lambda _: None) is Accelerator.KVM
 

@@ -12,6 +12,7 @@ import os
 import subprocess
 import tarfile
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,15 +20,15 @@ import pytest
 from orchestrator.core.errors import ConfigError, NodeError
 from orchestrator.core.vm import PackagesImage, VmArch
 from orchestrator.nodes.vm import image as image_module
+from orchestrator.nodes.vm import tools
 from orchestrator.nodes.vm.image import DebianRecipe, make_image
 from orchestrator.nodes.vm.initramfs import make_initramfs
 from orchestrator.nodes.vm.seed import make_key, public_line, write_fat
 from orchestrator.nodes.vm.tools import require_tools, run_tool
+from tests.releases import wait_for
 from tests.vms.definitions import made_up
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from orchestrator.core.vm import Vm
 
 MMDEBSTRAP = """#!/bin/sh
@@ -118,6 +119,18 @@ def test_an_image_that_cannot_be_made_leaves_nothing(folder: Path) -> None:
         make_image(machine(), folder / "images", lambda _: None)
 
     assert [path.name for path in (folder / "images").iterdir() if path.is_dir()] == []
+
+
+def test_what_a_killed_process_has_left_is_cleared_by_the_next_one(folder: Path) -> None:
+    old = folder / "images" / f".part-{DebianRecipe.of(machine()).name}-killed"
+    other = folder / "images" / ".part-another-0123"
+    for left in (old, other):
+        (left / "out").mkdir(parents=True)
+
+    make_image(machine(), folder / "images", lambda _: None)
+
+    assert not old.exists()
+    assert other.exists(), "another one may be at it"
 
 
 def test_a_root_of_another_architecture_is_finished_inside_of_a_guest(folder: Path) -> None:
@@ -235,6 +248,22 @@ def test_a_missing_program_is_told_with_the_package_that_has_it(
 def test_a_program_that_hangs_is_given_up(tmp_path: Path) -> None:
     with pytest.raises(NodeError, match=r"sleep did not end within 0\.1 s"):
         run_tool("sleep", "60", folder=tmp_path, timeout_seconds=0.1)
+
+
+def test_what_a_given_up_program_has_started_is_ended_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tools, "_CLEANING_SECONDS", 0.1)
+    script = "trap '' TERM; sleep 60 & echo $! >pid; wait; sleep 60"
+    with pytest.raises(NodeError, match="did not end"):
+        run_tool("sh", "-c", script, folder=tmp_path, timeout_seconds=1)
+    pid = int((tmp_path / "pid").read_text())
+    wait_for(lambda: not Path(f"/proc/{pid}").exists() or is_dead(pid))
+
+
+def is_dead(pid: int) -> bool:
+    """Whether it has ended, and whoever adopted it has not looked yet."""
+    return ") Z " in Path(f"/proc/{pid}/stat").read_text()
 
 
 @pytest.mark.parametrize(

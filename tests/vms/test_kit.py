@@ -30,7 +30,7 @@ KEYS = ["ssh_host_ed25519_key", "client-key"]
 def test_a_kit_has_scripts_unit_keys_and_the_seed_of_a_first_boot(
     name: str, tmp_path: Path
 ) -> None:
-    kit = tmp_path / "kit"
+    kit = tmp_path / "the kit"
 
     written = {path.name for path in write_kit(shipped(name), kit)}
 

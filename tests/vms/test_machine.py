@@ -19,7 +19,7 @@ import pytest
 
 from orchestrator.core.errors import ConfigError, NodeError
 from orchestrator.core.vm import GoldenImage
-from orchestrator.nodes.vm import creation
+from orchestrator.nodes.vm import layout
 from orchestrator.nodes.vm import machine as machine_module
 from orchestrator.nodes.vm.creation import create
 from orchestrator.nodes.vm.diagnosis import BootError
@@ -367,7 +367,7 @@ def test_a_machine_with_firmware_gets_settings_of_its_own(
     code, settings = tmp_path / "code.fd", tmp_path / "vars.fd"
     code.write_bytes(b"code")
     settings.write_bytes(b"settings")
-    monkeypatch.setattr(creation, "FIRMWARE_FILES", ((str(code), str(settings)),))
+    monkeypatch.setattr(layout, "FIRMWARE_FILES", ((str(code), str(settings)),))
     raw = tmp_path / "raw.img"
     raw.write_bytes(bytes(2**20))
     vm = replace(made_up("freebsd", "arm64"), image=GoldenImage(file=str(raw)))
@@ -387,7 +387,7 @@ def test_a_machine_with_firmware_gets_settings_of_its_own(
 
 def test_what_no_machine_can_be_made_of_is_said(bench: Bench, tmp_path: Path) -> None:
     for vm, message in (
-        (made_up("openbsd", "amd64"), "starts from a download"),
+        (made_up("openbsd", "amd64"), "nobody says which digest"),
         (replace(bench.machine.vm, image=GoldenImage(file="/no/such")), "there is no image"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.core.errors import ConfigError
 from orchestrator.core.vm_probe import PROBE_KERNELS
 from orchestrator.core.vm_script import boot_script, stop_script
 from orchestrator.core.vm_unit import unit_file
@@ -77,6 +78,11 @@ def test_a_unit_runs_as_the_user_of_its_host_and_opens_kvm_only_where_it_may_hel
 
     assert "User=vms\n" in riscv
     assert "/dev/kvm" not in riscv
+    odd = unit_file(remote, folder='/opt/my vms/50%$x"y')
+    assert 'WorkingDirectory=/opt/my vms/50%%$x"y\n' in odd
+    assert 'ExecStart="/opt/my vms/50%%$$x\\"y/boot.sh"\n' in odd
+    with pytest.raises(ConfigError, match="cannot name the folder"):
+        unit_file(remote, folder="/opt/x\nUser=root")
     assert "User=alex\n" in unit_file(remote, folder="/opt/vms/x")
     assert "User=build\n" in unit_file(remote, folder="/opt/vms/x", user="build")
     assert "User=vms\n" in unit_file(

@@ -95,6 +95,28 @@ def test_a_machine_from_its_making_to_its_removal(
     assert "not created" in capsys.readouterr().out
 
 
+def test_a_machine_of_the_same_name_of_another_inventory_is_not_taken_for_its_own(
+    folder: VmFolder,
+    *,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert vm("create", NAME) == 0
+    shutil.copytree(tmp_path / "vms", tmp_path / "other/vms")
+    monkeypatch.chdir(tmp_path / "other")
+    for action in ("start", "stop", "destroy", "ssh"):
+        assert vm(action, NAME) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"of another inventory, the one in {tmp_path}" in said
+    assert folder.is_created
+
+    assert vm("create", NAME) == 0
+    assert vm("stop", NAME) == 0
+    monkeypatch.chdir(tmp_path)
+    assert vm("stop", NAME) == 2
+
+
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(
     ("words", "message"),
@@ -243,6 +265,6 @@ def test_ssh_takes_over_with_the_pinned_keys(
     told = capfd.readouterr().out
     assert status == 0, told
     assert told.splitlines()[-3:] == ["root@127.0.0.1", "uname", "-m"]
-    assert f"UserKnownHostsFile={folder.file('known-hosts')}" in told
+    assert f'UserKnownHostsFile="{folder.file("known-hosts")}"' in told
     assert "StrictHostKeyChecking=yes" in told
     assert shutil.which("ssh")

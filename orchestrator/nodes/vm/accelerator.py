@@ -9,8 +9,9 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from orchestrator.core.vm import Accelerator
 from orchestrator.core.vm_probe import PROBE_KERNELS, PROBE_SECONDS, probe_argv
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.core.vm import Vm
 
 _KVM: Final = Path("/dev/kvm")
+_FAILED_FOR_SECONDS: Final = 24 * 3600
 
 
 def choose_accelerator(vm: Vm, memory: Path, say: Callable[[str], None]) -> Accelerator:
@@ -48,12 +50,25 @@ def _works(vm: Vm, accelerator: Accelerator, *, memory: Path, say: Callable[[str
     verdicts = _read(memory)
     # Another kernel may do better, and so may another CPU.
     key = " ".join((host.nodename, host.release, *probe_argv(vm, accelerator)))
-    if key not in verdicts:
+    now = time.time()
+    verdict = verdicts.get(key)
+    if verdict is None or not verdict.holds_at(now):
         say(f"trying whether {accelerator} works here: {PROBE_SECONDS} s at most")
-        verdicts[key] = _runs(vm, accelerator)
+        verdict = verdicts[key] = _Verdict(_runs(vm, accelerator), now)
         memory.parent.mkdir(parents=True, exist_ok=True)
         memory.write_text(json.dumps(verdicts, indent=2) + "\n", encoding="utf-8")
-    return verdicts[key]
+    return verdict.works
+
+
+class _Verdict(NamedTuple):
+    """Whether an accelerator worked, and when that was seen, in seconds since 1970."""
+
+    works: bool
+    at: float
+
+    def holds_at(self, now: float) -> bool:
+        """Whether it is believed: a host that was merely busy is not written off for good."""
+        return self.works or 0 <= now - self.at < _FAILED_FOR_SECONDS
 
 
 def _runs(vm: Vm, accelerator: Accelerator) -> bool:
@@ -76,10 +91,10 @@ def _runs(vm: Vm, accelerator: Accelerator) -> bool:
         return ended.returncode == 0
 
 
-def _read(memory: Path) -> dict[str, bool]:
+def _read(memory: Path) -> dict[str, _Verdict]:
+    """Return what is remembered; what is damaged, or of an older version, is not."""
     try:
         said = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return {key: _Verdict(bool(works), float(at)) for key, (works, at) in said.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
-    is_right = isinstance(said, dict) and all(isinstance(each, bool) for each in said.values())
-    return dict(said) if is_right else {}

@@ -41,6 +41,18 @@ class VmFolder:
         return self.file("created").exists()
 
     @property
+    def defined_in(self) -> Path | None:
+        """The folder of the inventory whose machine it was made as; None if nobody noted it."""
+        try:
+            return Path(self.file("inventory").read_text(encoding="utf-8"))
+        except OSError:
+            return None
+
+    def note_definition(self, folder: Path) -> None:
+        """Remember the folder of the inventory whose machine it is."""
+        self.file("inventory").write_text(str(folder), encoding="utf-8")
+
+    @property
     def is_running(self) -> bool:
         """Whether its QEMU runs, whoever has started it."""
         return is_locked(self.qemu_lock)

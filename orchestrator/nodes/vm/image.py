@@ -19,6 +19,7 @@ from orchestrator.core.kinds import Bytes
 from orchestrator.core.vm import Accelerator, PackagesImage, VmArch, VmPaths
 from orchestrator.core.vm_argv import qemu_argv
 from orchestrator.nodes.vm.initramfs import make_initramfs
+from orchestrator.nodes.vm.leftovers import clear_parts, part_prefix
 from orchestrator.nodes.vm.lock import locked
 from orchestrator.nodes.vm.tools import free_port, require_tools, run_tool
 
@@ -76,7 +77,9 @@ def make_image(vm: Vm, images: Path, say: Callable[[str], None]) -> Path:
     # Two who need the same image make it once.
     with locked(images / f".{recipe.name}.lock", say):
         if not (folder / _RECORD).exists():
-            with tempfile.TemporaryDirectory(dir=images, prefix=".part-") as scratch:
+            clear_parts(images, recipe.name)
+            prefix = part_prefix(recipe.name)
+            with tempfile.TemporaryDirectory(dir=images, prefix=prefix) as scratch:
                 _make(vm, Path(scratch), say)
                 shutil.rmtree(folder, ignore_errors=True)
                 (Path(scratch) / "image").rename(folder)

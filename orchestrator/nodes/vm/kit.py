@@ -8,12 +8,12 @@ from orchestrator.core.vm import DownloadedImage, Guest, VmArch
 from orchestrator.core.vm_netbsd import CREDENTIALS_FILE, netbsd_credentials
 from orchestrator.core.vm_provisioning import lines_for, seed_for
 from orchestrator.core.vm_script import boot_script, fetch_script, keep_script, stop_script
-from orchestrator.core.vm_seed import GuestKeys
 from orchestrator.core.vm_unit import unit_file
-from orchestrator.nodes.vm.creation import debian_seed
 from orchestrator.nodes.vm.folder import CLIENT_KEY, HOST_KEY, KNOWN_HOSTS, VmFolder
+from orchestrator.nodes.vm.layout import debian_seed
 from orchestrator.nodes.vm.seed import (
     add_to_boot_partition,
+    guest_keys,
     make_key,
     public_line,
     write_fat,
@@ -56,11 +56,7 @@ def write_kit(vm: Vm, folder: Path) -> tuple[Path, ...]:
 
 
 def _first_boot(vm: Vm, folder: Path) -> tuple[Path, ...]:
-    keys = GuestKeys(
-        host_private=(folder / HOST_KEY).read_text(encoding="ascii"),
-        host_public=public_line(folder / HOST_KEY),
-        client_public=public_line(folder / CLIENT_KEY),
-    )
+    keys = guest_keys(folder / HOST_KEY, folder / CLIENT_KEY)
     seed = seed_for(vm, keys)
     if seed is None:
         files = debian_seed(vm, VmFolder(folder))

@@ -23,9 +23,9 @@ from orchestrator.core.vm import Accelerator
 from orchestrator.core.vm_argv import qemu_argv
 from orchestrator.nodes.transport import run
 from orchestrator.nodes.vm.accelerator import choose_accelerator
-from orchestrator.nodes.vm.creation import renew_disk
 from orchestrator.nodes.vm.diagnosis import BootError, boot_error, monitor_status
 from orchestrator.nodes.vm.folder import PATHS, QEMU_LOG, way_in
+from orchestrator.nodes.vm.layout import renew_disk
 from orchestrator.nodes.vm.lock import open_lock, try_lock
 from orchestrator.nodes.vm.qmp import open_monitor
 from orchestrator.nodes.vm.tools import require_tools
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.core.inventory import Node
-    from orchestrator.core.vm import Vm
+    from orchestrator.core.vm import Vm, VmPaths
     from orchestrator.nodes.vm.folder import VmFolder
 
 # An emulated guest may take seconds for a handshake; sshd counts those that come to nothing.
@@ -43,6 +43,8 @@ _PROBE_TIMEOUT: Final = timedelta(seconds=15)
 _PROBE_EVERY_SECONDS: Final = 2.0
 _GLANCE_SECONDS: Final = 0.2
 _SHUTDOWN_SECONDS: Final = 60
+# For a guest whose disk is to be kept.
+_PATIENT: Final = 5
 _QUIT_SECONDS: Final = 10
 # Somebody else may glance at the lock in the moment in which it is taken.
 _LOCK_TRIES: Final = 20
@@ -56,6 +58,8 @@ class Machine:
     folder: VmFolder
     accelerators: Path
     say: Callable[[str], None]
+    # The folder of the inventory that defines it: another one may have a machine of this name.
+    defined_in: Path | None = None
 
     def way_in(self, *, user: str = "") -> Node:
         """Return the node that it is; raise ConfigError before it was made."""
@@ -88,11 +92,26 @@ class Machine:
 
     async def stop(self) -> str | None:
         """Stop it, and return how: None if it was not running. Raise NodeError if it survives."""
+        self._require_own()
         async with self._alone():
             return await self._stop()
 
+    async def shut_down(self) -> None:
+        """Let it end by itself, so that its disk is whole; raise NodeError if it does not."""
+        async with self._alone():
+            for way, _, seconds in _GENTLE_WAYS:
+                told = self._shut_down() if way is None else self._tell(way)
+                if await told and await self._ended(seconds * _PATIENT):
+                    return
+            raise NodeError(f"{self.vm.name} does not shut down: its disk is not whole")
+
+    async def known_way(self) -> Node:
+        """Return the node that it is, with the host key that it must show."""
+        return self.way_in()
+
     async def remove(self) -> None:
         """Stop it and remove its folder, with its keys; raise NodeError if that is not possible."""
+        self._require_own()
         async with self._alone():
             await self._stop()
             try:
@@ -116,12 +135,23 @@ class Machine:
             return "stopped"
         return await monitor_status(self.folder) or "hanging"
 
+    def _require_own(self) -> None:
+        made_for = self.folder.defined_in
+        if None in {made_for, self.defined_in} or made_for == self.defined_in:
+            return
+        raise ConfigError(
+            f"{self.vm.name} is a virtual machine of another inventory, the one in {made_for}",
+            hint=f"give it another name here; or take it over, and make it anew: orchestrator "
+            f"vm create {self.vm.name}",
+        )
+
     def _require_created(self) -> None:
         if not self.folder.is_created:
             raise ConfigError(
                 f"the virtual machine {self.vm.name} is not made yet",
                 hint=f"make it, once: orchestrator vm create {self.vm.name}",
             )
+        self._require_own()
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
@@ -151,7 +181,7 @@ class Machine:
 
     async def _boot(self) -> None:
         try:
-            await self._spawn(cautious=False)
+            await self.spawn()
             await self._ready()
         except BootError as error:
             await self._end(at_once=True)
@@ -159,7 +189,7 @@ class Machine:
             how = "with a plainer CPU" if is_cautious else "as it is"
             self.say(f"{self.vm.name}: {error.diagnosis}; once more, {how}")
             try:
-                await self._spawn(cautious=is_cautious)
+                await self.spawn(cautious=is_cautious)
                 await self._ready()
             except NodeError:
                 await self._end(at_once=True)
@@ -169,8 +199,8 @@ class Machine:
             await self._end(at_once=True)
             raise
 
-    async def _spawn(self, *, cautious: bool) -> None:
-        """Start QEMU as nobody's child, so that it lives on without us."""
+    async def spawn(self, paths: VmPaths = PATHS, *, cautious: bool = False) -> None:
+        """Start QEMU as nobody's child, so that it lives on without us; wait for nothing."""
         if self.vm.fresh:
             await asyncio.to_thread(renew_disk, self.vm, self.folder)
         loop = asyncio.get_running_loop()
@@ -184,7 +214,7 @@ class Machine:
         for name in (PATHS.serial_log, PATHS.pid_file, PATHS.monitor, PATHS.console):
             self.folder.file(name).unlink(missing_ok=True)
         words = qemu_argv(
-            self.vm, PATHS, accelerator, cautious=cautious, sandboxed=sys.platform == "linux"
+            self.vm, paths, accelerator, cautious=cautious, sandboxed=sys.platform == "linux"
         )
         pinned = ("taskset", "-c", self.vm.pinned_cpus) if self.vm.pinned_cpus else ()
         fd = await self._qemu_lock()
@@ -220,12 +250,13 @@ class Machine:
         """
         from orchestrator.nodes.ssh import SshConnections  # noqa: PLC0415 -- see wiring
 
-        node, said = self.way_in(), ""
+        said = ""
         begun = time.monotonic()
         deadline = begun + self.vm.boot_timeout.total_seconds()
         while self.folder.is_running and time.monotonic() < deadline:
             tried = time.monotonic()
             try:
+                node = await self.known_way()
                 async with SshConnections() as ssh, ssh.connect(node) as transport:
                     await run(transport, "exit 0", timeout=_PROBE_TIMEOUT)
                     self.folder.came_up.touch()

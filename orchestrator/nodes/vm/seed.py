@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import NodeError
+from orchestrator.core.vm_seed import GuestKeys
 from orchestrator.core.vm_volume import (
     PARTITION_TABLE_BYTES,
     boot_partition_offset,
@@ -44,6 +45,15 @@ def public_line(path: Path) -> str:
     """Return the public half of a key, without its comment."""
     words = path.with_name(f"{path.name}.pub").read_text(encoding="ascii").split()
     return " ".join(words[:2])
+
+
+def guest_keys(host_key: Path, client_key: Path) -> GuestKeys:
+    """Return the keys of a guest, as seeds take them."""
+    return GuestKeys(
+        host_private=host_key.read_text(encoding="ascii"),
+        host_public=public_line(host_key),
+        client_public=public_line(client_key),
+    )
 
 
 def write_fat(path: Path, *, label: str, files: Mapping[str, bytes]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError, NodeError
@@ -29,6 +32,8 @@ PACKAGES: Final = {
     "ssh": "openssh-client",
 }
 _SHOWN_LINES: Final = 8
+_CLEANING_SECONDS: Final = 5
+_GLANCE_SECONDS: Final = 0.05
 
 
 def require_tools(*names: str) -> None:
@@ -60,24 +65,45 @@ def run_tool(
     """Run a program in a folder and return what it printed; raise NodeError with what it says."""
     require_tools(words[0])
     command: Sequence[str] = (find_tool(words[0]) or words[0], *words[1:])
-    try:
-        ended = subprocess.run(
-            command,
-            cwd=folder,
-            input=stdin,
-            env=environment,
-            capture_output=True,
-            check=False,
-            timeout=timeout_seconds,
-        )
-    except subprocess.TimeoutExpired:
-        raise NodeError(f"{words[0]} did not end within {timeout_seconds:g} s") from None
-    if ended.returncode != 0:
-        text = (ended.stderr.strip() or ended.stdout.strip()).decode(errors="replace")
-        how = f"{words[0]} failed ({_status(ended.returncode)})"
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A group of its own, so that what it starts can be ended with it.
+        start_new_session=True,
+    ) as process:
+        try:
+            said, complained = process.communicate(stdin, timeout=timeout_seconds)
+        except subprocess.TimeoutExpired:
+            _end_group(process)
+            raise NodeError(f"{words[0]} did not end within {timeout_seconds:g} s") from None
+        except BaseException:
+            _end_group(process)
+            raise
+    if process.returncode != 0:
+        text = (complained.strip() or said.strip()).decode(errors="replace")
+        how = f"{words[0]} failed ({_status(process.returncode)})"
         lines = text.splitlines()[-_SHOWN_LINES:]
         raise NodeError("\n  ".join((f"{how}:", *lines)) if lines else f"{how}, and said nothing")
-    return ended.stdout
+    return said
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a program and what it has started: with a word first, so that it can clean up."""
+    # Until it is waited for, the number of the group is nobody else's.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _CLEANING_SECONDS
+    without_waiting = os.WEXITED | os.WNOWAIT | os.WNOHANG
+    while os.waitid(os.P_PID, process.pid, without_waiting) is None:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_GLANCE_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _status(code: int) -> str:

@@ -4,7 +4,14 @@ set -eu
 umask 077
 seed=/run/orchestrator-seed
 mkdir -p "$seed"
-mount -t vfat -o ro,umask=077 /dev/disk/by-label/SEED "$seed"
+# Not by udev's name for it: emulated, udev may need minutes until it has seen all devices.
+tries=0
+until device=$(blkid -L SEED); do
+    [ "$tries" -lt 60 ] || exit 1
+    tries=$((tries + 1))
+    sleep 1
+done
+mount -t vfat -o ro,umask=077 "$device" "$seed"
 install -m 600 "$seed/ssh_host_ed25519_key" /etc/ssh/
 install -m 644 "$seed/ssh_host_ed25519_key.pub" /etc/ssh/
 install -d -m 700 /root/.ssh
