@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.order import State
@@ -76,13 +77,16 @@ def render_history(site: Site, present: Present, entries: Sequence[Entry]) -> st
 
 
 def render_problem(site: Site, present: Present, message: str, *, hint: str | None = None) -> str:
-    """Return a page that says why there is nothing to show, or why nothing was done."""
+    """Return a page that says why there is nothing to show, or why nothing was done.
+
+    It has no mark: nobody should ask for it again, at an address that may be a form's.
+    """
     words = f'<p class="message">{plain(message)}</p>'
     if hint:
         words += f'\n<p class="message"><b>What to do:</b> {plain(hint)}</p>'
     return render_shell(
         site,
-        present,
+        replace(present, mark=""),
         title=f"{site.project}: not done",
         header=f"<h1>{plain(site.project)}</h1>",
         main=f'<section id="problem">\n{words}\n</section>',

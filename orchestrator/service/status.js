@@ -210,8 +210,11 @@
   // Kept open, a stream would keep the page out of the browser's cache of pages.
   addEventListener("pagehide", () => source && source.close());
   addEventListener("pageshow", (event) => {
-    if (event.persisted) connect();
+    if (event.persisted && main.dataset.mark) connect();
   });
-  connect();
-  setInterval(tick, 1000);
+  // A page that only says what went wrong has no mark, and stays as it is.
+  if (main.dataset.mark) {
+    connect();
+    setInterval(tick, 1000);
+  }
 })();

@@ -581,6 +581,11 @@ def test_without_a_token_nothing_can_be_done() -> None:
     assert not has_section(page, "actions")
 
 
+def test_a_page_that_says_what_went_wrong_is_not_asked_for_again() -> None:
+    assert next(parse(PAGES["problem"]).iter("main")).attrib["data-mark"] == ""
+    assert next(parse(PAGES["busy"]).iter("main")).attrib["data-mark"] == "m-1"
+
+
 def test_the_same_is_there_as_data() -> None:
     scene, running = busy()
     data: Any = status_as_data(

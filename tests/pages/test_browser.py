@@ -398,6 +398,8 @@ async def test_a_wrong_token_says_so(tmp_path: Path) -> None:
         await page.loaded()
 
         assert "The token is not right." in await words(page, "main")
+        assert await words(page, "#link") == ""
+        scene.live.touch()
         # The browser tells of every answer that is an error.
         assert all("403" in each for each in page.complaints)
         page.complaints.clear()
