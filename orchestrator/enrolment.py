@@ -32,7 +32,7 @@ async def meet(node: Node) -> ShownKey:
 
     Raise NodeError when there is no way to it, with what to do about it.
     """
-    from orchestrator.nodes.ssh import show_host_key  # noqa: PLC0415 -- 0.2 s of imports
+    from orchestrator.nodes.ssh_dial import show_host_key  # noqa: PLC0415 -- 0.2 s of imports
 
     return await show_host_key(node)
 

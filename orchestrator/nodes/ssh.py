@@ -8,23 +8,18 @@ asyncssh 2.24 (ssh-keepalive, MaxSessions, the lost link that looks like an exit
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import signal
-import socket
 from collections import deque
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeVar, cast
+from typing import TYPE_CHECKING, BinaryIO, Final, Self, TypeVar, cast
 
-from orchestrator.core.errors import LinkError, NodeError
-from orchestrator.nodes.address import host_of, option_of, place_of, reason_of, user_of
-from orchestrator.nodes.host_keys import HostKeys
+from orchestrator.core.errors import NodeError
+from orchestrator.nodes.address import host_of, option_of, place_of, reason_of
+from orchestrator.nodes.ssh_dial import DEFAULT_PORT, dialled
+from orchestrator.nodes.ssh_process import SshProcess, lost
 from orchestrator.nodes.transport import (
-    Completed,
-    Tail,
     absolute,
     ignore,
     plain_words,
@@ -38,7 +33,6 @@ if TYPE_CHECKING:
     import asyncssh
 
     from orchestrator.core.inventory import Node
-    from orchestrator.nodes.host_keys import ShownKey
     from orchestrator.nodes.transport import OnWritten, Transport
 
 # Below sshd's defaults: MaxStartups 10, MaxSessions 10.
@@ -46,16 +40,6 @@ _HANDSHAKES_PER_HOST: Final = 8
 _CHANNELS_PER_CONNECTION: Final = 8
 # A job holds a session for as long as it runs, its follower another, and short requests need room.
 _USERS_PER_CONNECTION: Final = 6
-
-# A silent compile drops NAT'd links, and a dead one would never be noticed: it is after 40 s, which
-# is before a request is given up.
-_KEEPALIVE_SECONDS: Final = 10
-_KEEPALIVES_MISSED: Final = 3
-
-# AES has its own instructions on all of these CPUs: twice the speed of the default. The curve goes
-# first because a patched NetBSD sshd stalls on the hybrid exchange.
-_CIPHERS: Final = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
-_KEY_EXCHANGES: Final = "^curve25519-sha256,curve25519-sha256@libssh.org"
 
 # sshd frees a session some time after its channel: 0.1 s, doubled, 6 s in all.
 _SESSION_RETRIES: Final = 6
@@ -68,8 +52,6 @@ _SENDS_UNDER_WAY: Final = 40
 # asyncssh's own number, which no server sends.
 _NO_SUCH_SUBSYSTEM: Final = 0xFFFFFFFF
 
-_DEFAULT_PORT: Final = 22
-_HIGH_WATER_BYTES: Final = 256 * 1024
 _CLOSING_SECONDS: Final = 1.0
 
 
@@ -80,7 +62,7 @@ def interactive_command(node: Node, known_hosts: Path, words: Sequence[str]) -> 
     the user's own files decide. The words are none that a login shell would change.
     """
     command = ["ssh", "-t", "-o", "StrictHostKeyChecking=yes", "-o", "ForwardAgent=no"]
-    if node.port != _DEFAULT_PORT:
+    if node.port != DEFAULT_PORT:
         command += ["-p", str(node.port)]
     if node.identity is not None:
         identity = str(Path(node.identity).expanduser())
@@ -151,7 +133,7 @@ class SshConnections:
             handshakes = self._handshakes.setdefault(
                 host_of(node), asyncio.Semaphore(_HANDSHAKES_PER_HOST)
             )
-            link = _Link(key=key, dialling=asyncio.create_task(_dialled(node, handshakes)))
+            link = _Link(key=key, dialling=asyncio.create_task(dialled(node, handshakes)))
             self._links[key] = link
         return link
 
@@ -203,148 +185,6 @@ async def _hang_up(link: _Link) -> None:
             await connection.wait_closed()
     except TimeoutError:
         connection.abort()
-
-
-async def _dialled(node: Node, handshakes: asyncio.Semaphore) -> asyncssh.SSHClientConnection:
-    return await _dial(node, HostKeys(node), handshakes)
-
-
-async def show_host_key(node: Node) -> ShownKey:
-    """Return the key that a node's host shows; nothing is sent to a host whose key is not known.
-
-    Raise NodeError when there is no way to it.
-    """
-    host_keys = HostKeys(node)
-    try:
-        connection = await _dial(node, host_keys, asyncio.Semaphore())
-    except NodeError:
-        if host_keys.offered is None and host_keys.trust_none():
-            with suppress(NodeError):
-                await _dial(node, host_keys, asyncio.Semaphore())
-        if host_keys.offered is None:
-            raise
-        return host_keys.shown(host_keys.offered)
-    key = connection.get_server_host_key()
-    connection.abort()
-    assert key is not None  # noqa: S101 -- a connection without one was refused
-    return host_keys.shown(key)
-
-
-async def _dial(
-    node: Node, host_keys: HostKeys, handshakes: asyncio.Semaphore
-) -> asyncssh.SSHClientConnection:
-    import asyncssh  # noqa: PLC0415 -- 0.2 s, which `--help` must not pay
-
-    options = _options(node, host_keys)
-    async with handshakes:
-        try:
-            return await asyncssh.connect(**options)
-        except TimeoutError as error:
-            seconds = node.connect_timeout.total_seconds()
-            raise LinkError(
-                f"no answer from {place_of(node)} within {seconds:g} s",
-                hint="is it switched on, and is the address right? try `ssh` to it",
-            ) from error
-        except asyncssh.HostKeyNotVerifiable as error:
-            raise host_keys.refusal(error) from error
-        except asyncssh.PermissionDenied as error:
-            raise NodeError(
-                f"{place_of(node)} refuses the login of {user_of(node) or 'the local user'}",
-                hint=f"offered: {await _offered(node)}; one of them belongs into "
-                "its ~/.ssh/authorized_keys",
-            ) from error
-        except (asyncssh.Error, ConnectionResetError) as error:
-            # What fails the same way again counts as a failed login, and sshd locks out for those.
-            is_final = isinstance(error, (asyncssh.KeyExchangeFailed, asyncssh.IllegalUserName))
-            is_final = is_final or "authentication failures" in reason_of(error)
-            raise (NodeError if is_final else LinkError)(
-                f"{place_of(node)} broke off the SSH handshake: {reason_of(error)}",
-                hint="is it an SSH server? it may also be overloaded, or be refusing this "
-                "machine for some minutes after failed logins: look at its log",
-            ) from error
-        except OSError as error:
-            raise LinkError(
-                f"cannot connect to {place_of(node)}: {reason_of(error)}",
-                hint=_NO_SUCH_NAME
-                if isinstance(error, socket.gaierror)
-                else "is sshd running there, and are address and port right?",
-            ) from error
-        except ValueError as error:
-            raise NodeError(
-                f"cannot connect to {place_of(node)}: {reason_of(error)}",
-                hint="does ~/.ssh/config say something strange about it?",
-            ) from error
-
-
-_NO_SUCH_NAME: Final = (
-    "is the name right? an address does as well, and so does a `Host` of ~/.ssh/config"
-)
-
-
-def _options(node: Node, host_keys: HostKeys) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "host": host_of(node),
-        "known_hosts": host_keys.trusted,
-        "client_factory": host_keys.client,
-        "connect_timeout": node.connect_timeout.total_seconds(),
-        # connect_timeout covers it.
-        "login_timeout": 0,
-        "keepalive_interval": _KEEPALIVE_SECONDS,
-        "keepalive_count_max": _KEEPALIVES_MISSED,
-        "encryption_algs": _CIPHERS,
-        "kex_algs": _KEY_EXCHANGES,
-        "encoding": None,
-        # The user's ~/.ssh/config may name aliases, jump hosts and keys. It may not ask for a
-        # terminal (its hang-up kills jobs), lend our agent or environment to a node, or let
-        # a certificate or Kerberos stand in for the host key.
-        "request_pty": False,
-        "agent_forwarding": False,
-        "x11_forwarding": False,
-        "env": None,
-        "send_env": None,
-        "x509_trusted_certs": None,
-        "gss_kex": False,
-        "gss_auth": False,
-    }
-    if user := user_of(node):
-        options["username"] = user
-    if node.port != _DEFAULT_PORT:
-        options["port"] = node.port
-    if node.identity is not None:
-        options |= _only(Path(node.identity).expanduser())
-    return options
-
-
-def _only(identity: Path) -> dict[str, Any]:
-    """Return the options that offer one key, be it in the file or, encrypted, in the agent.
-
-    Each further key of a full agent would count as a failed login, and sshd locks out for those.
-    """
-    public = Path(f"{identity}.pub")
-    if not identity.is_file():
-        raise NodeError(
-            f"there is no key at {identity}", hint="correct the node's `identity` in the inventory"
-        )
-    in_agent = [str(public)] if public.is_file() else []
-    return {
-        "client_keys": [str(identity)],
-        "ignore_encrypted": True,
-        # An empty list means every key of the agent.
-        "agent_identities": in_agent or [b""],
-    }
-
-
-async def _offered(node: Node) -> str:
-    """Describe the keys that a login was tried with."""
-    import asyncssh  # noqa: PLC0415 -- see _dial
-
-    if node.identity is not None:
-        return f"{node.identity} (if it is encrypted: load it with ssh-add)"
-    in_agent: list[str] = []
-    with suppress(OSError, ValueError, asyncssh.Error):
-        async with asyncssh.connect_agent() as agent:
-            in_agent = [_fingerprint(key.public_data) for key in await agent.get_keys()]
-    return f"the keys in ~/.ssh, and from the agent {', '.join(in_agent) or 'none'}"
 
 
 _Opened = TypeVar("_Opened")
@@ -399,10 +239,10 @@ class SshTransport:
                             reader.seek(offset)
                             await _send(reader, file, on_written)
             except (asyncssh.ConnectionLost, asyncssh.SFTPConnectionLost) as error:
-                raise _lost(self._place, error) from error
+                raise lost(self._place, error) from error
             except (asyncssh.Error, OSError) as error:
                 if self._connection.is_closed():
-                    raise _lost(self._place, error) from error
+                    raise lost(self._place, error) from error
                 raise NodeError(
                     f"cannot write {target} on {self._place}: {reason_of(error)}",
                     hint="is its disk full, or the folder another user's?",
@@ -446,7 +286,7 @@ class SshTransport:
         try:
             return await self._retried(create, asyncssh.SSHClientChannel.abort)
         except (asyncssh.Error, OSError) as error:
-            raise _lost(self._place, error) from error
+            raise lost(self._place, error) from error
 
     async def _retried(
         self, opening: Callable[[], Awaitable[_Opened]], abandon: Callable[[_Opened], None]
@@ -460,7 +300,7 @@ class SshTransport:
                 return await _whole(opening, abandon)
             except asyncssh.ChannelOpenError as error:
                 if self._connection.is_closed():
-                    raise _lost(self._place, error) from error
+                    raise lost(self._place, error) from error
                 if error.code == _NO_SUCH_SUBSYSTEM:
                     raise
                 if attempt == _SESSION_RETRIES:
@@ -527,142 +367,3 @@ async def _whole(
     except asyncio.CancelledError:
         task.add_done_callback(abandon_late)
         raise
-
-
-class SshProcess:
-    """A running script on a node, and the session that asyncssh reports to.
-
-    What is not read stays on the node: at most a window of 2 MiB is under way.
-    """
-
-    def __init__(self, place: str, on_close: Callable[[SshProcess], None]) -> None:
-        self._place = place
-        self._on_close = on_close
-        self._channel: asyncssh.SSHClientChannel[bytes] | None = None
-        self._chunks: deque[bytes] = deque()
-        self._buffered_bytes = 0
-        self._tail = Tail()
-        self._changed = asyncio.Event()
-        self._has_ended = False
-        self._is_closed = False
-        self._failure: Exception | None = None
-        self._exit_status: int | None = None
-
-    async def read(self) -> bytes:
-        """Return the next bytes, b"" at the end; raise NodeError if the link is lost before."""
-        await self._until(lambda: bool(self._chunks) or self._has_ended or self._is_closed)
-        if self._chunks:
-            return self._next_chunk()
-        if not self._has_ended and self._failure is not None:
-            raise _lost(self._place, self._failure)
-        return b""
-
-    async def finish(self) -> Completed:
-        """Return the exit status and the end of stderr."""
-        await self._until(lambda: self._exit_status is not None or self._is_closed)
-        if self._exit_status is None:
-            raise _lost(self._place, self._failure)
-        # The rest of stderr, unless something that was left behind holds it open.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSING_SECONDS):
-                await self._until(lambda: self._is_closed)
-        return Completed(exit_status=self._exit_status, stdout=b"", stderr=bytes(self._tail))
-
-    async def close(self) -> None:
-        """Close the channel; the process is not signalled."""
-        if not self._is_closed and self._channel is not None:
-            self._channel.close()
-        self._end(None)
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self._changed.clear()
-            await self._changed.wait()
-
-    def _next_chunk(self) -> bytes:
-        chunk = self._chunks.popleft()
-        self._buffered_bytes -= len(chunk)
-        if self._buffered_bytes < _HIGH_WATER_BYTES and self._channel is not None:
-            self._channel.resume_reading()
-        return chunk
-
-    def _end(self, failure: Exception | None) -> None:
-        if not self._is_closed:
-            self._is_closed = True
-            self._failure = failure
-            self._changed.set()
-            self._on_close(self)
-
-    # The rest is what asyncssh calls.
-
-    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
-        """Remember the channel."""
-        self._channel = chan
-
-    def session_started(self) -> None:
-        """Do nothing: `open` sends the script."""
-
-    def data_received(self, data: bytes, datatype: int | None) -> None:
-        """Keep what came; ask for no more while the reader is behind."""
-        if datatype is not None:
-            self._tail.append(data)
-            return
-        self._chunks.append(data)
-        self._buffered_bytes += len(data)
-        if self._buffered_bytes >= _HIGH_WATER_BYTES and self._channel is not None:
-            self._channel.pause_reading()
-        self._changed.set()
-
-    def eof_received(self) -> bool:
-        """Both outputs are closed; True: the exit status is still to come."""
-        self._has_ended = True
-        self._changed.set()
-        return True
-
-    def exit_status_received(self, status: int) -> None:
-        """Keep the status."""
-        self._exit_status = status
-        self._changed.set()
-
-    def exit_signal_received(self, name: str, *_: object) -> None:
-        """Keep the signal as a negative status."""
-        number = getattr(signal, f"SIG{name}", None)
-        self._exit_status = -(number or _UNKNOWN_SIGNAL)
-        self._changed.set()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Note that the channel is closed; with an exception, that the link is lost."""
-        if exc is None and self._exit_status is not None:
-            self._has_ended = True
-        self._end(exc or _Unanswered())
-
-    def pause_writing(self) -> None:
-        """Leave the script in asyncssh's buffer."""
-
-    def resume_writing(self) -> None:
-        """Do nothing: asyncssh sends on."""
-
-    def xon_xoff_requested(self, client_can_do: bool) -> None:  # noqa: FBT001 -- asyncssh's signature
-        """Do nothing: there is no terminal."""
-
-
-# Signals that RFC 4254 does not name come as one word for all of them; no system has this number.
-_UNKNOWN_SIGNAL: Final = 127
-
-
-class _Unanswered(Exception):  # noqa: N818 -- it completes a sentence
-    def __str__(self) -> str:
-        return "the session was closed without an exit status"
-
-
-def _lost(place: str, cause: BaseException | None) -> LinkError:
-    why = "it was closed here" if cause is None else reason_of(cause)
-    return LinkError(
-        f"lost the link to {place}: {why}",
-        hint="what runs there goes on: run the same command again to go on from there",
-    )
-
-
-def _fingerprint(public_data: bytes) -> str:
-    digest = hashlib.sha256(public_data).digest()
-    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")

@@ -133,6 +133,7 @@ def test_a_netbsd_whose_own_serial_line_names_its_first_key_is_believed_and_re_k
     assert folder.is_created
 
 
+@pytest.mark.thorough
 def test_a_key_that_no_serial_line_names_is_not_believed(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -267,7 +267,7 @@ class _FirstMachine(Machine):
         """Return the way in, whose host key the guest's own serial line vouches for if need be."""
         if not self.first_boot.makes_own_host_key:
             return self.way_in()
-        from orchestrator.nodes.ssh import show_host_key  # noqa: PLC0415 -- see wiring
+        from orchestrator.nodes.ssh_dial import show_host_key  # noqa: PLC0415 -- see wiring
 
         way = self.way_in(user="root")
         shown = await show_host_key(replace(way, host_key=None))
@@ -291,7 +291,7 @@ class _FirstMachine(Machine):
 
     async def _re_keyed(self) -> None:
         """Return when its server shows the key that was made for it; raise NodeError without it."""
-        from orchestrator.nodes.ssh import show_host_key  # noqa: PLC0415 -- see wiring
+        from orchestrator.nodes.ssh_dial import show_host_key  # noqa: PLC0415 -- see wiring
 
         way = self.way_in()
         deadline = time.monotonic() + _RE_KEYED_SECONDS

@@ -1,0 +1,185 @@
+"""Making an SSH connection: with which keys, to whom, and what it means when there is none.
+
+The host key is always checked: against the inventory's `host_key` alone where there is one, else
+against the user's known_hosts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.core.errors import LinkError, NodeError
+from orchestrator.nodes.address import host_of, place_of, reason_of, user_of
+from orchestrator.nodes.host_keys import HostKeys
+
+if TYPE_CHECKING:
+    import asyncssh
+
+    from orchestrator.core.inventory import Node
+    from orchestrator.nodes.host_keys import ShownKey
+
+# A silent compile drops NAT'd links, and a dead one would never be noticed: it is after 40 s, which
+# is before a request is given up.
+_KEEPALIVE_SECONDS: Final = 10
+_KEEPALIVES_MISSED: Final = 3
+
+# AES has its own instructions on all of these CPUs: twice the speed of the default. The curve goes
+# first because a patched NetBSD sshd stalls on the hybrid exchange.
+_CIPHERS: Final = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
+_KEY_EXCHANGES: Final = "^curve25519-sha256,curve25519-sha256@libssh.org"
+
+DEFAULT_PORT: Final = 22
+
+
+async def dialled(node: Node, handshakes: asyncio.Semaphore) -> asyncssh.SSHClientConnection:
+    """Return a connection to a node; raise NodeError when there is no way to it."""
+    return await _dial(node, HostKeys(node), handshakes)
+
+
+async def show_host_key(node: Node) -> ShownKey:
+    """Return the key that a node's host shows; nothing is sent to a host whose key is not known.
+
+    Raise NodeError when there is no way to it.
+    """
+    host_keys = HostKeys(node)
+    try:
+        connection = await _dial(node, host_keys, asyncio.Semaphore())
+    except NodeError:
+        if host_keys.offered is None and host_keys.trust_none():
+            with suppress(NodeError):
+                await _dial(node, host_keys, asyncio.Semaphore())
+        if host_keys.offered is None:
+            raise
+        return host_keys.shown(host_keys.offered)
+    key = connection.get_server_host_key()
+    connection.abort()
+    assert key is not None  # noqa: S101 -- a connection without one was refused
+    return host_keys.shown(key)
+
+
+async def _dial(
+    node: Node, host_keys: HostKeys, handshakes: asyncio.Semaphore
+) -> asyncssh.SSHClientConnection:
+    import asyncssh  # noqa: PLC0415 -- 0.2 s, which `--help` must not pay
+
+    options = _options(node, host_keys)
+    async with handshakes:
+        try:
+            return await asyncssh.connect(**options)
+        except TimeoutError as error:
+            seconds = node.connect_timeout.total_seconds()
+            raise LinkError(
+                f"no answer from {place_of(node)} within {seconds:g} s",
+                hint="is it switched on, and is the address right? try `ssh` to it",
+            ) from error
+        except asyncssh.HostKeyNotVerifiable as error:
+            raise host_keys.refusal(error) from error
+        except asyncssh.PermissionDenied as error:
+            raise NodeError(
+                f"{place_of(node)} refuses the login of {user_of(node) or 'the local user'}",
+                hint=f"offered: {await _offered(node)}; one of them belongs into "
+                "its ~/.ssh/authorized_keys",
+            ) from error
+        except (asyncssh.Error, ConnectionResetError) as error:
+            # What fails the same way again counts as a failed login, and sshd locks out for those.
+            is_final = isinstance(error, (asyncssh.KeyExchangeFailed, asyncssh.IllegalUserName))
+            is_final = is_final or "authentication failures" in reason_of(error)
+            raise (NodeError if is_final else LinkError)(
+                f"{place_of(node)} broke off the SSH handshake: {reason_of(error)}",
+                hint="is it an SSH server? it may also be overloaded, or be refusing this "
+                "machine for some minutes after failed logins: look at its log",
+            ) from error
+        except OSError as error:
+            raise LinkError(
+                f"cannot connect to {place_of(node)}: {reason_of(error)}",
+                hint=_NO_SUCH_NAME
+                if isinstance(error, socket.gaierror)
+                else "is sshd running there, and are address and port right?",
+            ) from error
+        except ValueError as error:
+            raise NodeError(
+                f"cannot connect to {place_of(node)}: {reason_of(error)}",
+                hint="does ~/.ssh/config say something strange about it?",
+            ) from error
+
+
+_NO_SUCH_NAME: Final = (
+    "is the name right? an address does as well, and so does a `Host` of ~/.ssh/config"
+)
+
+
+def _options(node: Node, host_keys: HostKeys) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "host": host_of(node),
+        "known_hosts": host_keys.trusted,
+        "client_factory": host_keys.client,
+        "connect_timeout": node.connect_timeout.total_seconds(),
+        # connect_timeout covers it.
+        "login_timeout": 0,
+        "keepalive_interval": _KEEPALIVE_SECONDS,
+        "keepalive_count_max": _KEEPALIVES_MISSED,
+        "encryption_algs": _CIPHERS,
+        "kex_algs": _KEY_EXCHANGES,
+        "encoding": None,
+        # The user's ~/.ssh/config may name aliases, jump hosts and keys. It may not ask for a
+        # terminal (its hang-up kills jobs), lend our agent or environment to a node, or let
+        # a certificate or Kerberos stand in for the host key.
+        "request_pty": False,
+        "agent_forwarding": False,
+        "x11_forwarding": False,
+        "env": None,
+        "send_env": None,
+        "x509_trusted_certs": None,
+        "gss_kex": False,
+        "gss_auth": False,
+    }
+    if user := user_of(node):
+        options["username"] = user
+    if node.port != DEFAULT_PORT:
+        options["port"] = node.port
+    if node.identity is not None:
+        options |= _only(Path(node.identity).expanduser())
+    return options
+
+
+def _only(identity: Path) -> dict[str, Any]:
+    """Return the options that offer one key, be it in the file or, encrypted, in the agent.
+
+    Each further key of a full agent would count as a failed login, and sshd locks out for those.
+    """
+    public = Path(f"{identity}.pub")
+    if not identity.is_file():
+        raise NodeError(
+            f"there is no key at {identity}", hint="correct the node's `identity` in the inventory"
+        )
+    in_agent = [str(public)] if public.is_file() else []
+    return {
+        "client_keys": [str(identity)],
+        "ignore_encrypted": True,
+        # An empty list means every key of the agent.
+        "agent_identities": in_agent or [b""],
+    }
+
+
+async def _offered(node: Node) -> str:
+    """Describe the keys that a login was tried with."""
+    import asyncssh  # noqa: PLC0415 -- see _dial
+
+    if node.identity is not None:
+        return f"{node.identity} (if it is encrypted: load it with ssh-add)"
+    in_agent: list[str] = []
+    with suppress(OSError, ValueError, asyncssh.Error):
+        async with asyncssh.connect_agent() as agent:
+            in_agent = [_fingerprint(key.public_data) for key in await agent.get_keys()]
+    return f"the keys in ~/.ssh, and from the agent {', '.join(in_agent) or 'none'}"
+
+
+def _fingerprint(public_data: bytes) -> str:
+    digest = hashlib.sha256(public_data).digest()
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
