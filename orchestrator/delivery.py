@@ -189,6 +189,8 @@ class _NodeDelivery:
             if bundle:
                 await self._push(line, facts, bundle)
             if not self._node.vm:
+                if self._node.group:
+                    self._enter(Phase.QUEUED)
                 line.is_waiting = True
                 await turn.enter_async_context(self._turns.of(self._node))
                 line.is_waiting = False
