@@ -10,7 +10,7 @@ from orchestrator.coordinator import make_release
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.events import Warned
 from orchestrator.core.finding import Severity
-from orchestrator.core.inventory import GitSource
+from orchestrator.core.inventory import CrateSource
 from orchestrator.preflight import check_operator
 
 if TYPE_CHECKING:
@@ -53,15 +53,23 @@ async def release_for(
     async with operator.connections(observe) as connect:
         world = operator.world(connect, observe, outlet=outlet)
         if commit:
-            world = replace(world, make_bundle=_pinned(world.make_bundle, commit))
+            world = replace(world, make_bundle=_pinned(world.make_bundle, commit, observe))
         with shown or nullcontext():
             return plan, await make_release(plan, world)
 
 
-def _pinned(make_bundle: MakeBundle, commit: str) -> MakeBundle:
+def _pinned(make_bundle: MakeBundle, commit: str, observe: Observer) -> MakeBundle:
     async def make(source: Source, version: Version, binaries: tuple[str, ...]) -> Bundle:
         bundle = await make_bundle(source, version, binaries)
-        if isinstance(source, GitSource) and bundle.revision != commit:
+        if bundle.revision in {None, commit}:
+            return bundle
+        if isinstance(source, CrateSource):
+            # A crate may be published from another commit than the one that is tagged.
+            text = (
+                f"{bundle.description} was made from {bundle.revision}, and the tag names {commit}"
+            )
+            observe(Warned(message=text))
+        else:
             raise ConfigError(
                 f"{bundle.description} names {bundle.revision} now, and named {commit} when the "
                 "release was asked for",

@@ -214,7 +214,7 @@ class Operator:
 
         Who follows the stable channel is never moved to a prerelease.
         """
-        return self._channel_named(self.channel_name(version), keys)
+        return self.channel_named(self.channel_name(version), keys)
 
     def channel_name(self, version: Version | None, *, is_prerelease: bool = False) -> str:
         """Return the name of the channel that a version is published on.
@@ -238,9 +238,10 @@ class Operator:
         keys = self.public_keys()
         if not keys:
             raise self.no_key()
-        return self._channel_named(name or self.inventory.publication.channel, keys)
+        return self.channel_named(name or self.inventory.publication.channel, keys)
 
-    def _channel_named(self, name: str, keys: tuple[PublicKey, ...]) -> Channel:
+    def channel_named(self, name: str, keys: tuple[PublicKey, ...]) -> Channel:
+        """Return the channel of that name, whose indexes one of the keys has signed."""
         from orchestrator.signing import verify  # noqa: PLC0415 -- only what reads an index needs it
 
         return Channel(
@@ -269,7 +270,7 @@ class Operator:
 
         parse_channel(channel_name)
         signer = signer or self.signer()
-        channel = self._channel_named(channel_name, self.trusted(signer.public))
+        channel = self.channel_named(channel_name, self.trusted(signer.public))
         return Outlet(
             store=self.store(),
             channel=channel,

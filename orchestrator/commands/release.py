@@ -34,7 +34,7 @@ def release(arguments: argparse.Namespace) -> int:
     )
     operator = Operator.at(arguments.inventory)
     if arguments.dry_run:
-        return asyncio.run(_show_plan(operator, request, as_json=arguments.json))
+        return asyncio.run(_show_plan(operator, request, arguments))
     try:
         return asyncio.run(_release(operator, request, arguments))
     except KeyboardInterrupt:
@@ -52,7 +52,9 @@ async def _release(
     from orchestrator.release import release_for
 
     console = Console(sys.stderr, is_quiet=arguments.quiet or arguments.json)
-    plan, report = await release_for(operator, request, console.observe, shown=console)
+    plan, report = await release_for(
+        operator, request, console.observe, channel=arguments.channel, shown=console
+    )
     compared = compare_builds(plan, report) if request.compare else ()
     if arguments.json:
         data = report_as_data(report)
@@ -92,11 +94,18 @@ def _interrupted(operator: Operator, request: ReleaseRequest) -> int:
     return INTERRUPTED
 
 
-async def _show_plan(operator: Operator, request: ReleaseRequest, *, as_json: bool) -> int:
+async def _show_plan(
+    operator: Operator, request: ReleaseRequest, arguments: argparse.Namespace
+) -> int:
     from orchestrator.core.dry_run import plan_as_data
     from orchestrator.listing import show_plan
 
-    channel = operator.channel(request.version, operator.public_keys())
+    keys = operator.public_keys()
+    channel = (
+        operator.channel_named(arguments.channel, keys)
+        if arguments.channel
+        else operator.channel(request.version, keys)
+    )
     # Before `keygen` nothing can be published, so there is nothing to read either.
     index = await operator.index(channel) if channel.keys else None
     plan = await operator.plan(request, channel if channel.keys else None)
@@ -106,7 +115,7 @@ async def _show_plan(operator: Operator, request: ReleaseRequest, *, as_json: bo
         channel=channel.name,
         rows=index.rows if index else (),
     )
-    if as_json:
+    if arguments.json:
         print(json.dumps(data, indent=2))
     else:
         show_plan(data, sys.stdout)

@@ -30,7 +30,11 @@ def serve(arguments: argparse.Namespace) -> int:
                 hint="docs/operating.md: name the repository whose releases are to be made",
             )
         return _serve_store(arguments)
-    return asyncio.run(_check(operator) if arguments.check else _run(operator, arguments))
+    if arguments.check:
+        return asyncio.run(_check(operator))
+    # Nobody is there to be asked for a passphrase, also where somebody has started it.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    return asyncio.run(_run(operator, arguments))
 
 
 def _write_units(operator: Operator, arguments: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from orchestrator.core.attachment import attachment_as_data
-from orchestrator.core.errors import OrchestratorError
+from orchestrator.core.errors import NotYetError, OrchestratorError
 from orchestrator.core.events import (
     LogAppended,
     NodeFinished,
@@ -71,6 +71,7 @@ class Board:
             "exit_code": None,
             "error": None,
             "hint": None,
+            "is_not_yet": False,
         }
         self._warnings: list[str] = []
         self._ended: datetime | None = None
@@ -117,6 +118,7 @@ class Board:
                 _note(self._warnings, drift)
         if isinstance(error, OrchestratorError):
             self._whole["exit_code"] = error.exit_code
+            self._whole["is_not_yet"] = isinstance(error, NotYetError)
             self._whole["hint"] = error.hint and _cut(error.hint)
         if error is not None:
             self._whole["error"] = _cut(str(error))

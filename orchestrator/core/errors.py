@@ -2,6 +2,7 @@
 
 OrchestratorError
 ├── ConfigError     2    edit the file or the command line
+│   └── NotYetError      what is named is not there yet: it may come by itself
 ├── NodeError       3    a machine: unreachable, wrong host key, disk full, rebooted
 │   ├── LinkError        the way to it is broken: the same step may be done over another link
 │   ├── PassingError     it lost what it did: another attempt there may succeed
@@ -50,6 +51,10 @@ class ConfigError(OrchestratorError):
     def of(cls, problems: Iterable[Problem], *, hint: str | None = None) -> Self:
         """Return one error that lists every problem, one line each."""
         return cls("\n".join(str(problem) for problem in problems), hint=hint)
+
+
+class NotYetError(ConfigError):
+    """A tag or a published crate is not there: a mistake, or it follows in a moment."""
 
 
 class NodeError(OrchestratorError):

@@ -326,7 +326,8 @@ def _way_on(outcome: Mapping[str, Any], failures: Sequence[Mapping[str, Any]]) -
     version = outcome["version"]
     if any(row["failure_class"] == "build" for row in failures):
         yield "The same code will fail again: a new version has to mend it."
-    yield f"To go on with what is missing: orchestrator release --version {version}"
+    go_on = f"orchestrator release --version {version} --channel {outcome['channel']}"
+    yield f"To go on with what is missing: {go_on}"
 
 
 def _first_line(text: str) -> str:

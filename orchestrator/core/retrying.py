@@ -28,8 +28,9 @@ PAUSES: Final = (
 def due(entries: Sequence[Entry], now: datetime) -> list[Order]:
     """Return the next attempts of what is worth it by now; `entries` are newest first.
 
-    That is what failed for a reason that passes (a machine, the store), where no person ended it
-    and no newer attempt exists. The code's own failures stay.
+    That is what failed for a reason that passes (a machine, the store, a tag or crate that is not
+    there yet), where no person ended it and no newer attempt exists. The code's own failures stay.
+    A release that is done may lack a platform that it did not have to have: that is tried, too.
     """
     orders = []
     seen = set()
@@ -46,7 +47,7 @@ def due(entries: Sequence[Entry], now: datetime) -> list[Order]:
 def next_attempt(entry: Entry) -> datetime | None:
     """Return when an order is tried again by itself, None if it is not."""
     attempt = entry.order.attempt
-    if entry.state is not State.FAILED or entry.ended is None or attempt > len(PAUSES):
+    if entry.state not in _ENDED or entry.ended is None or attempt > len(PAUSES):
         return None
     if not passes(entry.outcome or {}):
         return None
@@ -62,7 +63,8 @@ def passes(outcome: Mapping[str, Any]) -> bool:
     # The lowest code counts for the run: beside a build that fails, a machine may be away too.
     codes = {FailureClass.MACHINE.value, FailureClass.STORE.value}
     is_away = any(row["failure_class"] in _CLASSES for row in failed)
-    return is_away or outcome.get("exit_code") in codes
+    return is_away or outcome.get("exit_code") in codes or bool(outcome.get("is_not_yet"))
 
 
+_ENDED: Final = {State.FAILED, State.DONE}
 _CLASSES: Final = {FailureClass.MACHINE.name.lower(), FailureClass.STORE.name.lower()}

@@ -45,7 +45,7 @@ ACTIONS: Final = (RETRY, CANCEL, YANK)
 
 def actions_of(entry: Entry) -> tuple[Action, ...]:
     """Return what can be done with a release now."""
-    if entry.state is State.DONE:
+    if entry.state is State.DONE and not (entry.outcome or {}).get("pending"):
         return (YANK,)
     return (RETRY, YANK) if entry.state.is_final else (CANCEL,)
 

@@ -192,9 +192,10 @@ _SLOWEST_BYTES_PER_SECOND: Final = 100_000
 _CLIENT_ERRORS: Final = 400
 _MOVED: Final = "has the repository {repository} moved? name the new one in the inventory"
 _HINTS: Final = {
-    401: "the token in GITHUB_TOKEN or `publication.github.token_file` is wrong or has expired",
-    403: "the token needs `contents: write` on {repository}",
-    404: "is {repository} right, and may the token see it? it needs `contents: write` there",
+    401: "the token in GITHUB_TOKEN, or in the inventory's `token_file`, is wrong or has expired",
+    403: "the token needs `contents: write` on {repository} to attach files, `commit statuses: "
+    "write` to set statuses, and `contents: read` for all else",
+    404: "is {repository} right, and may the token see it?",
 }
 
 

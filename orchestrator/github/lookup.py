@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from orchestrator.core.errors import ConfigError
+from orchestrator.core.errors import ConfigError, NotYetError
 from orchestrator.github.api import Request
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ class Lookup:
     _releases_etag: str | None = None
 
     async def tag(self, name: str) -> Tag:
-        """Return what the tag names now; ConfigError if there is no such tag."""
+        """Return what the tag names now; NotYetError if there is no such tag."""
         what = f"look for the tag {name}"
         request = self._get(f"git/ref/tags/{quote(name)}", what)
         reply = await self.api.ask(request, accepted=(200, 404))
         if reply.status != 200:  # noqa: PLR2004 -- OK
-            raise ConfigError(
+            raise NotYetError(
                 f"{self.api.repository} has no tag {name}",
                 hint="push the tag before the release is published",
             )

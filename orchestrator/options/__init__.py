@@ -18,6 +18,11 @@ def _add_release(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--version", required=True, metavar="V", help="the version to release, such as 1.4.0"
     )
+    parser.add_argument(
+        "--channel",
+        metavar="C",
+        help="the index it joins (default: the one its version belongs to)",
+    )
     _add_inventory(parser)
     for option, what in (
         ("--node", "build on this node only, even if it is disabled; may be repeated"),

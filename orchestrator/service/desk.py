@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.channels import flip_version
 from orchestrator.core.edits import Flip, Selection
-from orchestrator.core.errors import ConfigError, OrchestratorError
+from orchestrator.core.errors import ConfigError, NodeError, OrchestratorError
 from orchestrator.core.freshness import freshness_of
 from orchestrator.core.index import Status
 from orchestrator.core.order import Origin, State
 from orchestrator.core.version import parse_version
-from orchestrator.jobs import cancel_jobs, log_file
+from orchestrator.jobs import Cancelled, SilentNode, cancel_jobs, log_file
 from orchestrator.stores.history import read_history
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 # How long a look at the store is shown again; pages are asked for more often than it changes.
 _KEPT_SECONDS: Final = 10.0
 _SERIALS: Final = 30
+# The engine notices within a second that an order was taken back.
+_PREEMPTION_SECONDS: Final = 2.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,7 +49,7 @@ class ReleaseDesk:
     _indexes: tuple[Index, ...] = ()
     _looked: float | None = None
     _serial: int | None = None
-    _published: dict[str, datetime] = field(default_factory=dict)
+    _days: dict[str, datetime] = field(default_factory=dict)
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def entries(self, limit: int) -> Sequence[Entry]:
@@ -62,7 +64,11 @@ class ReleaseDesk:
         """Return what each platform gets, as it was seconds ago; nothing before the first key."""
         async with self._looking:
             if self._looked is None or time.monotonic() - self._looked > _KEPT_SECONDS:
-                self._platforms = await self._look()
+                try:
+                    self._platforms = await self._look()
+                except OrchestratorError as error:
+                    # What was known before is better than nothing, and the rest goes on.
+                    _log.warning("cannot see what each platform gets: %s", error.message)
                 self._looked = time.monotonic()
             return self._platforms
 
@@ -83,7 +89,7 @@ class ReleaseDesk:
         newest = await self._newest(version)
         if not newest.state.is_final:
             raise ConfigError(f"{version} is {newest.state} already")
-        if newest.state is State.DONE:
+        if newest.state is State.DONE and not (newest.outcome or {}).get("pending"):
             raise ConfigError(f"{version} was released: there is nothing to try again")
         order = newest.order.again(asked=datetime.now(UTC), origin=Origin.PERSON)
         await self.queue.submit(order)
@@ -97,9 +103,19 @@ class ReleaseDesk:
         await self.queue.cancel(newest.order)
         self.changed()
         operator = self.read_operator()
+        search = operator.search(parse_version(version))
         async with operator.connections(starts_guests=False) as connect:
-            search = operator.search(parse_version(version))
-            await cancel_jobs(connect, operator.nodes_at_work(), search)
+            left = await cancel_jobs(connect, operator.nodes_at_work(), search)
+            # What was about to be started a moment ago runs by now.
+            await asyncio.sleep(_PREEMPTION_SECONDS)
+            left = await cancel_jobs(connect, operator.nodes_at_work(), search)
+        going_on = [each for each in left if isinstance(each, SilentNode) or each.survivors]
+        if going_on:
+            names = ", ".join(_node_of(each) for each in going_on)
+            raise NodeError(
+                f"{version} is cancelled, but it cannot be said that its jobs ended on {names}",
+                hint=f"when they can be reached: orchestrator cancel {version}",
+            )
 
     async def yank(self, version: str) -> None:
         """Take the version back on every channel that has it."""
@@ -131,33 +147,41 @@ class ReleaseDesk:
         self._indexes = tuple(index for index in found if index)
         index = found[0]
         if index and index.serial != self._serial:
-            self._published = await self._published_by(operator)
+            copies = await read_history(
+                operator.store(), operator.trusted_channel(), count=_SERIALS
+            )
+            self._days = _first_days(copies)
             self._serial = index.serial
         nodes = operator.inventory.nodes
         return freshness_of(
             index.rows if index else (),
             {node.target.triple for node in nodes if node.enabled},
-            published=self._published,
+            published=await self._published(),
             now=datetime.now(UTC),
             late_after=operator.inventory.service.late_after,
         )
 
-    async def _published_by(self, operator: Operator) -> dict[str, datetime]:
-        """Return when each version was first published: by the orders, or else by the history."""
-        copies = await read_history(operator.store(), operator.trusted_channel(), count=_SERIALS)
-        published = _first_days(copies)
-        ends: dict[str, datetime] = {}
+    async def _published(self) -> dict[str, datetime]:
+        """Return when each version was first published: by its order, or else by the history."""
+        moments: dict[str, datetime] = {}
         for entry in await self.queue.entries(limit=200):
-            if entry.ended and entry.outcome and entry.outcome.get("published"):
+            order, outcome = entry.order, entry.outcome or {}
+            if entry.state is State.RUNNING:
+                moments[order.version] = entry.began or order.asked
+            elif entry.ended and outcome.get("published"):
                 # Newest first, so that the first attempt of a version has the last word.
-                ends[entry.order.version] = entry.ended
+                moments[order.version] = entry.ended
         # The history knows the day only.
-        later = {
-            version
-            for version, end in ends.items()
-            if version in published and published[version].date() < end.date()
+        earlier = {
+            version: day
+            for version, day in self._days.items()
+            if version not in moments or day.date() < moments[version].date()
         }
-        return published | {version: end for version, end in ends.items() if version not in later}
+        return moments | earlier
+
+
+def _node_of(each: Cancelled | SilentNode) -> str:
+    return each.node.name if isinstance(each, SilentNode) else each.found.node.name
 
 
 def _first_days(copies: Mapping[int, Index | str]) -> dict[str, datetime]:

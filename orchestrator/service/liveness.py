@@ -130,7 +130,7 @@ class _Session:
                 await self.close()
             else:
                 return
-        # A server that vanished without a word is noticed, and so is this machine by the server.
+        # Whoever vanishes without a word is noticed: a server by us, and we by the server.
         self._connection = await psycopg.AsyncConnection.connect(
             self.url,
             autocommit=True,
@@ -139,10 +139,14 @@ class _Session:
             keepalives_interval=2,
             keepalives_count=3,
             tcp_user_timeout=10_000,
+            options="-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 "
+            "-c tcp_keepalives_count=3 -c tcp_user_timeout=10000",
         )
         self._suspects.clear()
         if not await self._try_lock(self.name):
-            raise OSError("another one holds the lock of this coordinator for a moment")
+            # The old session is not over for the server yet: nobody takes this one for alive.
+            await self.close()
+            raise OSError("the lock of this coordinator is not free yet")
 
     async def is_dead(self, name: str) -> bool:
         """Return whether its lock was free twice in a row."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from orchestrator.core.board import Board
 from orchestrator.core.errors import ConfigError, StoreError
@@ -27,6 +27,7 @@ from orchestrator.core.order import Entry, Order, State
 from orchestrator.core.wording import redacted
 from orchestrator.service.intake import Submitted
 from orchestrator.service.liveness import SQLITE, Liveness, liveness_at
+from orchestrator.service.questions import Questions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -39,14 +40,13 @@ if TYPE_CHECKING:
 Pin = Callable[[Order], Awaitable[Order]]
 Work = Callable[[Order], Awaitable[dict[str, Any]]]
 
+Value = TypeVar("Value")
 _QUEUE: Final = "releases"
 # Raised only when the steps of the workflow change: what is pending then stays with its version.
 _WORKFLOW_VERSION: Final = "1"
 _POLLING_SECONDS: Final = 0.5
 _TAKEOVER_SECONDS: Final = 1.0
 _THREADS: Final = 16
-# GitHub hangs up after ten seconds.
-_ANSWER_SECONDS: Final = 5.0
 _REMEMBERED: Final = 1000
 # Four minutes in all.
 _LOOKUPS: Final = 7
@@ -66,6 +66,9 @@ class ReleaseQueue:
     """The orders of one project, shared by all coordinators that open the same database."""
 
     liveness: Liveness
+    # The file that the queue is, and what it was at the start; None for a server.
+    _file: _File | None = None
+    _questions: Questions = field(default_factory=Questions)
     _known: dict[str, Order] = field(default_factory=dict)
     _submitting: dict[str, asyncio.Future[Submitted]] = field(default_factory=dict)
 
@@ -77,17 +80,23 @@ class ReleaseQueue:
         `sqlite:///PATH` or `postgresql://...`; ConfigError if it cannot be opened. What is running
         at the end is left for whoever comes next. One process opens one queue.
         """
+        working: set[asyncio.Task[Any]] = set()
         async with liveness_at(url, project) as liveness:
-            await _launch(url, project=project, name=liveness.name, pin=pin, work=work)
-            queue = cls(liveness=liveness)
+            kept = _kept_in(working, work)
+            await _launch(url, project=project, name=liveness.name, pin=pin, work=kept)
+            path = Path(url.removeprefix(SQLITE)) if url.startswith(SQLITE) else None
+            queue = cls(liveness=liveness, _file=_File.at(path) if path else None)
             watch = asyncio.create_task(queue._take_over())
             try:
                 await queue._remember()
                 yield queue
             finally:
-                watch.cancel()
-                await asyncio.gather(watch, return_exceptions=True)
+                # The work first, while there are threads for it to end in good order.
+                for task in (watch, *working):
+                    task.cancel()
+                await asyncio.gather(watch, *working, return_exceptions=True)
                 await asyncio.to_thread(_destroy)
+                queue._questions.close()
 
     async def submit(self, order: Order) -> Submitted:
         """Return the attempt for a version, durable now: the newest there is, or this new one.
@@ -104,12 +113,7 @@ class ReleaseQueue:
             waiting = asyncio.ensure_future(self._submit(order))
             self._submitting[order.key] = waiting
             waiting.add_done_callback(partial(self._forget, order.key))
-        try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                submitted = await asyncio.shield(waiting)
-        except TimeoutError:
-            # It may be kept all the same, later: to ask again does no harm then.
-            raise _unusable("it takes too long") from None
+        submitted = await asyncio.shield(waiting)
         return submitted if is_first else replace(submitted, is_new=False)
 
     def _forget(self, key: str, done: asyncio.Future[Submitted]) -> None:
@@ -121,37 +125,24 @@ class ReleaseQueue:
     async def _submit(self, order: Order) -> Submitted:
         from dbos import DBOS, SetWorkflowID  # noqa: PLC0415 -- 0.3 s, and only the service has it
 
-        try:
+        def enqueue() -> None:
             # An attempt of that name that is there already stays as it is.
             with SetWorkflowID(order.key):
-                await DBOS.enqueue_workflow_async(_QUEUE, _registered["release"], order.as_data())
-        except Exception as error:
-            raise _unusable(error) from error
+                DBOS.enqueue_workflow(_QUEUE, _registered["release"], order.as_data())
+
+        await self._ask(enqueue)
         self._known[order.version] = order
         return Submitted(order=order, is_new=True)
 
     async def entries(self, *, version: str | None = None, limit: int = 50) -> Sequence[Entry]:
         """Return the newest orders first, of all versions or of one; StoreError if they cannot."""
-        from dbos import DBOS  # noqa: PLC0415 -- see above
-
-        try:
-            found = await DBOS.list_workflows_async(
-                name="release",
-                sort_desc=True,
-                limit=limit,
-                workflow_id_prefix=f"{version}#" if version else None,
-            )
-        except Exception as error:
-            raise _unusable(error) from error
+        prefix = f"{version}#" if version else None
+        found = await self._list(name="release", limit=limit, workflow_id_prefix=prefix)
         return [_entry(each) for each in found]
 
     async def _remember(self) -> None:
         """Learn which orders there are, so that the same deliveries are known after a restart."""
-        from dbos import DBOS  # noqa: PLC0415 -- see above
-
-        found = await DBOS.list_workflows_async(
-            name="release", sort_desc=True, limit=_REMEMBERED, load_output=False
-        )
+        found = await self._list(name="release", limit=_REMEMBERED, load_output=False)
         for each in reversed(found):
             order = _order(each)
             self._known[order.version] = order
@@ -160,7 +151,22 @@ class ReleaseQueue:
         """Take an order back; what runs for it on the nodes is another's business."""
         from dbos import DBOS  # noqa: PLC0415 -- see above
 
-        await DBOS.cancel_workflow_async(order.key)
+        await self._ask(partial(DBOS.cancel_workflow, order.key))
+
+    async def _list(self, **how: Any) -> list[WorkflowStatus]:
+        from dbos import DBOS  # noqa: PLC0415 -- see above
+
+        return await self._ask(partial(DBOS.list_workflows, sort_desc=True, **how))
+
+    async def _ask(self, question: Callable[[], Value]) -> Value:
+        if self._file and not self._file.is_there():
+            raise _unusable("its file was deleted", hint="start the service again")
+        try:
+            return await self._questions.ask(question)
+        except TimeoutError:
+            raise _unusable("it takes too long") from None
+        except Exception as error:
+            raise _unusable(error) from error
 
     async def _take_over(self) -> None:
         """Put the orders of coordinators that died back into the queue."""
@@ -170,16 +176,50 @@ class ReleaseQueue:
             await asyncio.sleep(_TAKEOVER_SECONDS)
             try:
                 await self.liveness.keep()
-                pending = await DBOS.list_workflows_async(
-                    status="PENDING", load_input=False, load_output=False
-                )
+                pending = await self._list(status="PENDING", load_input=False, load_output=False)
                 owners = {each.executor_id for each in pending if each.executor_id}
                 for owner in owners - {self.liveness.name}:
                     if await self.liveness.is_dead(owner):
                         _log.warning("takes over from a coordinator that died: %s", owner)
-                        await asyncio.to_thread(DBOS._recover_pending_workflows, [owner])  # noqa: SLF001 -- the only way without the vendor's own service
+                        # There is no other way without the vendor's own service.
+                        await self._ask(partial(DBOS._recover_pending_workflows, [owner]))  # noqa: SLF001
             except Exception as error:  # noqa: BLE001 -- the database may be away for a while
                 _log.warning("cannot look for coordinators that died: %s", error)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A database's file: deleted while it is open, it would take orders and lose them."""
+
+    path: Path
+    identity: tuple[int, int]
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        found = path.stat()
+        return cls(path, (found.st_dev, found.st_ino))
+
+    def is_there(self) -> bool:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self.identity
+
+
+def _kept_in(working: set[asyncio.Task[Any]], work: Work) -> Work:
+    """Return the work, known among what runs for as long as it does."""
+
+    async def kept(order: Order) -> dict[str, Any]:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 -- it is a coroutine that runs
+        working.add(task)
+        try:
+            return await work(order)
+        finally:
+            working.discard(task)
+
+    return kept
 
 
 _registered: dict[str, Any] = {}
@@ -331,11 +371,11 @@ def _time(milliseconds: int | None) -> datetime | None:
     return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
 
 
-def _unusable(error: object) -> StoreError:
-    return StoreError(
-        f"the database of the queue does not answer: {_first_line(error)}",
-        hint="is it running? what was asked for has to be asked for again",
-    )
+def _unusable(
+    error: object, *, hint: str = "is it running? what was asked for has to be asked for again"
+) -> StoreError:
+    why = _first_line(error)
+    return StoreError(f"the database of the queue does not answer: {why}", hint=hint)
 
 
 def _first_line(error: object) -> str:

@@ -42,7 +42,7 @@ async def check_service(operator: Operator, environment: Mapping[str, str]) -> t
             await _database(operator, secrets),
             await _github(settings, secrets, environment),
         ]
-    return (*found, *_address(settings), *await check_operator(operator))
+    return (*found, *_address(settings), *_key(operator), *await check_operator(operator))
 
 
 def _secrets(settings: Service, secrets: Secrets) -> list[Finding]:
@@ -61,6 +61,22 @@ def _secrets(settings: Service, secrets: Secrets) -> list[Finding]:
         said = "nobody is told of what goes wrong"
         found.append(warning("notices", said, "name somebody in `service.notices`"))
     return found
+
+
+def _key(operator: Operator) -> list[Finding]:
+    try:
+        key = operator.known_key()
+    except ConfigError:
+        # It is told of with all that a release needs.
+        return []
+    if not key.has_passphrase:
+        return []
+    error = ConfigError(
+        "the signing key has a passphrase, and nobody is there to be asked for it",
+        hint="give the service a key without one, in a file that only it may read, or one in an "
+        "ssh-agent: docs/keys.md",
+    )
+    return [Finding.of("passphrase", error)]
 
 
 def no_secret() -> ConfigError:

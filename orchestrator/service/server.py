@@ -7,6 +7,7 @@ import logging
 import signal
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -61,9 +62,21 @@ class Setup:
     secrets: Secrets
     api: Api
 
+    _read: dict[tuple[int, int, int], Operator] = field(default_factory=dict, repr=False)
+
     def operator(self) -> Operator:
-        """Return the operator as the inventory is now."""
-        return Operator.at(self.inventory_file)
+        """Return the operator as the inventory is now; the same one while that is the same file."""
+        try:
+            found = Path(self.inventory_file).stat()
+        except OSError:
+            return Operator.at(self.inventory_file)
+        state = (found.st_ino, found.st_mtime_ns, found.st_size)
+        if state not in self._read:
+            # Reading it takes a tenth of a second, and may ask rustc.
+            operator = Operator.at(self.inventory_file)
+            self._read.clear()
+            self._read[state] = operator
+        return self._read[state]
 
 
 async def run_service(setup: Setup, ready: Callable[[str], None]) -> None:

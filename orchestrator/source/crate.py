@@ -8,7 +8,7 @@ import tomllib
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.core.errors import ConfigError
+from orchestrator.core.errors import ConfigError, NotYetError
 from orchestrator.source.cargo import VENDOR, newest_candidate, run_cargo
 from orchestrator.source.pinned import Pinned, Unpacked
 
@@ -89,7 +89,7 @@ def _not_had(crate: str, version: str, finished: Finished) -> ConfigError:
         )
     newest = newest_candidate(finished.said)
     if newest and f"for the requirement `{crate} = " in finished.said:
-        return ConfigError(
+        return NotYetError(
             f"crate {crate} has no version {version}; the newest that cargo finds is {newest}",
             hint="publish it first, or wait until your registry has it",
         )

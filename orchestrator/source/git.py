@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from orchestrator.core.errors import ConfigError
+from orchestrator.core.errors import ConfigError, NotYetError
 from orchestrator.core.wording import redacted
 from orchestrator.source.command import Finished, keep_going, off_loop, run
 from orchestrator.source.pinned import Pinned, Unpacked
@@ -122,7 +122,7 @@ async def resolve_tag(remote: Remote, tag: str, *, room: Path) -> str:
     # An annotated tag is listed twice; the second line, with ^{}, is the commit.
     commit = found.get(wanted[1]) or found.get(wanted[0])
     if commit is None:
-        raise ConfigError(
+        raise NotYetError(
             f"{redacted(remote.address)} has no tag {tag}",
             hint="push the tag first; `source.tag` says how tags are called",
         )

@@ -50,6 +50,7 @@ def row(target: str, result: str | None = "failed", **more: Any) -> dict[str, An
 def outcome(*rows: dict[str, Any], **more: Any) -> dict[str, Any]:
     told = {
         "version": "1.0.0",
+        "channel": "stable",
         "attempt": 1,
         "rows": list(rows),
         "published": [row["target"] for row in rows if row["result"] == "built"],
@@ -112,7 +113,7 @@ def test_who_failed_why_and_how_to_go_on_is_told() -> None:
         "aarch64-apple-darwin on node-rwin: the code is at fault: no reason was given",
         "What to do: start it",
         "The same code will fail again: a new version has to mend it.",
-        "To go on with what is missing: orchestrator release --version 1.0.0",
+        "To go on with what is missing: orchestrator release --version 1.0.0 --channel stable",
     ]
     assert told.failed == {NETBSD: "1.0.0", "aarch64-apple-darwin": "1.0.0"}
 

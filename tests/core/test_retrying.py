@@ -51,6 +51,7 @@ AWAY = outcome(3, ("machine", False))
         (outcome(4, ("build", False)), False),
         (outcome(3, ("machine", True)), False),
         (outcome(2), False),
+        ({**outcome(2), "is_not_yet": True}, True),
         (None, False),
         ({}, False),
     ],
@@ -64,10 +65,16 @@ def test_the_pauses_grow_and_end() -> None:
     assert times == [*(NOW + pause for pause in PAUSES), None, None]
 
 
-@pytest.mark.parametrize("state", [State.QUEUED, State.RUNNING, State.DONE, State.CANCELLED])
-def test_only_a_failure_is_tried_again(state: State) -> None:
+@pytest.mark.parametrize("state", [State.QUEUED, State.RUNNING, State.CANCELLED])
+def test_only_what_has_ended_by_itself_is_tried_again(state: State) -> None:
     assert next_attempt(entry(AWAY, state=state)) is None
     assert next_attempt(entry(AWAY, ended=None)) is None
+
+
+def test_a_platform_that_a_release_did_without_is_tried_again() -> None:
+    without = outcome(0, ("machine", False))
+    assert next_attempt(entry(without, state=State.DONE)) == NOW + PAUSES[0]
+    assert next_attempt(entry(outcome(0), state=State.DONE)) is None
 
 
 def test_the_newest_attempt_of_a_version_counts_when_its_time_has_come() -> None:
