@@ -44,8 +44,8 @@ demo: $(VENV)/.runtime ## release the example twice and install it, in seconds
 test: $(VENV)/.test ## the default tests, in a minute or two
 	@$(RUN) -m pytest -n 4
 
-test-thorough: $(VENV)/.test ## what takes longer: crashes, races, seven more shells
-	@$(RUN) -m pytest -n 4 -m thorough
+test-thorough: $(VENV)/.test ## what takes longer: crashes, races, seven more shells; SAMPLE=50 for half, SEED=... to repeat
+	@SAMPLE=$(SAMPLE) SEED=$(SEED) $(RUN) -m pytest -n 4 -m thorough
 
 test-faults: $(VENV)/.test ## faults on purpose: kill, cut, fill, lie; FAULTS=60 for a sample, SEED=... to repeat
 	@$(BIN)/python -m tests.faults $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED)) $(FAULT_OPTIONS)
