@@ -105,6 +105,16 @@ def test_each_encoding_has_a_tag_of_its_own(url: str) -> None:
         assert answer.headers["Vary"] == "Accept-Encoding"
 
 
+def test_who_names_the_tag_of_a_version_gets_that_one(url: str) -> None:
+    plain = ask(url, "/stable.idx")
+    packed = ask(url, "/stable.idx", Accept_Encoding="gzip")
+    for version in (plain, packed):
+        tag = version.headers["ETag"]
+        again = ask(url, "/stable.idx", Accept_Encoding="gzip", If_Match=tag)
+        assert (again.status, again.headers["ETag"]) == (200, tag)
+        assert again.body == version.body
+
+
 def test_a_part_is_one_of_the_object_as_it_is(url: str) -> None:
     packed = ask(url, "/stable.idx", Accept_Encoding="gzip").headers["ETag"]
     answer = ask(url, "/stable.idx", Accept_Encoding="gzip", Range="bytes=5-9")

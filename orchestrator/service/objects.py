@@ -73,9 +73,10 @@ class Objects:
         vary = reply.headers.get("Vary")
         headers = reply.headers | _vary((vary, "Accept-Encoding") if vary else ("Accept-Encoding",))
         content = reply.content
-        if "Range" not in reply.request.headers and accepts_gzip(
-            _sent(reply.request, "Accept-Encoding")
-        ):
+        # Who insists on the plain version by its tag has to get that one.
+        is_plain = content.version.tag in _sent(reply.request, "If-Match")
+        is_plain = is_plain or "Range" in reply.request.headers
+        if not is_plain and accepts_gzip(_sent(reply.request, "Accept-Encoding")):
             content = await self.compressor.compress(content)
         if content.version.tag != reply.content.version.tag:
             headers["Content-Encoding"] = "gzip"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.thorough, needs_two_targets]
 
 KILLS: Final = int(os.environ.get("KILLS", "8"))
-SEED: Final = int(os.environ.get("SEED", "1"))
+SEED: Final = os.environ.get("SEED", "1")
 NODES: Final = {"one": host_target, "two": other_target}
 # A release takes about a second and a half after a start: some kills hit none, most hit one. An
 # index keeps thirty versions, and all of them are looked up at the end.
