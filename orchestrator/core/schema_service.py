@@ -20,10 +20,9 @@ from orchestrator.core.schema_texts import (
     HOSTNAME,
     LINE,
     LOOPBACK,
-    PORT,
+    PUBLIC_URL,
     REPOSITORY,
     TAG,
-    URL_PATH,
     file_text,
 )
 from orchestrator.core.service_settings import (
@@ -157,11 +156,7 @@ SERVICE: Final = Record(
         ),
         Field(
             key="url",
-            kind=Text(
-                words="an https URL (http on 127.0.0.1, localhost or [::1] only)",
-                pattern=rf"(?:https://{HOSTNAME}|http://{LOOPBACK}){PORT}{URL_PATH}",
-                convert=lambda url: url.rstrip("/"),
-            ),
+            kind=PUBLIC_URL,
             summary="Where people reach it: for links in notices and commit statuses.",
             example="https://ballistics.zip",
         ),

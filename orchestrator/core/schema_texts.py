@@ -57,3 +57,8 @@ REPOSITORY: Final = Text(
     words="`OWNER/NAME`, as in the repository's address",
     pattern=r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}",
 )
+PUBLIC_URL: Final = Text(
+    words="an https URL (http on 127.0.0.1, localhost or [::1] only)",
+    pattern=rf"(?:https://{HOSTNAME}|http://{LOOPBACK}){PORT}{URL_PATH}",
+    convert=lambda url: url.rstrip("/"),
+)

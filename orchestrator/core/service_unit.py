@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError
+from orchestrator.core.unit_hardening import HARDENING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,20 +28,7 @@ ReadWritePaths={writable}
 ProtectSystem=strict
 ProtectHome={homes}
 PrivateTmp=yes
-ProtectProc=invisible
-ProtectClock=yes
-ProtectHostname=yes
-ProtectKernelTunables=yes
-ProtectKernelModules=yes
-ProtectKernelLogs=yes
-ProtectControlGroups=yes
-LockPersonality=yes
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
-CapabilityBoundingSet=
-AmbientCapabilities=
+{hardening}AmbientCapabilities=
 SystemCallArchitectures=native
 SystemCallFilter=~@clock @cpu-emulation @debug @module @mount @obsolete @raw-io @reboot @swap
 UMask=0077
@@ -180,6 +168,7 @@ def _hardened(place: Place, *, devices: str) -> str:
     name = place.home.removeprefix(_STATE)
     is_state = place.home.startswith(_STATE) and "/" not in name
     return _HARDENED.format(
+        hardening=HARDENING,
         # The part before the last slash of what is not there yet is no mistake.
         writable=" ".join(f'"-{_plain(folder)}"' for folder in folders),
         state=f"StateDirectory={_plain(name)}\nStateDirectoryMode=0700\n" if is_state else "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError
+from orchestrator.core.unit_hardening import HARDENING
 from orchestrator.core.vm import Accelerator
 
 if TYPE_CHECKING:
@@ -47,20 +48,7 @@ NoNewPrivileges=yes
 ProtectSystem=strict
 ProtectHome={home}
 PrivateTmp=yes
-ProtectProc=invisible
-ProtectClock=yes
-ProtectHostname=yes
-ProtectKernelTunables=yes
-ProtectKernelModules=yes
-ProtectKernelLogs=yes
-ProtectControlGroups=yes
-LockPersonality=yes
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
-CapabilityBoundingSet=
-SystemCallArchitectures=native
+{hardening}SystemCallArchitectures=native
 SystemCallFilter=~@clock @cpu-emulation @debug @module @mount @raw-io @reboot @swap
 DevicePolicy=closed
 {kvm}
@@ -91,6 +79,7 @@ def unit_file(vm: Vm, *, folder: str, user: str | None = None) -> str:
     quoted = directory.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
     owner, at, _ = (vm.host or "").partition("@")
     return _UNIT.format(
+        hardening=HARDENING,
         name=vm.name,
         title=vm.title,
         folder=folder,
