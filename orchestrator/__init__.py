@@ -6,6 +6,8 @@ service             the way in for a machine
 fsck                whether a store holds what its indexes say
 offline             a part of a store for machines without a network
 console, listing    the ways out: events as a live table, data as text
+release             one release for whoever asks: looked at, planned, connected, made
+channels            an operator's indexes, and versions taken back on all of them
 wiring              the real world of an operator, opened when it is needed
 preflight           whether a release can start
 coordinator         the story: one release, from plan to installer
@@ -27,7 +29,7 @@ signing             keys in files or in ssh-agent, as signatures
 nodes               the machines that build
 site                what follows from an index: installer, page, summaries
 stores              the files that are published
-github              releases and their assets at GitHub
+github              releases, their assets, tags and commit statuses at GitHub
 parts               files that are whole under their names
 private             files that hold a secret
 web                 HTTP, as a client
