@@ -6,7 +6,7 @@ intake, queue       where orders go; DBOS keeps them
 questions, liveness  a database that hangs, coordinators that die
 maker               carries out an order
 desk, upkeep        what people see and do; what is done by the clock
-live, pages         releases as they go, in a browser; actions, answers, addresses, sharing, log_text
+live, pages         releases in a browser; actions, answers, addresses, sharing, log_text
 objects, root       the store over HTTP; sources, compression, directory, listening, headers
 notices, channels   who is told, and how; statuses at GitHub
 journal, metrics    what is logged and counted; observation: /healthz and /metrics
