@@ -53,12 +53,14 @@ async def release_for(
     async with operator.connections(observe) as connect:
         world = operator.world(connect, observe, outlet=outlet)
         if commit:
-            world = replace(world, make_bundle=_pinned(world.make_bundle, commit, observe))
+            world = replace(world, make_bundle=pinned(world.make_bundle, commit, observe))
         with shown or nullcontext():
             return plan, await make_release(plan, world)
 
 
-def _pinned(make_bundle: MakeBundle, commit: str, observe: Observer) -> MakeBundle:
+def pinned(make_bundle: MakeBundle, commit: str, observe: Observer) -> MakeBundle:
+    """Return what makes bundles of that commit only; of a crate, another one is only told of."""
+
     async def make(source: Source, version: Version, binaries: tuple[str, ...]) -> Bundle:
         bundle = await make_bundle(source, version, binaries)
         if bundle.revision in {None, commit}:

@@ -132,3 +132,22 @@ def test_the_log_is_json_without_any_secret(works: Works) -> None:
     assert events[-1] == "stopping: what runs on the nodes goes on there"
     for secret in (works.environ["ORCHESTRATOR_WEBHOOK_SECRET"], works.environ["GITHUB_TOKEN"]):
         assert secret not in works.log
+
+
+def test_a_queue_whose_file_was_deleted_takes_nothing_and_says_so(works: Works) -> None:
+    works.write(works.desk.node())
+    with works.running() as service:
+        (works.desk.dist / "service/queue.sqlite").unlink()
+        assert service.deliver() == 503
+        assert service.get("/healthz")[0] == 503
+    assert "its file was deleted" in works.log
+
+
+def test_a_key_with_a_passphrase_is_none_for_a_service(works: Works) -> None:
+    works.write(works.desk.node())
+    key = works.desk.folder / "key"
+    lock = ["ssh-keygen", "-q", "-p", "-a", "1", "-N", "secret", "-f", str(key)]
+    subprocess.run(lock, check=True, stdout=subprocess.DEVNULL)
+    said = serve(works, "--check")
+    assert said.code == 2
+    assert "the signing key has a passphrase, and nobody is there to be asked for it" in said.out
