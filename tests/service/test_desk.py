@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.core.errors import ConfigError
+from orchestrator.core.errors import ConfigError, NodeError
 from orchestrator.core.order import Order, Origin, State
 from orchestrator.service.desk import ReleaseDesk
 from orchestrator.service.upkeep import Upkeep
+from orchestrator.wiring import Operator
 from tests.releases import Desk, wait_for
 from tests.service.book import Book
 from tests.shop import LINUX, NETBSD, Shop
@@ -133,16 +134,28 @@ async def test_what_runs_is_taken_back_with_its_jobs(
         await asyncio.to_thread(wait_for, lambda: bench.builds("here"))
         started.process.kill()
         book.write(order(), State.RUNNING)
-        shop = Shop.__new__(Shop)
-        shop.folder = bench.folder
-        (bench.folder / "nodes.yaml").write_text(bench.inventory.read_text())
-        desk = desk_of(shop, book)
+        operator = Operator.at(str(bench.inventory))
+        desk = ReleaseDesk(read_operator=lambda: operator, queue=book, changed=lambda: None)
         await desk.cancel("1.0.0")
         assert [each.state for each in book.written] == [State.CANCELLED]
         with pytest.raises(ConfigError, match="is over"):
             await desk.cancel("1.0.0")
     status = bench.run("status", "1.0.0", "--json").data
     assert [job["state"] for job in status["jobs"]] == ["stopped"]
+
+
+async def test_a_node_that_does_not_answer_is_named_by_who_cancels(
+    tmp_path: Path, programs: Programs, book: Book
+) -> None:
+    bench = Desk(folder=tmp_path / "desk", programs=programs)
+    bench.write(bench.node(), bench.node("away", host="nobody@127.0.0.1", port=1))
+    operator = Operator.at(str(bench.inventory))
+    desk = ReleaseDesk(read_operator=lambda: operator, queue=book, changed=lambda: None)
+    book.write(order(), State.RUNNING)
+    with pytest.raises(NodeError, match="it cannot be said that its jobs ended on away") as caught:
+        await desk.cancel("1.0.0")
+    assert "orchestrator cancel 1.0.0" in str(caught.value.hint)
+    assert [each.state for each in book.written] == [State.CANCELLED]
 
 
 async def test_a_log_is_found_by_version_and_node(desk: ReleaseDesk, shop: Shop) -> None:
