@@ -42,10 +42,10 @@ demo: $(VENV)/.runtime ## release the example twice and install it, in seconds
 # More workers than cores: these tests wait for other processes as much as they compute. With
 # COVERAGE=1 it is counted what they reach, for `make covered`.
 test: $(VENV)/.test ## the default tests, in a minute or two
-	@$(RUN) -m pytest -n 4
+	@$(RUN) -m pytest -n 4 --timeout 300
 
 test-thorough: $(VENV)/.test ## what takes longer: crashes, races, seven more shells; SAMPLE=50 for half, SEED=... to repeat
-	@SAMPLE=$(SAMPLE) SEED=$(SEED) $(RUN) -m pytest -n 4 -m thorough
+	@SAMPLE=$(SAMPLE) SEED=$(SEED) $(RUN) -m pytest -n 4 --timeout 600 -m thorough
 
 test-faults: $(VENV)/.test ## faults on purpose: kill, cut, fill, lie; FAULTS=60 for a sample, SEED=... to repeat
 	@$(BIN)/python -m tests.faults $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED)) $(FAULT_OPTIONS)

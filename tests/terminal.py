@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import subprocess
 import sys
 import termios
@@ -35,16 +36,35 @@ class Terminal:
     def wait_for(self, words: str) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while words.encode() not in self.said:
-            assert time.monotonic() < deadline, self.said.decode(errors="replace")
-            self._read()
+            self._read(deadline)
 
     def end(self) -> int:
         """Return the exit code, after all that it said was read."""
-        while self._read():
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self._read(deadline):
             pass
         return self.process.wait(timeout=PATIENCE_SECONDS)
 
-    def _read(self) -> bool:
+    def interrupt(self) -> int:
+        """Press Ctrl-C until it ends, as a person does, and return the exit code.
+
+        One that comes after Python has looked for signals, and before it waits for a line, is
+        noticed when the line comes.
+        """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        self.type(CTRL_C)
+        while True:
+            if not self._has_more(1):
+                assert time.monotonic() < deadline, self.said.decode(errors="replace")
+                self.type(CTRL_C)
+            elif not self._read(deadline):
+                return self.process.wait(timeout=PATIENCE_SECONDS)
+
+    def _has_more(self, seconds: float) -> bool:
+        return bool(select.select([self.descriptor], [], [], max(0, seconds))[0])
+
+    def _read(self, deadline: float) -> bool:
+        assert self._has_more(deadline - time.monotonic()), self.said.decode(errors="replace")
         try:
             data = os.read(self.descriptor, 65536)
         except OSError:  # the other end is closed

@@ -368,8 +368,7 @@ def test_a_machine_without_rust_is_told_before_the_questions(
         with at_terminal(inventory, "nodes", "add", *words[4:]) as terminal:
             terminal.wait_for("Rust target [")
             assert b"it cannot build yet: no cargo and no rustc" in terminal.said
-            terminal.type(CTRL_C)
-            terminal.end()
+            terminal.interrupt()
     assert inventory.read_text() == INVENTORY
 
 
