@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SH_FILES := build.sh add-node.sh install.sh.j2 orchestrator/nodes/job.sh orchestrator/nodes/vm/debian/init \
 	$(wildcard orchestrator/nodes/vm/debian/*.sh orchestrator/nodes/vm/debian/root/etc/orchestrator/*.sh)
 
-.PHONY: help venv service demo test check lint types imports shell format coverage test-thorough test-faults test-installer test-truncation test-corruption test-chroots test-real test-vm test-service bench-service test-bucket covered lock clean
+.PHONY: help venv service demo test check lint types imports shell format coverage test-thorough test-faults test-installer test-truncation test-corruption test-chroots test-real test-vm test-service bench bench-service test-bucket covered lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -72,6 +72,9 @@ test-vm: $(VENV)/.test ## a Debian guest made from packages, booted without KVM 
 
 test-service: $(VENV)/.test ## the service killed again and again while it releases: KILLS=200, SEED=... to repeat
 	@KILLS=$(or $(KILLS),200) SEED=$(or $(SEED),1) $(BIN)/python -m pytest -m thorough --no-header tests/service/test_kills.py
+
+bench: $(VENV)/.test ## measure everything and write docs/performance.md, in an hour or two; ONLY="fan-out logs" for some
+	@$(BIN)/python -m benchmarks $(ONLY) $(if $(RUNS),--runs $(RUNS))
 
 bench-service: $(VENV)/.test ## deliveries in a second while a release runs and pages follow it
 	@$(BIN)/python -m benchmarks.webhooks

@@ -1,0 +1,147 @@
+"""A fleet of real sshd on loopback: a server process, an address and a port for every node."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SSHD: Final = shutil.which("sshd", path=f"{os.environ.get('PATH')}:/usr/sbin:/usr/local/sbin:/sbin")
+_PORT: Final = 2222
+_START_SECONDS: Final = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetNode:
+    """A node of the fleet: its name, its loopback address, and a folder for what it builds."""
+
+    name: str
+    address: str
+    port: int
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """The nodes, and what every client needs to reach them.
+
+    `config` is an ssh_config in which each node is a Host by its name, with `known_hosts` and
+    `identity`; it multiplexes nothing and sets no algorithms. `host_key` is the same for all.
+    """
+
+    nodes: tuple[FleetNode, ...]
+    user: str
+    identity: Path
+    host_key: str
+    known_hosts: Path
+    config: Path
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the nodes."""
+        return tuple(node.name for node in self.nodes)
+
+
+@contextmanager
+def serving(folder: Path, count: int, *, port: int = _PORT) -> Iterator[Fleet]:
+    """Serve `count` nodes until the end of the block, with sshd's own limits."""
+    if SSHD is None:
+        raise FileNotFoundError("sshd is missing: it is in the package openssh-server")
+    fleet = describe_fleet(folder, count, port=port)
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    with ExitStack() as servers:
+        for node in fleet.nodes:
+            servers.enter_context(_server(folder, node))
+        for node in fleet.nodes:
+            await_listening(node.address, node.port)
+        yield fleet
+
+
+def describe_fleet(folder: Path, count: int, *, port: int = _PORT) -> Fleet:
+    """Make the keys and the files of a fleet that is not served yet."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    identity = _key(folder / "client_key")
+    host_key = Path(f"{_key(folder / 'host_key')}.pub").read_text().strip()
+    nodes = tuple(
+        FleetNode(
+            name=f"node{number}",
+            # 127.0.0.1 is the machine's own.
+            address=f"127.0.{1 + number // 250}.{1 + number % 250}",
+            port=port,
+            folder=folder / f"node{number}",
+        )
+        for number in range(count)
+    )
+    known_hosts, config = folder / "known_hosts", folder / "ssh_config"
+    known_hosts.write_text("".join(f"[{node.address}]:{node.port} {host_key}\n" for node in nodes))
+    user = getpass.getuser()
+    config.write_text(
+        "".join(f"Host {node.name}\n  HostName {node.address}\n" for node in nodes)
+        + f"Host *\n  User {user}\n  Port {port}\n  IdentityFile {identity}\n"
+        f"  IdentitiesOnly yes\n  UserKnownHostsFile {known_hosts}\n"
+        "  GlobalKnownHostsFile none\n  StrictHostKeyChecking yes\n  UpdateHostKeys no\n"
+    )
+    for node in nodes:
+        node.folder.mkdir(exist_ok=True)
+    return Fleet(
+        nodes=nodes,
+        user=user,
+        identity=identity,
+        host_key=host_key,
+        known_hosts=known_hosts,
+        config=config,
+    )
+
+
+@contextmanager
+def _server(folder: Path, node: FleetNode) -> Iterator[None]:
+    config = node.folder / "sshd_config"
+    config.write_text(
+        f"Port {node.port}\nListenAddress {node.address}\nHostKey {folder}/host_key\n"
+        f"AuthorizedKeysFile {folder}/client_key.pub\nStrictModes no\nPidFile none\n"
+        "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+        "PermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n"
+    )
+    command = [str(SSHD), "-D", "-e", "-f", str(config)]
+    with (node.folder / "sshd.log").open("wb") as log:
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
+    try:
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def await_listening(address: str, port: int) -> None:
+    """Return when a server accepts connections there; raise TimeoutError after a minute."""
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=5).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"nobody listens at {address} port {port}") from None
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _key(path: Path) -> Path:
+    if not path.exists():
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path],
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+    return path

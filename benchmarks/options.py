@@ -1,0 +1,13 @@
+"""How much a benchmark measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """`runs` rounds of each case; `is_quick` leaves out the cases that take minutes."""
+
+    runs: int = 5
+    is_quick: bool = False
