@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ class FleetNode:
     address: str
     port: int
     folder: Path
+
+
+Wrap = Callable[[FleetNode], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +57,13 @@ class Fleet:
 
 
 @contextmanager
-def serving(folder: Path, count: int, *, port: int = _PORT) -> Iterator[Fleet]:
-    """Serve `count` nodes until the end of the block, with sshd's own limits."""
+def serving(
+    folder: Path, count: int, *, port: int = _PORT, wrap: Wrap = lambda _: ()
+) -> Iterator[Fleet]:
+    """Serve `count` nodes until the end of the block, with sshd's own limits.
+
+    `wrap` gives the words that go before the command of a node's server.
+    """
     if SSHD is None:
         raise FileNotFoundError("sshd is missing: it is in the package openssh-server")
     fleet = describe_fleet(folder, count, port=port)
@@ -62,7 +71,7 @@ def serving(folder: Path, count: int, *, port: int = _PORT) -> Iterator[Fleet]:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     with ExitStack() as servers:
         for node in fleet.nodes:
-            servers.enter_context(_server(folder, node))
+            servers.enter_context(_server(folder, node, wrap(node)))
         for node in fleet.nodes:
             await_listening(node.address, node.port)
         yield fleet
@@ -105,7 +114,7 @@ def describe_fleet(folder: Path, count: int, *, port: int = _PORT) -> Fleet:
 
 
 @contextmanager
-def _server(folder: Path, node: FleetNode) -> Iterator[None]:
+def _server(folder: Path, node: FleetNode, before: Sequence[str]) -> Iterator[None]:
     config = node.folder / "sshd_config"
     config.write_text(
         f"Port {node.port}\nListenAddress {node.address}\nHostKey {folder}/host_key\n"
@@ -113,7 +122,7 @@ def _server(folder: Path, node: FleetNode) -> Iterator[None]:
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
         "PermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n"
     )
-    command = [str(SSHD), "-D", "-e", "-f", str(config)]
+    command = [*before, str(SSHD), "-D", "-e", "-f", str(config)]
     with (node.folder / "sshd.log").open("wb") as log:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
     try:
