@@ -81,8 +81,8 @@ class Works:
         return run_measured(
             [
                 *self.prefix,
-                *(ORCHESTRATOR, "release", "--version", version),
-                *("--inventory", self.inventory, *more),
+                *(str(ORCHESTRATOR), "release", "--version", version),
+                *("--inventory", str(self.inventory), *more),
             ],
             cwd=self.folder,
         )

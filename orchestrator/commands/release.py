@@ -67,10 +67,12 @@ async def _release(
     compared = compare_builds(plan, report) if request.compare else ()
     timings = clock.timings(report) if clock else None
     if arguments.json:
-        data = report_as_data(report)
-        more = {"comparisons": [each.as_data() for each in compared]} if request.compare else {}
-        more |= {"timings": timings} if timings else {}
-        print(json.dumps({**data, **more}, indent=2))
+        data = dict(report_as_data(report))
+        if request.compare:
+            data["comparisons"] = [each.as_data() for each in compared]
+        if timings:
+            data["timings"] = timings
+        print(json.dumps(data, indent=2))
     else:
         show_report(report, sys.stdout)
         show_comparisons([each.as_data() for each in compared], sys.stdout)
