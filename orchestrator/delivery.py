@@ -28,6 +28,7 @@ from orchestrator.core.result import Artifact, Built, Failed, FailureClass, Skip
 from orchestrator.core.wording import human_size
 from orchestrator.evidence import Witness
 from orchestrator.inspection import Inspection, Place
+from orchestrator.meanwhile import meanwhile
 from orchestrator.nodes.bundle import Sending, push_bundle, source_folder
 from orchestrator.nodes.collect import BINARIES, EXTRAS, Collection
 from orchestrator.nodes.follow import Follower, follow_job, require_success
@@ -286,14 +287,18 @@ class _NodeDelivery:
         inspection = Inspection(
             plan=self._plan, task=self._task, enter=self._enter, open_line=self._gate_line
         )
-        gated = await inspection.gate(
-            Place(line=line, facts=facts, out=f"{job.directory}/out"), binaries
-        )
-        self._enter(Phase.CHECKING)
-        leaks = await asyncio.to_thread(inspection.scan, facts, binaries, extras)
-        evidence, unknown = await witness.tell(gated)
+        place = Place(line=line, facts=facts, out=f"{job.directory}/out")
+        # While the node runs them, it also tells of the project, and they are searched here.
+        async with (
+            meanwhile(witness.project()) as telling,
+            meanwhile(asyncio.to_thread(inspection.scan, facts, binaries, extras)) as scanning,
+        ):
+            gated = await inspection.gate(place, binaries, extras)
+            self._enter(Phase.CHECKING)
+            leaks = await scanning
+            evidence, unknown = await witness.tell(await telling, gated)
         artifact = await asyncio.to_thread(
-            inspection.pack, binaries, gated, evidence, extras=extras, into=self._folder
+            inspection.settle, binaries, gated, evidence, into=self._folder
         )
         return artifact, (*leaks, *unknown)
 

@@ -102,9 +102,7 @@ class Line:
                     if progress() > reached or held > _FRUITFUL_SECONDS:
                         delays, fruitless = iter(BACKOFF), 0
                     fruitless += 1
-                    # Another step may be at work over a newer link.
-                    if link is self._link:
-                        await self._hang_up()
+                    await self._lose(link)
                 if self._transport is None and self.lost_since is None:
                     self.lost_since = time.monotonic()
                 if fruitless > _MAX_FRUITLESS:
@@ -144,6 +142,11 @@ class Line:
     def _patience_left(self) -> float:
         since = time.monotonic() if self.lost_since is None else self.lost_since
         return since + self._patience().total_seconds() - time.monotonic()
+
+    async def _lose(self, link: AsyncExitStack) -> None:
+        # Another step may be at work over a newer one by now.
+        if link is self._link:
+            await self._hang_up()
 
     async def _hang_up(self) -> None:
         link, self._link, self._transport = self._link, None, None
