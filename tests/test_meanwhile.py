@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from orchestrator.meanwhile import meanwhile
-
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

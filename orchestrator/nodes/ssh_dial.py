@@ -37,6 +37,11 @@ _KEY_EXCHANGES: Final = "^curve25519-sha256,curve25519-sha256@libssh.org"
 DEFAULT_PORT: Final = 22
 
 
+def load_ssh() -> None:
+    """Load the SSH library, which takes a tenth of a second or two: beside something that waits."""
+    import asyncssh  # noqa: F401, PLC0415 -- that is all
+
+
 async def dialled(node: Node, handshakes: asyncio.Semaphore) -> asyncssh.SSHClientConnection:
     """Return a connection to a node; raise NodeError when there is no way to it."""
     return await _dial(node, HostKeys(node), handshakes)
