@@ -93,7 +93,9 @@ class Operator:
         return tuple(node for node in self.inventory.nodes if node.enabled or node.name in begun)
 
     def _begun(self, version: Version | None) -> frozenset[str]:
-        from orchestrator.jobs import known_jobs  # noqa: PLC0415 -- see `search`
+        if version and not (self.dist / str(version)).is_dir():
+            return frozenset()
+        from orchestrator.jobs import known_jobs  # noqa: PLC0415 -- not for a new version
 
         known = known_jobs(self.dist, self.inventory.nodes, version)
         return frozenset(each.node.name for each in known)
