@@ -22,6 +22,7 @@ from orchestrator.core.errors import (
 from orchestrator.core.events import LogAppended, Phase, PhaseChanged, TryingAgain, Warned
 from orchestrator.core.extras import extra_name
 from orchestrator.core.finding import Severity
+from orchestrator.core.inventory import BUILD_LOG, JOB_RECORD
 from orchestrator.core.plan import fill_command, fill_extra
 from orchestrator.core.preflight import GOOD_DISK_BYTES, judge, needs_of
 from orchestrator.core.result import Artifact, Built, Failed, FailureClass, Skipped
@@ -66,10 +67,7 @@ if TYPE_CHECKING:
     from orchestrator.source import Bundle
     from orchestrator.world import World
 
-# In the folder of a version and node.
-BUILD_LOG: Final = "build.log"
-JOB_RECORD: Final = "job.json"
-# Below it: an extra file may have any name.
+# Below the folder of a version and node: an extra file may have any name.
 _EXTRAS: Final = "extras"
 _LOG_TAIL_LINES: Final = 20
 _LOG_TAIL_BYTES: Final = 16 * 1024
