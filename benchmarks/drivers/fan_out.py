@@ -5,8 +5,9 @@
 FLEET.json is a list of nodes: name, host, port, host_key, identity. A line `NAME: ANSWER` is
 printed for each, then one of JSON about the process: `lag_milliseconds` is how late its event loop
 woke up a task (99 of 100 times it was less), `connect_seconds` how long all connections took,
-`kib_per_node` the memory of a connection that is open and idle, `idle` how many there were.
-With `--idle`, all are open before the first command runs; otherwise a node's runs at once.
+`kib_per_node` the memory of a connection that is open and idle.
+With `--idle`, all are open before the first command runs; otherwise a node's runs at once, and
+only the first is told.
 """
 
 from __future__ import annotations
@@ -57,9 +58,11 @@ async def _fan_out(nodes: list[Node], command: str, *, is_idle_first: bool) -> N
     ticking = asyncio.create_task(_tick(delays))
     async with SshConnections() as ssh:
         if is_idle_first:
-            answers = await _run_on_idle(ssh, nodes, command, told)
+            answers, told = await _run_on_idle(ssh, nodes, command)
         else:
-            answers = await asyncio.gather(*(_connect_and_run(ssh, node, command) for node in nodes))
+            answers = await asyncio.gather(
+                *(_connect_and_run(ssh, node, command) for node in nodes)
+            )
     ticking.cancel()
     for node, answer in zip(nodes, answers, strict=True):
         print(f"{node.name}: {answer}")
@@ -69,19 +72,22 @@ async def _fan_out(nodes: list[Node], command: str, *, is_idle_first: bool) -> N
 
 
 async def _run_on_idle(
-    ssh: SshConnections, nodes: list[Node], command: str, told: dict[str, float]
-) -> list[str]:
+    ssh: SshConnections, nodes: list[Node], command: str
+) -> tuple[list[str], dict[str, float]]:
     gc.collect()
     before, begun = _resident_kib(), time.monotonic()
     async with AsyncExitStack() as stack:
         transports = await asyncio.gather(
             *(stack.enter_async_context(ssh.connect(node)) for node in nodes)
         )
-        told["connect_seconds"] = time.monotonic() - begun
-        told["idle"] = len(transports)
+        connected = time.monotonic()
         gc.collect()
-        told["kib_per_node"] = (_resident_kib() - before) / len(nodes)
-        return await asyncio.gather(*(_answer(transport, command) for transport in transports))
+        told = {
+            "connect_seconds": connected - begun,
+            "kib_per_node": (_resident_kib() - before) / len(nodes),
+        }
+        answering = (_answer(transport, command) for transport in transports)
+        return await asyncio.gather(*answering), told
 
 
 async def _connect_and_run(ssh: SshConnections, node: Node, command: str) -> str:
