@@ -121,6 +121,8 @@ def _server(folder: Path, node: FleetNode, before: Sequence[str]) -> Iterator[No
         f"AuthorizedKeysFile {folder}/client_key.pub\nStrictModes no\nPidFile none\n"
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
         "PermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n"
+        # Below another shell, bash leaves out the user's .bashrc: no part of what is measured.
+        f'SetEnv SHLVL=1 "PATH={os.environ["PATH"]}"\n'
     )
     command = [*before, str(SSHD), "-D", "-e", "-f", str(config)]
     with (node.folder / "sshd.log").open("wb") as log:
