@@ -110,7 +110,7 @@ def _process(command: Sequence[str]) -> Iterator[int]:
         yield process.pid
 
 
-class _Direction:
+class Direction:
     """Packets on their way from one end to the other."""
 
     def __init__(
@@ -162,7 +162,7 @@ def main(words: Sequence[str]) -> None:
     delay, rate, loss = map(float, words[2:])
     directions = [
         # The same packets are lost in each run.
-        _Direction(*ends, delay=delay, rate=rate, losing=random.Random(seed), loss=loss)  # noqa: S311
+        Direction(*ends, delay=delay, rate=rate, losing=random.Random(seed), loss=loss)  # noqa: S311
         for seed, ends in enumerate(((near, far), (far, near)))
     ]
     # Others use the processors too, and the link must not be slower for that.
