@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 SSHD: Final = shutil.which("sshd", path=f"{os.environ.get('PATH')}:/usr/sbin:/usr/local/sbin:/sbin")
-_PORT: Final = 2222
+_PORT: Final = int(os.environ.get("FLEET_PORT", "2222"))
 _START_SECONDS: Final = 60
 _LOG: Final = "sshd.log"
 
