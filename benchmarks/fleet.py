@@ -131,9 +131,7 @@ def describe_fleet(
 
 
 @contextmanager
-def _server(
-    folder: Path, node: FleetNode, prefix: Sequence[str], *, home: Path
-) -> Iterator[None]:
+def _server(folder: Path, node: FleetNode, prefix: Sequence[str], *, home: Path) -> Iterator[None]:
     config = node.folder / "sshd_config"
     config.write_text(
         f"Port {node.port}\nListenAddress {node.address}\nHostKey {folder}/host_key\n"
@@ -141,7 +139,7 @@ def _server(
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
         "PermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n"
         # Below another shell, bash leaves out the user's .bashrc: no part of what is measured.
-        f'SetEnv SHLVL=1 "PATH={os.environ["PATH"]}" "HOME={home}"\n'
+        f'SetEnv SHLVL=1 "PATH={os.environ["PATH"]}" "HOME={home}" "RUSTUP_HOME={_rustup()}"\n'
     )
     command = [*prefix, str(SSHD), "-D", "-e", "-f", str(config)]
     with (node.folder / _LOG).open("wb") as log:
@@ -151,6 +149,11 @@ def _server(
     finally:
         server.terminate()
         server.wait()
+
+
+def _rustup() -> str:
+    # In another home, rustup's proxies would find no toolchain.
+    return os.environ.get("RUSTUP_HOME") or str(Path.home() / ".rustup")
 
 
 def _await_listening_said(log: Path) -> None:
