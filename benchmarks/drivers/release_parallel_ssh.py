@@ -40,6 +40,6 @@ joinall(
     raise_error=True,
 )
 for _node in _nodes:
-    _own = next(Path(_job["folder"]).glob(f"{_node['name']}_*"))
-    _words = [_job["folder"], _job["version"], _node["target"], str(_own)]
+    _own = f"{_job['folder']}/{_node['name']}"
+    _words = [_job["folder"], _job["version"], _node["target"], _own]
     subprocess.run(["sh", _job["finish"], *_words], check=True)
