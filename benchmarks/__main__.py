@@ -23,7 +23,14 @@ from benchmarks.report import chart_name, load, save
 
 ROOT: Final = Path(__file__).parent.parent
 # In the order of the page; each is a module with `measure(options) -> Report`.
-NAMES: Final[tuple[str, ...]] = ("release", "logs", "local-target", "installer", "doing-nothing")
+NAMES: Final[tuple[str, ...]] = (
+    "release",
+    "next-version",
+    "logs",
+    "local-target",
+    "installer",
+    "doing-nothing",
+)
 
 
 def main() -> int:
