@@ -19,14 +19,19 @@ _ROOT = Path(__file__).parent.parent
 
 
 @contextmanager
-def serving(folder: Path, count: int, *, port: int, seconds: float = 0) -> Iterator[Fleet]:
+def serving(
+    folder: Path, count: int, *, port: int, seconds: float = 0, recording: Path | None = None
+) -> Iterator[Fleet]:
     """Serve such a fleet until the end of the block; a session answers after the seconds.
+
+    With a recording, it is answered as it was there, and it is a job that takes the seconds.
 
     It is a process of its own, also so that it adds nothing to the size of this one, which is the
     least that can be measured of a program.
     """
     fleet = describe_fleet(folder, count, port=port)
     words = [str(folder), str(count), str(port), "--seconds", str(seconds)]
+    words += ["--recording", str(recording)] if recording else []
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.drivers.minimal_server", *words],
         cwd=_ROOT,
