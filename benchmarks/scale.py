@@ -26,7 +26,7 @@ _PROJECTS: Final = ("one", "two", "three")
 _NODES: Final = 1000
 _BUILD_SECONDS: Final = 20
 _TARGET: Final = "x86_64-unknown-linux-gnu"
-_PORT: Final = 2224
+_PORT: Final = 2234
 _SOURCE: Final = 'fn main() { println!("tool 1.0.0"); }\n'
 _ABOUT: Final = f"""\
 Three releases of three projects at once, each on the same 1,000 nodes, whose jobs take
@@ -73,11 +73,15 @@ def measure(options: Options) -> Report:
         tables=(table,),
         goals=(
             Goal(what="builds", value=every.middle("answered"), limit=wanted, is_least=True),
-            Goal(what="loop lag p99 in ms", value=every.middle("lag_milliseconds"), limit=100),
+            *([] if options.is_quick else [_lag_goal(every)]),
         ),
         versions={OURS: version_of("orchestrator"), "asyncssh": version_of("asyncssh")},
         remarks=(_AT_TEN_THOUSAND,),
     )
+
+
+def _lag_goal(row: Row) -> Goal:
+    return Goal(what="loop lag p99 in ms", value=row.middle("lag_milliseconds"), limit=100)
 
 
 def _release(
