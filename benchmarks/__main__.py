@@ -26,6 +26,8 @@ ROOT: Final = Path(__file__).parent.parent
 NAMES: Final[tuple[str, ...]] = (
     "release",
     "next-version",
+    "fan-out",
+    "scale",
     "logs",
     "local-target",
     "installer",

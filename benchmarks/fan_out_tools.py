@@ -62,15 +62,18 @@ def run_ours(fleet_file: Path, *flags: str) -> Shot:
     return Shot(usage=usage, answered=_count(lines), told=json.loads(told))
 
 
-def run_ssh(fleet: Fleet, *options: str) -> Shot:
+def run_ssh(fleet: Fleet, *options: str, names: Sequence[str] = ()) -> Shot:
     """Run it with a process of `ssh` for every node, all at once."""
-    every = ["xargs", "-a", _names(fleet), "-P", str(len(fleet.nodes)), "-I{}"]
-    return _shot([*every, "ssh", "-n", "-F", str(fleet.config), *options, "{}", COMMAND])
+    names = names or fleet.names
+    every = ["xargs", "-a", _file_of(names, fleet), "-P", str(len(names)), "-I{}"]
+    # For ssh's own status, 255, xargs would start no more of them.
+    ssh = ["sh", "-c", '"$@" || exit 1', "sh", "ssh", "-n", "-F", str(fleet.config)]
+    return _shot([*every, *ssh, *options, "{}", COMMAND])
 
 
-def _names(fleet: Fleet) -> str:
+def _file_of(names: Sequence[str], fleet: Fleet) -> str:
     file = fleet.config.parent / "names"
-    file.write_text("".join(f"{name}\n" for name in fleet.names))
+    file.write_text("".join(f"{name}\n" for name in names))
     return str(file)
 
 
@@ -97,7 +100,7 @@ class _Masters:
     def _each(self, at_once: str, *options: str) -> None:
         ssh = ["ssh", "-n", "-F", str(self._fleet.config), *self._options, *options, "{}"]
         subprocess.run(
-            ["xargs", "-a", _names(self._fleet), "-P", at_once, "-I{}", *ssh],
+            ["xargs", "-a", _file_of(self._fleet.names, self._fleet), "-P", at_once, "-I{}", *ssh],
             check=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

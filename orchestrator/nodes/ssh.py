@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Self, TypeVar, cast
 
 from orchestrator.core.errors import NodeError
 from orchestrator.nodes.address import option_of, place_of, reason_of
+from orchestrator.nodes.open_files import allow_many_open_files
 from orchestrator.nodes.ssh_dial import DEFAULT_PORT, Dialler
 from orchestrator.nodes.ssh_process import SshProcess, lost
 from orchestrator.nodes.transport import (
@@ -92,6 +93,7 @@ class SshConnections:
         self._dialler = Dialler()
 
     async def __aenter__(self) -> Self:
+        allow_many_open_files()
         return self
 
     async def __aexit__(self, *_: object) -> None:
