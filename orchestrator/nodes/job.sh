@@ -1131,7 +1131,7 @@ unpack() {
         rm -rf "$id" "$id.complete" "$id.new"
         # The mark must not reach the disk before what it vouches for: power may fail.
         mkdir "$id.new" && tar -xzf "$1" -C "$id.new" && fill_in "$id.new" "${3-}" &&
-            mv "$id.new" "$id" && sync && : >"$id.complete"
+            mv "$id.new" "$id" && sync_to_disk "$id" && : >"$id.complete"
         unpacked=$?
         no_room=$(room_in .)
         rm -rf "$id.new"
@@ -1139,6 +1139,11 @@ unpack() {
     rm -f "$1"
     release "$id.lock"
     [ "$unpacked" = 0 ] || fail "cannot unpack the bundle: $no_room"
+}
+
+# sync_to_disk FOLDER: all of its file system, where the system can; else of every one that it has.
+sync_to_disk() {
+    sync -f "$1" 2>/dev/null || sync
 }
 
 # fill_in NEW BASE: copies the crates that NEW lacks and BASE has, as both lists say; false if one
