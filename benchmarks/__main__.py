@@ -23,7 +23,16 @@ from benchmarks.report import chart_name, load, save
 
 ROOT: Final = Path(__file__).parent.parent
 # In the order of the page; each is a module with `measure(options) -> Report`.
-NAMES: Final[tuple[str, ...]] = ("local-target", "installer", "doing-nothing")
+NAMES: Final[tuple[str, ...]] = (
+    "release",
+    "next-version",
+    "fan-out",
+    "scale",
+    "logs",
+    "local-target",
+    "installer",
+    "doing-nothing",
+)
 
 
 def main() -> int:
