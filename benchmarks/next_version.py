@@ -85,7 +85,7 @@ def _build(folder: Path, version: str, *flags: str) -> tuple[float, str]:
         # The bundles of this user would stay behind.
         env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache")},
     )
-    data: dict[str, Any] = json.loads(usage.output[usage.output.index(b"\n{") :])
+    data: dict[str, Any] = json.loads(usage.output[usage.output.index(b"{\n") :])
     binary = folder / "dist" / version / "here" / _BINARY
     digest = hashlib.sha256(binary.read_bytes()).hexdigest()
     return data["timings"]["slowest_build_seconds"], digest
