@@ -23,7 +23,7 @@ from benchmarks.report import chart_name, load, save
 
 ROOT: Final = Path(__file__).parent.parent
 # In the order of the page; each is a module with `measure(options) -> Report`.
-NAMES: Final[tuple[str, ...]] = ("logs",)
+NAMES: Final[tuple[str, ...]] = ("logs", "collection", "publishing")
 
 
 def main() -> int:

@@ -670,7 +670,12 @@ follow() {
     exec 4<>"$pipe"
     exec 5<"$pipe"
     exec 4>&-
-    tail -c "+$2" -f log </dev/null 5<&- &
+    # Where tail is told of each write, a build that writes line by line takes twice as long for it.
+    if tail ---disable-inotify -s 0.1 -c +1 /dev/null >/dev/null 2>&1; then
+        tail ---disable-inotify -s 0.1 -c "+$2" -f log </dev/null 5<&- &
+    else
+        tail -c "+$2" -f log </dev/null 5<&- &
+    fi
     tail_pid=$!
     # KILL, because a process that is just being made can lose a TERM to the traps of this one.
     trap 'kill -KILL "$tail_pid" 2>/dev/null; exit 1' HUP INT TERM
