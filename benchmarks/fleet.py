@@ -31,6 +31,11 @@ class FleetNode:
     port: int
     folder: Path
 
+    @property
+    def home(self) -> Path:
+        """The home of its logins, where they have one of their own."""
+        return self.folder / "home"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
@@ -67,10 +72,12 @@ def serving(
     port: int = _PORT,
     prefix: Sequence[str] = (),
     address: Callable[[int], str] = loopback_address,
+    has_homes: bool = False,
 ) -> Iterator[Fleet]:
     """Serve `count` nodes until the end of the block, with sshd's own limits.
 
-    `prefix` is what goes before the servers' command, such as the far end of a link.
+    `prefix` is what goes before the servers' command, such as the far end of a link. `has_homes`
+    gives every node a home of its own, in its folder.
     """
     if SSHD is None:
         raise FileNotFoundError("sshd is missing: it is in the package openssh-server")
@@ -79,7 +86,8 @@ def serving(
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     with ExitStack() as servers:
         for node in fleet.nodes:
-            servers.enter_context(_server(folder, node, prefix))
+            home = node.home if has_homes else Path.home()
+            servers.enter_context(_server(folder, node, prefix, home=home))
         for node in fleet.nodes:
             _await_listening_said(node.folder / _LOG)
         yield fleet
@@ -123,13 +131,15 @@ def describe_fleet(
 
 
 @contextmanager
-def _server(folder: Path, node: FleetNode, prefix: Sequence[str]) -> Iterator[None]:
+def _server(folder: Path, node: FleetNode, prefix: Sequence[str], *, home: Path) -> Iterator[None]:
     config = node.folder / "sshd_config"
     config.write_text(
         f"Port {node.port}\nListenAddress {node.address}\nHostKey {folder}/host_key\n"
         f"AuthorizedKeysFile {folder}/client_key.pub\nStrictModes no\nPidFile none\n"
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
         "PermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n"
+        # Below another shell, bash leaves out the user's .bashrc: no part of what is measured.
+        f'SetEnv SHLVL=1 "PATH={os.environ["PATH"]}" "HOME={home}" "RUSTUP_HOME={_rustup()}"\n'
     )
     command = [*prefix, str(SSHD), "-D", "-e", "-f", str(config)]
     with (node.folder / _LOG).open("wb") as log:
@@ -139,6 +149,11 @@ def _server(folder: Path, node: FleetNode, prefix: Sequence[str]) -> Iterator[No
     finally:
         server.terminate()
         server.wait()
+
+
+def _rustup() -> str:
+    # In another home, rustup's proxies would find no toolchain.
+    return os.environ.get("RUSTUP_HOME") or str(Path.home() / ".rustup")
 
 
 def _await_listening_said(log: Path) -> None:

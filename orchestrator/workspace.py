@@ -32,7 +32,8 @@ TEMPLATE: Final = "install.sh.j2"
 VMS: Final = "vms"
 VM_FILE: Final = "vm.yaml"
 MAX_BYTES: Final = 1_000_000
-MAX_VALUES: Final = 10_000
+# A thousand nodes, with fourteen keys each.
+MAX_VALUES: Final = 30_000
 MAX_DEPTH: Final = 50
 
 

@@ -10,7 +10,7 @@ from orchestrator.core.errors import NodeError
 from orchestrator.nodes.address import place_of, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import asyncssh
 
@@ -45,12 +45,15 @@ class ShownKey:
 
 
 class HostKeys:
-    """Which host keys a node may show, and which one it showed."""
+    """Which host keys a node may show, and which one it showed.
 
-    def __init__(self, node: Node) -> None:
+    `known_hosts` is asked about a node without a pinned key.
+    """
+
+    def __init__(self, node: Node, known_hosts: Callable[[], asyncssh.SSHKnownHosts]) -> None:
         self._place = place_of(node)
         self._pinned = None if node.host_key is None else _parsed(node.host_key, self._place)
-        self._known = _known_hosts() if self._pinned is None else None
+        self._known = known_hosts() if self._pinned is None else None
         self._expected: Sequence[asyncssh.SSHKey] = ()
         self._trusts_none = False
         self.offered: asyncssh.SSHKey | None = None
@@ -132,7 +135,8 @@ def _parsed(host_key: str, place: str) -> asyncssh.SSHKey:
         ) from error
 
 
-def _known_hosts() -> asyncssh.SSHKnownHosts:
+def read_known_hosts() -> asyncssh.SSHKnownHosts:
+    """Return what the user's and the machine's files know; raise NodeError if one is no such."""
     import asyncssh  # noqa: PLC0415 -- 0.2 s, which `--help` must not pay
 
     files = (Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts"))

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Self, TypeVar, cast
 
 from orchestrator.core.errors import NodeError
-from orchestrator.nodes.address import host_of, option_of, place_of, reason_of
-from orchestrator.nodes.ssh_dial import DEFAULT_PORT, dialled
+from orchestrator.nodes.address import option_of, place_of, reason_of
+from orchestrator.nodes.open_files import allow_many_open_files
+from orchestrator.nodes.ssh_dial import DEFAULT_PORT, Dialler
 from orchestrator.nodes.ssh_process import SshProcess, lost
 from orchestrator.nodes.transport import (
     absolute,
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
     from orchestrator.core.inventory import Node
     from orchestrator.nodes.transport import OnWritten, Transport
 
-# Below sshd's defaults: MaxStartups 10, MaxSessions 10.
-_HANDSHAKES_PER_HOST: Final = 8
+# Below sshd's default: MaxSessions 10.
 _CHANNELS_PER_CONNECTION: Final = 8
 # A job holds a session for as long as it runs, its follower another, and short requests need room.
 _USERS_PER_CONNECTION: Final = 6
@@ -90,9 +90,10 @@ class SshConnections:
 
     def __init__(self) -> None:
         self._links: dict[_LinkKey, _Link] = {}
-        self._handshakes: dict[str, asyncio.Semaphore] = {}
+        self._dialler = Dialler()
 
     async def __aenter__(self) -> Self:
+        allow_many_open_files()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -130,10 +131,8 @@ class SshConnections:
         )
         link = self._links.get(key)
         if link is None or link.is_dead:
-            handshakes = self._handshakes.setdefault(
-                host_of(node), asyncio.Semaphore(_HANDSHAKES_PER_HOST)
-            )
-            link = _Link(key=key, dialling=asyncio.create_task(dialled(node, handshakes)))
+            dialling = asyncio.create_task(self._dialler.dial(node))
+            link = _Link(key=key, dialling=dialling)
             self._links[key] = link
         return link
 
@@ -222,7 +221,7 @@ class SshTransport:
         self, source: Path, destination: str, *, offset: int = 0, on_written: OnWritten = ignore
     ) -> None:
         """Write the file by SFTP, with mode 0600."""
-        import asyncssh  # noqa: PLC0415 -- see _dial
+        import asyncssh  # noqa: PLC0415 -- see Dialler.connect
 
         target = absolute(destination)
         async with self._channels:
@@ -249,7 +248,7 @@ class SshTransport:
                 ) from error
 
     async def _sftp(self) -> asyncssh.SFTPClient:
-        import asyncssh  # noqa: PLC0415 -- see _dial
+        import asyncssh  # noqa: PLC0415 -- see Dialler.connect
 
         start = self._connection.start_sftp_client
         try:
@@ -274,7 +273,7 @@ class SshTransport:
             self._channels.release()
 
     async def _session(self, process: SshProcess, command: str) -> asyncssh.SSHClientChannel[bytes]:
-        import asyncssh  # noqa: PLC0415 -- see _dial
+        import asyncssh  # noqa: PLC0415 -- see Dialler.connect
 
         # Its methods are what asyncssh calls; a subclass would need asyncssh at import time.
         session = cast("asyncssh.SSHClientSession[bytes]", process)
@@ -292,7 +291,7 @@ class SshTransport:
         self, opening: Callable[[], Awaitable[_Opened]], abandon: Callable[[_Opened], None]
     ) -> _Opened:
         """Open a channel; sshd counts a session for a while after its channel is closed."""
-        import asyncssh  # noqa: PLC0415 -- see _dial
+        import asyncssh  # noqa: PLC0415 -- see Dialler.connect
 
         attempt = 0
         while True:

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
+import gc
 import hashlib
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.core.errors import LinkError, NodeError
 from orchestrator.nodes.address import host_of, place_of, reason_of, user_of
-from orchestrator.nodes.host_keys import HostKeys
+from orchestrator.nodes.host_keys import HostKeys, read_known_hosts
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
     import asyncssh
 
     from orchestrator.core.inventory import Node
@@ -37,40 +43,45 @@ _KEY_EXCHANGES: Final = "^curve25519-sha256,curve25519-sha256@libssh.org"
 DEFAULT_PORT: Final = 22
 
 
-async def dialled(node: Node, handshakes: asyncio.Semaphore) -> asyncssh.SSHClientConnection:
-    """Return a connection to a node; raise NodeError when there is no way to it."""
-    return await _dial(node, HostKeys(node), handshakes)
+# Below sshd's default: MaxStartups 10.
+_HANDSHAKES_PER_HOST: Final = 8
+# More at once would keep the event loop from everything else for long.
+_HANDSHAKES: Final = 64
+_HANDSHAKE_SECONDS: Final = 1.0
 
 
-async def show_host_key(node: Node) -> ShownKey:
-    """Return the key that a node's host shows; nothing is sent to a host whose key is not known.
-
-    Raise NodeError when there is no way to it.
-    """
-    host_keys = HostKeys(node)
-    try:
-        connection = await _dial(node, host_keys, asyncio.Semaphore())
-    except NodeError:
-        if host_keys.offered is None and host_keys.trust_none():
-            with suppress(NodeError):
-                await _dial(node, host_keys, asyncio.Semaphore())
-        if host_keys.offered is None:
-            raise
-        return host_keys.shown(host_keys.offered)
-    key = connection.get_server_host_key()
-    connection.abort()
-    assert key is not None  # noqa: S101 -- a connection without one was refused
-    return host_keys.shown(key)
+def load_ssh() -> None:
+    """Load the SSH library, which takes a tenth of a second or two: beside something that waits."""
+    import asyncssh  # noqa: F401, PLC0415 -- that is all
 
 
-async def _dial(
-    node: Node, host_keys: HostKeys, handshakes: asyncio.Semaphore
-) -> asyncssh.SSHClientConnection:
-    import asyncssh  # noqa: PLC0415 -- 0.2 s, which `--help` must not pay
+class Dialler:
+    """Makes the connections of a run, so many at once; what they all need is read once."""
 
-    options = _options(node, host_keys)
-    async with handshakes:
+    def __init__(self) -> None:
+        self._known_hosts = cache(read_known_hosts)
+        self._login = cache(_read_login)
+        self._turns = asyncio.Semaphore(_HANDSHAKES)
+        self._turns_of_host: dict[str, asyncio.Semaphore] = {}
+
+    async def dial(self, node: Node) -> asyncssh.SSHClientConnection:
+        """Return a connection to a node; raise NodeError when there is no way to it."""
+        turns_of_host = self._turns_of_host.setdefault(
+            host_of(node), asyncio.Semaphore(_HANDSHAKES_PER_HOST)
+        )
+        host_keys = HostKeys(node, self._known_hosts)
+        async with turns_of_host, _turn(self._turns):
+            return await self.connect(node, host_keys)
+
+    async def connect(self, node: Node, host_keys: HostKeys) -> asyncssh.SSHClientConnection:
+        """Do the same with these host keys, and at once."""
+        import asyncssh  # noqa: PLC0415 -- 0.2 s, which `--help` must not pay
+
+        _spare_collector()
+        options = _options(node, host_keys)
         try:
+            if node.identity is not None:
+                options |= self._login(node.identity).options()
             return await asyncssh.connect(**options)
         except TimeoutError as error:
             seconds = node.connect_timeout.total_seconds()
@@ -109,6 +120,49 @@ async def _dial(
             ) from error
 
 
+@cache
+def _spare_collector() -> None:
+    """Leave what is loaded by now, for good, out of the garbage collector's rounds.
+
+    Connections make it go round often, and a tenth of their time was spent on these modules.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@asynccontextmanager
+async def _turn(turns: asyncio.Semaphore) -> AsyncIterator[None]:
+    """Hold one of the turns, but not for long: what a silent host costs, it costs nobody else."""
+    with ExitStack() as held:
+        await turns.acquire()
+        held.callback(turns.release)
+        alarm = asyncio.get_running_loop().call_later(_HANDSHAKE_SECONDS, held.close)
+        held.callback(alarm.cancel)
+        yield
+
+
+async def show_host_key(node: Node) -> ShownKey:
+    """Return the key that a node's host shows; nothing is sent to a host whose key is not known.
+
+    Raise NodeError when there is no way to it.
+    """
+    dialler = Dialler()
+    host_keys = HostKeys(node, read_known_hosts)
+    try:
+        connection = await dialler.connect(node, host_keys)
+    except NodeError:
+        if host_keys.offered is None and host_keys.trust_none():
+            with suppress(NodeError):
+                await dialler.connect(node, host_keys)
+        if host_keys.offered is None:
+            raise
+        return host_keys.shown(host_keys.offered)
+    key = connection.get_server_host_key()
+    connection.abort()
+    assert key is not None  # noqa: S101 -- a connection without one was refused
+    return host_keys.shown(key)
+
+
 _NO_SUCH_NAME: Final = (
     "is the name right? an address does as well, and so does a `Host` of ~/.ssh/config"
 )
@@ -143,33 +197,52 @@ def _options(node: Node, host_keys: HostKeys) -> dict[str, Any]:
         options["username"] = user
     if node.port != DEFAULT_PORT:
         options["port"] = node.port
-    if node.identity is not None:
-        options |= _only(Path(node.identity).expanduser())
     return options
 
 
-def _only(identity: Path) -> dict[str, Any]:
-    """Return the options that offer one key, be it in the file or, encrypted, in the agent.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Login:
+    """What logs in with one key, be it in its file or, encrypted, in the agent.
 
     Each further key of a full agent would count as a failed login, and sshd locks out for those.
     """
+
+    identity: Path
+    keys: Sequence[asyncssh.SSHKeyPair]
+    in_agent: Sequence[bytes]
+
+    def options(self) -> dict[str, Any]:
+        return {
+            # Copies: each notes how its server wants signatures. None: the key is encrypted.
+            "client_keys": [copy.copy(key) for key in self.keys] or [str(self.identity)],
+            "ignore_encrypted": True,
+            "agent_identities": self.in_agent,
+        }
+
+
+def _read_login(name: str) -> _Login:
+    import asyncssh  # noqa: PLC0415 -- see Dialler.connect
+
+    identity = Path(name).expanduser()
     public = Path(f"{identity}.pub")
     if not identity.is_file():
         raise NodeError(
             f"there is no key at {identity}", hint="correct the node's `identity` in the inventory"
         )
-    in_agent = [str(public)] if public.is_file() else []
-    return {
-        "client_keys": [str(identity)],
-        "ignore_encrypted": True,
+    read = asyncssh.SSHClientConnectionOptions(
+        config=None,
+        client_keys=[str(identity)],
+        ignore_encrypted=True,
         # An empty list means every key of the agent.
-        "agent_identities": in_agent or [b""],
-    }
+        agent_identities=[str(public) if public.is_file() else b""],
+    )
+    keys, in_agent = read.client_keys or (), read.agent_identities or ()
+    return _Login(identity=identity, keys=keys, in_agent=in_agent)
 
 
 async def _offered(node: Node) -> str:
     """Describe the keys that a login was tried with."""
-    import asyncssh  # noqa: PLC0415 -- see _dial
+    import asyncssh  # noqa: PLC0415 -- see Dialler.connect
 
     if node.identity is not None:
         return f"{node.identity} (if it is encrypted: load it with ssh-add)"

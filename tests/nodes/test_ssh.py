@@ -21,6 +21,7 @@ from examples.loopback_node import LoopbackNode
 from orchestrator.core.errors import NodeError
 from orchestrator.core.inventory import Node
 from orchestrator.core.target import parse_target
+from orchestrator.nodes import ssh_dial
 from orchestrator.nodes.ssh import SshConnections
 from orchestrator.nodes.transport import run, wrap
 from tests.agents import running_agent
@@ -364,6 +365,81 @@ async def test_at_most_eight_handshakes_run_at_once(node: Node) -> None:
         ends = await asyncio.gather(*(_echo(ssh, each) for each in nodes), return_exceptions=True)
     assert all(isinstance(end, NodeError) for end in ends)
     assert most == 8
+
+
+# Names that all mean this machine, and are different hosts to us.
+_LOOPBACK = ("127.0.0.1", "localhost", "127.1", "127.0.1", "0x7f.1", "2130706433")
+
+
+async def test_only_so_many_hosts_shake_hands_at_once(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh_dial, "_HANDSHAKES", 2)
+    waiting = 0
+    most = 0
+
+    async def count(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal waiting, most
+        waiting += 1
+        most = max(most, waiting)
+        await asyncio.sleep(0.05)
+        waiting -= 1
+        writer.close()
+
+    async with (
+        await asyncio.start_server(count, "127.0.0.1", 0) as impostor,
+        SshConnections() as ssh,
+    ):
+        port = impostor.sockets[0].getsockname()[1]
+        nodes = [replace(node, host=host, port=port) for host in _LOOPBACK]
+        ends = await asyncio.gather(*(_echo(ssh, each) for each in nodes), return_exceptions=True)
+    assert all(isinstance(end, NodeError) for end in ends)
+    assert most == 2
+
+
+async def test_a_silent_host_gives_up_its_turn_to_shake_hands(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh_dial, "_HANDSHAKES", 1)
+    monkeypatch.setattr(ssh_dial, "_HANDSHAKE_SECONDS", 0.01)
+    called = asyncio.Event()
+
+    async def keep_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        called.set()
+        await reader.read(-1)
+        writer.close()
+
+    async with (
+        await asyncio.start_server(keep_silent, "127.0.0.1", 0) as impostor,
+        SshConnections() as ssh,
+    ):
+        silent = replace(
+            node,
+            host="localhost",
+            port=impostor.sockets[0].getsockname()[1],
+            connect_timeout=timedelta(minutes=5),
+        )
+        waiting = asyncio.create_task(_echo(ssh, silent))
+        await called.wait()
+        assert await _echo(ssh, node) == "hello\n"
+        assert not waiting.done()
+        waiting.cancel()
+
+
+async def test_a_run_reads_its_keys_and_the_known_hosts_once(
+    node: Node, tmp_path: Path, scratch_home: Path
+) -> None:
+    assert node.identity is not None
+    identity = tmp_path / "identity"
+    shutil.copy(node.identity, identity)
+    _know(scratch_home, f"[127.0.0.1]:{node.port} {node.host_key}")
+    unpinned = replace(node, host_key=None, identity=str(identity))
+    async with SshConnections() as ssh:
+        assert await _echo(ssh, unpinned) == "hello\n"
+        identity.unlink()
+        (scratch_home / ".ssh" / "known_hosts").unlink()
+        assert await _echo(ssh, unpinned) == "hello\n"
+    assert "there is no key" in (await _refusal(unpinned)).message
 
 
 async def test_leaving_cuts_every_link_and_what_waits_for_one(
