@@ -14,6 +14,7 @@
 #   job.sh unpack WORKDIR DIGEST PART SHA256 [BASE]             a pushed bundle becomes sources/DIGEST
 #   job.sh hash   WORKDIR ID ATTEMPT NAME                       size and SHA-256 of a delivered binary
 #   job.sh cat    WORKDIR ID ATTEMPT NAME FROM                  its bytes, from that one on
+#   job.sh pack   WORKDIR ID ATTEMPT NAME FROM                  the same after a line: gzip, compressed by it, or plain
 #
 # Only run and guard have the folder of the job among their arguments, so a process that names it
 # belongs to the job.
@@ -52,6 +53,7 @@ main() {
     unpack) unpack "$@" ;;
     hash) delivered "$1" "$2" && printf '%s %s\n' "$(size_of "out/$2")" "$(hash_of "out/$2")" ;;
     cat) delivered "$1" "$2" && from "$3" "out/$2" ;;
+    pack) delivered "$1" "$2" && pack "$3" "out/$2" ;;
     *) fail "no such verb: $verb" ;;
     esac
 }
@@ -689,6 +691,17 @@ follow() {
 rest() {
     enter "$1"
     from "$2" log
+}
+
+# pack BYTE FILE
+pack() {
+    if command -v gzip >/dev/null; then
+        echo gzip
+        (from "$1" "$2") | gzip -1
+    else
+        echo plain
+        from "$1" "$2"
+    fi
 }
 
 # from BYTE FILE: prints it from that byte on, the first being 1.
