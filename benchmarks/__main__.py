@@ -29,6 +29,8 @@ NAMES: Final[tuple[str, ...]] = (
     "fan-out",
     "scale",
     "logs",
+    "collection",
+    "publishing",
     "local-target",
     "installer",
     "doing-nothing",

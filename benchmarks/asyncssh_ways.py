@@ -13,10 +13,15 @@ import hashlib
 import os
 import shlex
 import sys
+import time
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import asyncssh
+
+from benchmarks.measuring import print_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -69,7 +74,8 @@ def main(words: Sequence[str]) -> None:
     way, config, into, *command = words
     folder = Path(into)
     folder.mkdir(parents=True, exist_ok=True)
-    text = shlex.join(command)
+    # A single word is a path.
+    text = shlex.join(command) if len(command) > 1 else command[0]
     asyncio.run(
         _go(
             _WAYS[way],
@@ -84,14 +90,16 @@ def main(words: Sequence[str]) -> None:
 
 
 async def _go(way: Way, config: str, works: Mapping[str, tuple[str, Path]]) -> None:
-    async def go(name: str) -> None:
-        cipher = "aes128-gcm@openssh.com"
-        async with asyncssh.connect(name, config=config, encryption_algs=[cipher]) as connection:
-            await way(connection, *works[name])
-
-    async with asyncio.TaskGroup() as group:
-        for name in works:
-            group.create_task(go(name))
+    cipher = "aes128-gcm@openssh.com"
+    async with AsyncExitStack() as links:
+        connect = partial(asyncssh.connect, config=config, encryption_algs=[cipher])
+        opening = (links.enter_async_context(connect(name)) for name in works)
+        connections = await asyncio.gather(*opening)
+        begun = time.perf_counter()
+        await asyncio.gather(
+            *(way(each, *work) for each, work in zip(connections, works.values(), strict=True))
+        )
+        print_seconds(time.perf_counter() - begun)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,20 @@ class Usage:
     cpu_seconds: float
     peak_bytes: int
     output: bytes
+
+
+_SECONDS: Final = re.compile(rb"^seconds (\d+\.\d+)$", re.MULTILINE)
+
+
+def print_seconds(seconds: float) -> None:
+    """Say how long the work took that a program was started for, without its own start."""
+    print(f"seconds {seconds:.6f}")
+
+
+def of_the_work(usage: Usage) -> Usage:
+    """Return the usage with the time that the program has said, if it has said one."""
+    found = _SECONDS.search(usage.output)
+    return replace(usage, seconds=float(found[1])) if found else usage
 
 
 class RunFailedError(Exception):

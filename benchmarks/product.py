@@ -15,11 +15,13 @@ import pty
 import shlex
 import sys
 import threading
-from contextlib import suppress
+import time
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.measuring import print_seconds
 from orchestrator.console import Console
 from orchestrator.core.events import LogAppended
 from orchestrator.core.inventory import Node
@@ -90,16 +92,20 @@ class Work:
                     group.create_task(self._build(connections, node, console))
 
     async def collect_all(self, nodes: Sequence[Node]) -> None:
-        """Bring home what the command has left on all nodes."""
-        async with SshConnections() as connections, asyncio.TaskGroup() as group:
-            for node in nodes:
-                group.create_task(self._collect(connections, node))
+        """Bring home what the command has left on all nodes, over connections that are open."""
+        async with SshConnections() as connections, AsyncExitStack() as links:
+            connect = (links.enter_async_context(connections.connect(node)) for node in nodes)
+            transports = await asyncio.gather(*connect)
+            begun = time.perf_counter()
+            await asyncio.gather(*map(self._collect, transports, nodes))
+            print_seconds(time.perf_counter() - begun)
 
-    def _id(self, node: Node) -> str:
+    @property
+    def _id(self) -> str:
         return job_id(
             project="benchmark",
             version="1.0.0",
-            target=node.name,
+            target="benchmark",
             command=self._command,
             source_digest=None,
             env=(),
@@ -121,7 +127,7 @@ class Work:
 
     async def _start(self, transport: Transport, node: Node) -> Job:
         spec = JobSpec(
-            id=self._id(node),
+            id=self._id,
             command=self._command,
             binaries=((PROGRAM, None),) if "ORCHESTRATOR_OUT" in self._command else (),
             # The nodes are one machine, and its home has one lock for a host.
@@ -131,10 +137,9 @@ class Work:
         )
         return await start_job(transport, await probe(transport, workdir=node.workdir), spec)
 
-    async def _collect(self, connections: SshConnections, node: Node) -> None:
-        job = Job(id=self._id(node), workdir=str(node.workdir), attempt=1, was_attached=True)
-        async with connections.connect(node) as transport:
-            await collect(transport, job, names=(PROGRAM,), into=self._into / node.name)
+    async def _collect(self, transport: Transport, node: Node) -> None:
+        job = Job(id=self._id, workdir=str(node.workdir), attempt=1, was_attached=True)
+        await collect(transport, job, names=(PROGRAM,), into=self._into / node.name)
 
 
 def _read_all(screen: int) -> None:

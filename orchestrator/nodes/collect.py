@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import re
+import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,7 +20,7 @@ from orchestrator.nodes.transport import run
 from orchestrator.parts import create_part
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Coroutine, Iterator
     from pathlib import Path
 
     from orchestrator.nodes.transport import Transport
@@ -62,7 +63,10 @@ class Collection:
         self, job: Job, *, names: tuple[str, ...], into: Path, sort: Sort = BINARIES
     ) -> None:
         self._job = job
-        self._arrivals = tuple(_Arrival(destination=into / name, noun=sort.noun) for name in names)
+        self._arrivals = tuple(
+            _Arrival(destination=into / name, noun=sort.noun, max_bytes=sort.max_bytes)
+            for name in names
+        )
         self._into = into
         self._sort = sort
 
@@ -90,17 +94,38 @@ class Collection:
 
     async def _fetch_one(self, transport: Transport, arrival: _Arrival) -> CollectedFile:
         if arrival.file is None:
-            size_bytes, sha256 = await _announced(transport, self._job, arrival.name)
-            if size_bytes > self._sort.max_bytes:
-                raise BuildError(
-                    f"the {arrival.noun} {arrival.name} has {size_bytes} bytes, and the limit is "
-                    f"{self._sort.max_bytes}",
-                    hint=self._sort.hint,
-                )
-            arrival.expect(size_bytes, sha256)
-            await _receive(transport, self._job, arrival)
+            expecting = self._expect(transport, arrival, of_before=arrival.received_bytes)
+            if arrival.received_bytes:
+                # What is here may be of another file than the one that is there by now.
+                await expecting
+                await _receive(transport, self._job, arrival)
+            else:
+                # The node reads the file twice, at once: neither waits for the other.
+                await _both(expecting, _receive(transport, self._job, arrival))
+            arrival.require_all()
             arrival.file = await asyncio.to_thread(arrival.settle)
         return arrival.file
+
+    async def _expect(self, transport: Transport, arrival: _Arrival, *, of_before: int) -> None:
+        size_bytes, sha256 = await _announced(transport, self._job, arrival.name)
+        if size_bytes > self._sort.max_bytes:
+            raise BuildError(
+                f"the {arrival.noun} {arrival.name} has {size_bytes} bytes, and the limit is "
+                f"{self._sort.max_bytes}",
+                hint=self._sort.hint,
+            )
+        arrival.expect(size_bytes, sha256, of_before=of_before)
+
+
+async def _both(*steps: Coroutine[Any, Any, None]) -> None:
+    """Do both; raise what one of them raises first, and do no more of the other then."""
+    tasks = [asyncio.ensure_future(step) for step in steps]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def collect(
@@ -123,8 +148,11 @@ class _Arrival:
     destination: Path
     noun: str
     part: tuple[Path, BinaryIO] | None = None
+    max_bytes: int
     size_bytes: int = 0
+    # Unknown until the node has said it.
     sha256: str = ""
+    is_announced: asyncio.Event = field(default_factory=asyncio.Event)
     digest: Any = field(default_factory=hashlib.sha256)
     received_bytes: int = 0
     file: CollectedFile | None = None
@@ -133,25 +161,44 @@ class _Arrival:
     def name(self) -> str:
         return self.destination.name
 
-    def expect(self, size_bytes: int, sha256: str) -> None:
+    def expect(self, size_bytes: int, sha256: str, *, of_before: int) -> None:
         """Take note of what is to come; begin anew if it is not what came in part before."""
-        if (size_bytes, sha256) != (self.size_bytes, self.sha256):
+        is_another = self.sha256 and (size_bytes, sha256) != (self.size_bytes, self.sha256)
+        if is_another or of_before > size_bytes:
             self.give_up()
-            self.size_bytes, self.sha256 = size_bytes, sha256
             self.digest, self.received_bytes = hashlib.sha256(), 0
+        self.size_bytes, self.sha256 = size_bytes, sha256
+        self.is_announced.set()
+        self._require_at_least(self.received_bytes)
+
+    def may_take(self, data: bytes) -> bool:
+        """Whether it may be so large, or the node has said by now how large it is."""
+        return bool(self.sha256) or self.received_bytes + len(data) <= self.max_bytes
 
     def take(self, data: bytes) -> None:
-        if self.received_bytes + len(data) > self.size_bytes:
-            raise PassingError(
-                f"the node sends more of {self.name} than the {self.size_bytes} bytes it has",
-                hint=_UNSTEADY,
-            )
+        if self.sha256:
+            self._require_at_least(self.received_bytes + len(data))
         if self.part is None:
             self.part = create_part(self.destination)
         # Faster than any hand-over to a thread, at 8 ms of the loop's time per chunk at worst.
         self.digest.update(data)
         self.part[1].write(data)
         self.received_bytes += len(data)
+
+    def _require_at_least(self, count: int) -> None:
+        if count > self.size_bytes:
+            raise PassingError(
+                f"the node sends more of {self.name} than the {self.size_bytes} bytes it has",
+                hint=_UNSTEADY,
+            )
+
+    def require_all(self) -> None:
+        """Raise PassingError if the node has sent less than it has."""
+        if left := self.size_bytes - self.received_bytes:
+            raise PassingError(
+                f"the node sent {left} bytes less of {self.name} than the {self.size_bytes} it has",
+                hint=_UNSTEADY,
+            )
 
     def settle(self) -> CollectedFile:
         """Give the part its final name, or raise PassingError if it holds other bytes."""
@@ -199,23 +246,68 @@ async def _announced(transport: Transport, job: Job, name: str) -> tuple[int, st
 
 async def _receive(transport: Transport, job: Job, arrival: _Arrival) -> None:
     name = arrival.name
+    # Far away, the link is slower than gzip; nearby, gzip would be what all wait for.
+    is_far = transport.round_trip_seconds >= _FAR_SECONDS
+    unpacked = Unpacking() if is_far else None
     process = await transport.open(
-        JOB_SH, "cat", *address(job), name, str(arrival.received_bytes + 1)
+        JOB_SH, "pack" if is_far else "cat", *address(job), name, str(arrival.received_bytes + 1)
     )
     try:
         while data := await _next(process.read(), name):
-            arrival.take(data)
-        if arrival.received_bytes < arrival.size_bytes:
-            completed = await _next(process.finish(), name)
-            if completed.exit_status != 0:
-                raise refusal(f"deliver {name}", completed)
+            for piece in unpacked.pieces(data) if unpacked else (data,):
+                if not arrival.may_take(piece):
+                    await arrival.is_announced.wait()
+                arrival.take(piece)
+        completed = await _next(process.finish(), name)
+        if completed.exit_status != 0:
+            raise refusal(f"deliver {name}", completed)
     finally:
         await process.close()
-    if left := arrival.size_bytes - arrival.received_bytes:
-        raise PassingError(
-            f"the node sent {left} bytes less of {name} than the {arrival.size_bytes} it has",
-            hint=_UNSTEADY,
-        )
+
+
+_FAR_SECONDS: Final = 0.005
+
+
+class Unpacking:
+    """A file as `job.sh pack` sends it: a line that says how, and then the bytes."""
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._gzip: Any = None
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """Return what came of the file, in pieces of 1 MiB at most; PassingError if it is none."""
+        rest = data if self._head.endswith(b"\n") else self._read_head(data)
+        if self._gzip is None:
+            return iter((rest,) if rest else ())
+        return self._unpack(rest)
+
+    def _read_head(self, data: bytes) -> bytes:
+        line, end, rest = (self._head + data).partition(b"\n")
+        self._head = line + end
+        if self._head == b"gzip\n":
+            self._gzip = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        elif self._head != b"plain\n" and (end or len(line) > len("plain")):
+            raise _unreadable()
+        return rest
+
+    def _unpack(self, data: bytes) -> Iterator[bytes]:
+        while data and not self._gzip.eof:
+            try:
+                # What is sent may become a thousand times as much here.
+                piece = self._gzip.decompress(data, _PIECE_BYTES)
+            except zlib.error as error:
+                raise _unreadable() from error
+            if piece:
+                yield piece
+            data = self._gzip.unconsumed_tail
+
+
+_PIECE_BYTES: Final = 1 << 20
+
+
+def _unreadable() -> PassingError:
+    return PassingError("the node sends something else than what gzip makes", hint=_UNSTEADY)
 
 
 async def _next(read: Awaitable[_T], name: str) -> _T:

@@ -14,6 +14,7 @@
 #   job.sh unpack WORKDIR DIGEST PART SHA256 [BASE]             a pushed bundle becomes sources/DIGEST
 #   job.sh hash   WORKDIR ID ATTEMPT NAME                       size and SHA-256 of a delivered binary
 #   job.sh cat    WORKDIR ID ATTEMPT NAME FROM                  its bytes, from that one on
+#   job.sh pack   WORKDIR ID ATTEMPT NAME FROM                  the same after a line: gzip, compressed by it, or plain
 #
 # Only run and guard have the folder of the job among their arguments, so a process that names it
 # belongs to the job.
@@ -51,7 +52,8 @@ main() {
     tidy) tidy "$@" ;;
     unpack) unpack "$@" ;;
     hash) delivered "$1" "$2" && printf '%s %s\n' "$(size_of "out/$2")" "$(hash_of "out/$2")" ;;
-    cat) delivered "$1" "$2" && exec tail -c "+$3" "out/$2" ;;
+    cat) delivered "$1" "$2" && from "$3" "out/$2" ;;
+    pack) delivered "$1" "$2" && pack "$3" "out/$2" ;;
     *) fail "no such verb: $verb" ;;
     esac
 }
@@ -534,14 +536,15 @@ size_of() {
 
 # hash_of FILE: every tool below prints exactly one 64-digit word for its standard input.
 hash_of() {
-    if command -v sha256sum >/dev/null; then
+    # openssl uses what the CPU has for it, and many a sha256sum does not: three times as fast.
+    if command -v openssl >/dev/null; then
+        openssl dgst -sha256 <"$1"
+    elif command -v sha256sum >/dev/null; then
         sha256sum <"$1"
     elif command -v sha256 >/dev/null; then
         sha256 <"$1"
     elif command -v shasum >/dev/null; then
         shasum -a 256 <"$1"
-    elif command -v openssl >/dev/null; then
-        openssl dgst -sha256 <"$1"
     else
         cksum -a SHA256 <"$1"
     fi | tr -cs '0-9a-fA-F' '\n' | grep -E '^[0-9a-fA-F]{64}$'
@@ -670,7 +673,12 @@ follow() {
     exec 4<>"$pipe"
     exec 5<"$pipe"
     exec 4>&-
-    tail -c "+$2" -f log </dev/null 5<&- &
+    # Where tail is told of each write, a build that writes line by line takes twice as long for it.
+    if tail ---disable-inotify -s 0.1 -c +1 /dev/null >/dev/null 2>&1; then
+        tail ---disable-inotify -s 0.1 -c "+$2" -f log </dev/null 5<&- &
+    else
+        tail -c "+$2" -f log </dev/null 5<&- &
+    fi
     tail_pid=$!
     # KILL, because a process that is just being made can lose a TERM to the traps of this one.
     trap 'kill -KILL "$tail_pid" 2>/dev/null; exit 1' HUP INT TERM
@@ -682,7 +690,25 @@ follow() {
 
 rest() {
     enter "$1"
-    exec tail -c "+$2" log
+    from "$2" log
+}
+
+# pack BYTE FILE
+pack() {
+    if command -v gzip >/dev/null; then
+        echo gzip
+        (from "$1" "$2") | gzip -1
+    else
+        echo plain
+        from "$1" "$2"
+    fi
+}
+
+# from BYTE FILE: prints it from that byte on, the first being 1.
+from() {
+    # cat reads in much larger pieces.
+    [ "$1" != 1 ] || exec cat "$2"
+    exec tail -c "+$1" "$2"
 }
 
 # --- the end of a process tree -----------------------------------------------------------------

@@ -45,6 +45,11 @@ class LocalTransport:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = login_environment(environment)
 
+    @property
+    def round_trip_seconds(self) -> float:
+        """0: there is no network."""
+        return 0
+
     async def open(self, script: str, *args: str) -> LocalProcess:
         """Start the script as sshd would: in a new session, in the home directory."""
         words = shell_words(args)

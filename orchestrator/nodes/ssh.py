@@ -8,6 +8,9 @@ asyncssh 2.24 (ssh-keepalive, MaxSessions, the lost link that looks like an exit
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
+import sys
 from collections import deque
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -53,6 +56,10 @@ _SENDS_UNDER_WAY: Final = 40
 _NO_SUCH_SUBSYSTEM: Final = 0xFFFFFFFF
 
 _CLOSING_SECONDS: Final = 1.0
+
+# Linux's struct tcp_info, up to the smoothed round trip in microseconds.
+_TCP_INFO_RTT: Final = 68
+_TCP_INFO_BYTES: Final = 72
 
 
 def interactive_command(node: Node, known_hosts: Path, words: Sequence[str]) -> list[str]:
@@ -199,6 +206,20 @@ class SshTransport:
         self._channels = channels
         self._place = place
         self._processes: set[SshProcess] = set()
+
+    @property
+    def round_trip_seconds(self) -> float:
+        """What TCP has measured; 0 where the system does not tell."""
+        tcp_info = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+        connected = self._connection.get_extra_info("socket")
+        # Behind a jump host there is no socket of this connection.
+        if tcp_info is None or connected is None:
+            return 0
+        with suppress(OSError):
+            info: bytes = connected.getsockopt(socket.IPPROTO_TCP, tcp_info, _TCP_INFO_BYTES)
+            (microseconds,) = struct.unpack_from("=I", info, _TCP_INFO_RTT)
+            return float(microseconds) / 1e6
+        return 0
 
     async def open(self, script: str, *args: str) -> SshProcess:
         """Start the script; waits for one of the connection's channels."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -31,7 +30,7 @@ class SshProcess:
         self._place = place
         self._on_close = on_close
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         self._buffered_bytes = 0
         self._tail = Tail()
         self._changed = asyncio.Event()
@@ -44,7 +43,7 @@ class SshProcess:
         """Return the next bytes, b"" at the end; raise NodeError if the link is lost before."""
         await self._until(lambda: bool(self._chunks) or self._has_ended or self._is_closed)
         if self._chunks:
-            return self._next_chunk()
+            return self._take_chunks()
         if not self._has_ended and self._failure is not None:
             raise lost(self._place, self._failure)
         return b""
@@ -71,12 +70,15 @@ class SshProcess:
             self._changed.clear()
             await self._changed.wait()
 
-    def _next_chunk(self) -> bytes:
-        chunk = self._chunks.popleft()
-        self._buffered_bytes -= len(chunk)
-        if self._buffered_bytes < _HIGH_WATER_BYTES and self._channel is not None:
+    def _take_chunks(self) -> bytes:
+        # All at once: a packet has 32 KiB at most, and whoever reads has work with each piece.
+        data = b"".join(self._chunks)
+        self._chunks.clear()
+        self._buffered_bytes = 0
+        if len(data) >= _HIGH_WATER_BYTES and self._channel is not None:
+            # This calls data_received, and so may pause again at once.
             self._channel.resume_reading()
-        return chunk
+        return data
 
     def _end(self, failure: Exception | None) -> None:
         if not self._is_closed:

@@ -67,6 +67,11 @@ class RemoteProcess(Protocol):
 class Transport(Protocol):
     """A way to one node."""
 
+    @property
+    def round_trip_seconds(self) -> float:
+        """How long the network needs to the node and back; 0 where that is not known."""
+        ...
+
     async def open(self, script: str, *args: str) -> RemoteProcess:
         """Start a POSIX shell script in a session of its own, with `args` as $1, $2, ….
 

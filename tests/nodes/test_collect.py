@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import shutil
@@ -170,7 +171,7 @@ class CuttingTransport(LocalTransport):
 
     async def open(self, script: str, *args: str) -> RemoteProcess:  # type: ignore[override]  # wrapped
         process = await super().open(script, *args)
-        return CutTransfer(process, self) if args[0] == "cat" else process
+        return CutTransfer(process, self) if args[0] in {"cat", "pack"} else process
 
 
 class CutTransfer:
@@ -238,11 +239,120 @@ async def test_a_file_that_changed_between_two_links_is_fetched_anew(
     assert binary.path.read_bytes() == b"another\n"
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
-async def test_any_hash_tool_will_do(node: Bench, tmp_path: Path) -> None:
+class FarTransport(CuttingTransport):
+    """A node behind a long link, which may lie, too."""
+
+    def __init__(self, *, cuts: int = 0, lies: dict[str, str] | None = None) -> None:
+        super().__init__(cuts)
+        self._lies = lies or {}
+        self.verbs: list[str] = []
+
+    @property
+    def round_trip_seconds(self) -> float:
+        return 0.02
+
+    async def open(self, script: str, *args: str) -> RemoteProcess:  # type: ignore[override]  # wrapped
+        self.verbs.append(args[0])
+        return await super().open(self._lies.get(args[0], script), *args)
+
+
+async def test_a_node_far_away_sends_it_compressed(node: Bench, tmp_path: Path) -> None:
+    job = await built(node, "seq 1 99999 >demo")
+    transport = FarTransport()
+    (binary,) = await collect(transport, job, names=("demo",), into=tmp_path / "dist")
+    assert binary.path.read_bytes() == b"".join(b"%d\n" % n for n in range(1, 100000))
+    assert sorted(transport.verbs) == ["hash", "pack"]
+    assert transport.sent_bytes < binary.size_bytes / 2
+
+
+async def test_what_is_sent_compressed_goes_on_at_the_byte_too(node: Bench, tmp_path: Path) -> None:
+    # Too random to be compressed into one chunk.
+    job = await built(node, "head -c 300000 /dev/urandom >demo")
+    transport = FarTransport(cuts=2)
+    with Collection(job, names=("demo",), into=tmp_path / "dist") as collection:
+        for _ in range(2):
+            with pytest.raises(LinkError, match="cut"):
+                await collection.fetch(transport)
+        (binary,) = await collection.fetch(transport)
+    assert binary.path.read_bytes() == (node.folder_of(job) / "out/demo").read_bytes()
+    assert transport.sent_bytes < binary.size_bytes * 1.1
+
+
+async def test_a_node_without_gzip_sends_it_as_it_is(node: Bench, tmp_path: Path) -> None:
+    job = await built(node, "echo hello >demo")
+    lies = {"pack": JOB_SH.replace("command -v gzip", "command -v no-such-gzip")}
+    transport = FarTransport(lies=lies)
+    (binary,) = await collect(transport, job, names=("demo",), into=tmp_path / "dist")
+    assert binary.path.read_bytes() == b"hello\n"
+
+
+@pytest.mark.parametrize(
+    ("lie", "message"),
+    [
+        ("echo zstd; echo hello", "something else than what gzip makes"),
+        ("printf 'no line at all'", "something else than what gzip makes"),
+        ("printf 'gzip\\nnonsense'", "something else than what gzip makes"),
+        ("echo gzip; echo hel | gzip", "sent 2 bytes less of demo"),
+        ("echo gzip; echo hello | gzip | head -c 12", "bytes less of demo"),
+        ("echo gzip; echo hellO | gzip", "arrived with other bytes"),
+        ("echo gzip; head -c 50000000 /dev/zero | gzip", "sends more of demo than the 6 bytes"),
+    ],
+)
+async def test_a_node_far_away_that_lies_leaves_nothing_behind(
+    node: Bench, tmp_path: Path, *, lie: str, message: str
+) -> None:
+    job = await built(node, "echo hello >demo")
+    transport = FarTransport(lies={"pack": lie})
+    with pytest.raises(NodeError, match=message):
+        await collect(transport, job, names=("demo",), into=tmp_path / "dist")
+    assert list((tmp_path / "dist").iterdir()) == []
+
+
+class HeldTransport(CuttingTransport):
+    """A node whose hash comes when it is let go: by the first bytes of the file, or later."""
+
+    def __init__(self, cuts: int, *, let_go: asyncio.Event) -> None:
+        super().__init__(cuts)
+        self._let_go = let_go
+
+    async def open(self, script: str, *args: str) -> RemoteProcess:  # type: ignore[override]  # wrapped
+        if args[0] == "hash":
+            await self._let_go.wait()
+        process = await super().open(script, *args)
+        if args[0] == "cat" and not self.cuts:
+            self._let_go.set()
+        return process
+
+
+async def test_the_node_hashes_a_file_while_it_sends_it(node: Bench, tmp_path: Path) -> None:
+    job = await built(node, "echo hello >demo")
+    transport = HeldTransport(cuts=0, let_go=asyncio.Event())
+    async with asyncio.timeout(30):
+        (binary,) = await collect(transport, job, names=("demo",), into=tmp_path / "dist")
+    assert binary.path.read_bytes() == b"hello\n"
+
+
+async def test_bytes_that_came_before_the_hash_are_kept_when_the_link_breaks(
+    node: Bench, tmp_path: Path
+) -> None:
+    job = await built(node, "seq 1 99999 >demo")
+    let_go = asyncio.Event()
+    transport = HeldTransport(cuts=1, let_go=let_go)
+    with Collection(job, names=("demo",), into=tmp_path / "dist") as collection:
+        with pytest.raises(LinkError, match="cut"):
+            await collection.fetch(transport)
+        assert collection.received_bytes
+        let_go.set()
+        (binary,) = await collection.fetch(transport)
+    assert binary.path.read_bytes() == b"".join(b"%d\n" % n for n in range(1, 100000))
+    assert transport.sent_bytes == binary.size_bytes
+
+
+@pytest.mark.parametrize("tool", ["openssl", "sha256sum"])
+async def test_any_hash_tool_will_do(node: Bench, tmp_path: Path, *, tool: str) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("openssl", "tr", "grep", "wc", "cat", "mkdir"):
+    for name in (tool, "tr", "grep", "wc", "cat", "mkdir"):
         (tools / name).symlink_to(str(shutil.which(name)))
     job = await built(node, "echo hello >demo")
     script = JOB_SH.replace("PATH=/usr/bin:", f"PATH={tools}:/nonexistent:").replace(

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +38,7 @@ from orchestrator.nodes.job_state import (
     StopReason,
     parse_state,
 )
-from orchestrator.nodes.local import LocalTransport
+from orchestrator.nodes.local import LocalProcess, LocalTransport
 from orchestrator.nodes.transport import run
 from tests.nodes.bench import Bench, bench, until
 
@@ -269,6 +271,51 @@ async def test_following_goes_on_at_the_byte(node: Bench) -> None:
     job = await node.start(node.spec("printf 0123456789"))
     await node.follow(job)
     assert (await node.follow(job, cursor=LogCursor(offset=4))).log == b"456789"
+
+
+class TailTransport(LocalTransport):
+    """A node with a `tail` of its own, which notes how it is called."""
+
+    def __init__(self, folder: Path, *, can_poll: bool) -> None:
+        super().__init__(os.environ)
+        self._folder = folder
+        refusal = "" if can_poll else "case $* in ---*) exit 1 ;; esac\n"
+        tail = folder / "tail"
+        tail.write_text(
+            f'#!/bin/sh\n{refusal}echo "$*" >>{folder}/calls\nexec {shutil.which("tail")} "$@"\n'
+        )
+        tail.chmod(0o755)
+
+    @property
+    def calls(self) -> list[str]:
+        return (self._folder / "calls").read_text().splitlines()
+
+    async def open(self, script: str, *args: str) -> LocalProcess:
+        return await super().open(
+            script.replace("PATH=/usr/bin:", f"PATH={self._folder}:/usr/bin:"), *args
+        )
+
+
+@pytest.mark.parametrize("can_poll", [True, False])
+async def test_a_log_is_followed_by_looking_where_tail_can(
+    node: Bench, tmp_path: Path, *, can_poll: bool
+) -> None:
+    transport = TailTransport(tmp_path, can_poll=can_poll)
+    go, log = tmp_path / "go", bytearray()
+
+    def on_log(data: bytes) -> None:
+        log.extend(data)
+        go.touch()
+
+    wait = f"until [ -e {go} ]; do sleep 0.05; done"
+    job = await node.start(node.spec(f"echo one; {wait}; echo two"))
+    await replace(node, transport=transport).follow(job, on_log=on_log)
+    assert log == b"one\ntwo\n"
+    polling = [
+        call for call in transport.calls if call.startswith("---disable-inotify -s 0.1 -c +1 -f")
+    ]
+    assert bool(polling) == can_poll
+    assert can_poll or "-c +1 -f log" in transport.calls
 
 
 async def test_a_large_log_arrives_whole(node: Bench) -> None:

@@ -660,3 +660,9 @@ def test_the_loopback_node_outlives_who_started_it(tmp_path: Path) -> None:
 def test_asyncssh_is_loaded_only_for_a_connection() -> None:
     code = "import sys, orchestrator.nodes.ssh; sys.exit('asyncssh' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+async def test_the_round_trip_to_a_node_is_what_tcp_has_measured(node: Node) -> None:
+    async with SshConnections() as ssh, ssh.connect(node) as transport:
+        assert 0 < transport.round_trip_seconds < 1
