@@ -23,7 +23,15 @@ from benchmarks.report import chart_name, load, save
 
 ROOT: Final = Path(__file__).parent.parent
 # In the order of the page; each is a module with `measure(options) -> Report`.
-NAMES: Final[tuple[str, ...]] = ("fan-out", "scale")
+NAMES: Final[tuple[str, ...]] = (
+    "release",
+    "fan-out",
+    "scale",
+    "logs",
+    "local-target",
+    "installer",
+    "doing-nothing",
+)
 
 
 def main() -> int:

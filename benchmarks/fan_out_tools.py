@@ -107,15 +107,13 @@ class _Masters:
         )
 
 
-def run_ansible(fleet: Fleet, *, pipelining: bool) -> Shot:
-    """Run ansible's shell module with a fork for every node, its connections new."""
-    folder = fleet.config.parent / "ansible"
+def ansible_environment(fleet: Fleet, *, pipelining: bool) -> dict[str, str]:
+    """Return the environment of ansible, with a fork for every node, and nothing of the user's."""
+    folder = _ansible_folder(fleet)
     folder.mkdir(exist_ok=True)
-    inventory = folder / "inventory.ini"
-    inventory.write_text("".join(f"{name}\n" for name in fleet.names))
     settings = folder / "ansible.cfg"
     settings.touch()
-    env = {
+    return {
         **os.environ,
         "ANSIBLE_HOME": str(folder),
         "ANSIBLE_CONFIG": str(settings),
@@ -128,6 +126,17 @@ def run_ansible(fleet: Fleet, *, pipelining: bool) -> Shot:
         "ANSIBLE_NOCOLOR": "1",
         "LC_ALL": "C.UTF-8",
     }
+
+
+def _ansible_folder(fleet: Fleet) -> Path:
+    return fleet.config.parent / "ansible"
+
+
+def run_ansible(fleet: Fleet, *, pipelining: bool) -> Shot:
+    """Run ansible's shell module with a fork for every node, its connections new."""
+    env = ansible_environment(fleet, pipelining=pipelining)
+    inventory = _ansible_folder(fleet) / "inventory.ini"
+    inventory.write_text("".join(f"{name}\n" for name in fleet.names))
     command = [
         str(peers.program("ansible")),
         "all",
@@ -140,12 +149,13 @@ def run_ansible(fleet: Fleet, *, pipelining: bool) -> Shot:
         COMMAND,
     ]
     shot = _shot(command, env=env, count=lambda text: text.count("| rc=0 | (stdout) ok"))
-    _end_masters(fleet, folder / "cp")
+    end_masters(fleet)
     return shot
 
 
-def _end_masters(fleet: Fleet, folder: Path) -> None:
-    for socket in folder.glob("*"):
+def end_masters(fleet: Fleet) -> None:
+    """Close the connections that ansible left open."""
+    for socket in (_ansible_folder(fleet) / "cp").glob("*"):
         subprocess.run(
             ["ssh", "-F", str(fleet.config), "-S", str(socket), "-O", "exit", "any"],
             check=False,

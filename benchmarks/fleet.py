@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 SSHD: Final = shutil.which("sshd", path=f"{os.environ.get('PATH')}:/usr/sbin:/usr/local/sbin:/sbin")
-_PORT: Final = 2222
+_PORT: Final = int(os.environ.get("FLEET_PORT", "2222"))
 _START_SECONDS: Final = 60
+_LOG: Final = "sshd.log"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,11 @@ class FleetNode:
     address: str
     port: int
     folder: Path
+
+    @property
+    def home(self) -> Path:
+        """The home of its logins, where they have one of their own."""
+        return self.folder / "home"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,23 +58,44 @@ class Fleet:
         return tuple(node.name for node in self.nodes)
 
 
+def loopback_address(number: int) -> str:
+    """Return an address of this machine, another one for each number from 0 on."""
+    # 127.0.0.1 is everybody's.
+    return f"127.0.{1 + number // 250}.{1 + number % 250}"
+
+
 @contextmanager
-def serving(folder: Path, count: int, *, port: int = _PORT) -> Iterator[Fleet]:
-    """Serve `count` nodes until the end of the block, with sshd's own limits."""
+def serving(
+    folder: Path,
+    count: int,
+    *,
+    port: int = _PORT,
+    prefix: Sequence[str] = (),
+    address: Callable[[int], str] = loopback_address,
+    has_homes: bool = False,
+) -> Iterator[Fleet]:
+    """Serve `count` nodes until the end of the block, with sshd's own limits.
+
+    `prefix` is what goes before the servers' command, such as the far end of a link. `has_homes`
+    gives every node a home of its own, in its folder.
+    """
     if SSHD is None:
         raise FileNotFoundError("sshd is missing: it is in the package openssh-server")
-    fleet = describe_fleet(folder, count, port=port)
+    fleet = describe_fleet(folder, count, port=port, address=address)
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     with ExitStack() as servers:
         for node in fleet.nodes:
-            servers.enter_context(_server(folder, node))
+            home = node.home if has_homes else Path.home()
+            servers.enter_context(_server(folder, node, prefix, home=home))
         for node in fleet.nodes:
-            await_listening(node.address, node.port)
+            _await_listening_said(node.folder / _LOG)
         yield fleet
 
 
-def describe_fleet(folder: Path, count: int, *, port: int = _PORT) -> Fleet:
+def describe_fleet(
+    folder: Path, count: int, *, port: int = _PORT, address: Callable[[int], str] = loopback_address
+) -> Fleet:
     """Make the keys and the files of a fleet that is not served yet."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     identity = _key(folder / "client_key")
@@ -76,8 +103,7 @@ def describe_fleet(folder: Path, count: int, *, port: int = _PORT) -> Fleet:
     nodes = tuple(
         FleetNode(
             name=f"node{number}",
-            # 127.0.0.1 is the machine's own.
-            address=f"127.0.{1 + number // 250}.{1 + number % 250}",
+            address=address(number),
             port=port,
             folder=folder / f"node{number}",
         )
@@ -105,7 +131,7 @@ def describe_fleet(folder: Path, count: int, *, port: int = _PORT) -> Fleet:
 
 
 @contextmanager
-def _server(folder: Path, node: FleetNode) -> Iterator[None]:
+def _server(folder: Path, node: FleetNode, prefix: Sequence[str], *, home: Path) -> Iterator[None]:
     config = node.folder / "sshd_config"
     config.write_text(
         f"Port {node.port}\nListenAddress {node.address}\nHostKey {folder}/host_key\n"
@@ -113,16 +139,29 @@ def _server(folder: Path, node: FleetNode) -> Iterator[None]:
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
         "PermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n"
         # Below another shell, bash leaves out the user's .bashrc: no part of what is measured.
-        f'SetEnv SHLVL=1 "PATH={os.environ["PATH"]}"\n'
+        f'SetEnv SHLVL=1 "PATH={os.environ["PATH"]}" "HOME={home}" "RUSTUP_HOME={_rustup()}"\n'
     )
-    command = [str(SSHD), "-D", "-e", "-f", str(config)]
-    with (node.folder / "sshd.log").open("wb") as log:
+    command = [*prefix, str(SSHD), "-D", "-e", "-f", str(config)]
+    with (node.folder / _LOG).open("wb") as log:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
     try:
         yield
     finally:
         server.terminate()
         server.wait()
+
+
+def _rustup() -> str:
+    # In another home, rustup's proxies would find no toolchain.
+    return os.environ.get("RUSTUP_HOME") or str(Path.home() / ".rustup")
+
+
+def _await_listening_said(log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while b"Server listening" not in log.read_bytes():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{log} does not say that the server listens")
+        time.sleep(0.01)
 
 
 def await_listening(address: str, port: int) -> None:

@@ -104,7 +104,7 @@ def save(report: Report, folder: Path, machine: Mapping[str, str]) -> None:
     """Write the report as NAME.json, with the machine that it is of."""
     folder.mkdir(parents=True, exist_ok=True)
     data = {"machine": dict(machine), **asdict(report)}
-    (folder / f"{report.name}.json").write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
+    (folder / f"{report.name}.json").write_text(json.dumps(data, indent=1) + "\n")
 
 
 def load(file: Path) -> tuple[Report, dict[str, str]]:

@@ -91,7 +91,7 @@ def _run(name: str, words: list[str]) -> int:
     from orchestrator import commands  # noqa: PLC0415 -- not for --help
 
     try:
-        return commands.COMMANDS[name](arguments)
+        return commands.command(name)(arguments)
     except Exception as error:
         code = commands.explain(error)
         if code is None:

@@ -13,7 +13,7 @@ from orchestrator.core.events import NodeFinished, ReleaseStarted, SourceReady, 
 from orchestrator.core.record import drift
 from orchestrator.core.recording import built_with, record_of
 from orchestrator.core.report import Report, exit_code
-from orchestrator.core.result import Built
+from orchestrator.core.result import Built, Skipped
 from orchestrator.delivery import Delivery
 from orchestrator.publication import Publication
 from orchestrator.verification.last_step import verify_release
@@ -138,6 +138,9 @@ async def _complete(
         delivery.world.observe(NodeFinished(node=result.node, result=result))
         if isinstance(result, Built):
             await publication.add(result, stands_for=task.node.name)
+        elif isinstance(result, Skipped) and result.node == task.node.name:
+            # It is published already, as only the node could tell.
+            await publication.pass_over(task.node.name)
         results.append(result)
     return tuple(results)
 

@@ -22,12 +22,14 @@ from orchestrator.core.errors import (
 from orchestrator.core.events import LogAppended, Phase, PhaseChanged, TryingAgain, Warned
 from orchestrator.core.extras import extra_name
 from orchestrator.core.finding import Severity
+from orchestrator.core.inventory import BUILD_LOG, JOB_RECORD
 from orchestrator.core.plan import fill_command, fill_extra
 from orchestrator.core.preflight import GOOD_DISK_BYTES, judge, needs_of
 from orchestrator.core.result import Artifact, Built, Failed, FailureClass, Skipped
 from orchestrator.core.wording import human_size
 from orchestrator.evidence import Witness
 from orchestrator.inspection import Inspection, Place
+from orchestrator.meanwhile import meanwhile
 from orchestrator.nodes.bundle import Sending, push_bundle, source_folder
 from orchestrator.nodes.collect import BINARIES, EXTRAS, Collection
 from orchestrator.nodes.follow import Follower, follow_job, require_success
@@ -65,16 +67,15 @@ if TYPE_CHECKING:
     from orchestrator.source import Bundle
     from orchestrator.world import World
 
-# In the folder of a version and node.
-BUILD_LOG: Final = "build.log"
-JOB_RECORD: Final = "job.json"
-# Below it: an extra file may have any name.
+# Below the folder of a version and node: an extra file may have any name.
 _EXTRAS: Final = "extras"
 _LOG_TAIL_LINES: Final = 20
 _LOG_TAIL_BYTES: Final = 16 * 1024
 _DISK_ERRORS: Final = frozenset(
     (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
 )
+# What findings on a node's room are about.
+_ROOM: Final = frozenset(("disk", "inodes"))
 # A machine that killed or lost a job gets one more chance, then the next machine has its turn.
 _PAUSES: Final = (timedelta(seconds=2),)
 # Nobody comes back to a build after so long; the next version would build from cold.
@@ -146,7 +147,7 @@ class _NodeDelivery:
         suffix = self._node.target.exe_suffix
         return tuple(f"{name}{suffix}" for name in self._plan.inventory.project.binaries)
 
-    async def run(self) -> Built | Failed:
+    async def run(self) -> Result:
         begun = self._world.monotonic()
         try:
             sweep_parts(self._folder)
@@ -162,7 +163,7 @@ class _NodeDelivery:
                 raise
             raise _unwritable(self._folder, error) from error
 
-    async def _build_again_and_again(self, begun: float) -> Built:
+    async def _build_again_and_again(self, begun: float) -> Built | Skipped:
         for pause in _PAUSES:
             try:
                 return await self._build(begun)
@@ -171,7 +172,7 @@ class _NodeDelivery:
                 await asyncio.sleep(pause.total_seconds())
         return await self._build(begun)
 
-    async def _build(self, begun: float) -> Built:
+    async def _build(self, begun: float) -> Built | Skipped:
         self._enter(Phase.CONNECTING)
         async with AsyncExitStack() as turn:
             # What boots it is work for its group's CPU, too.
@@ -179,10 +180,14 @@ class _NodeDelivery:
                 await turn.enter_async_context(self._turns.of(self._node))
             return await self._build_in(turn, begun)
 
-    async def _build_in(self, turn: AsyncExitStack, begun: float) -> Built:
+    async def _build_in(self, turn: AsyncExitStack, begun: float) -> Built | Skipped:
         async with self._line(self._node, has_spare=self._has_spare) as line:
             facts = await line.run(partial(probe, workdir=self._node.workdir))
-            facts = await self._make_room(line, facts)
+            if skipped := self._is_there(facts):
+                return skipped
+            has_room = not self._is_short(facts)
+            if not has_room:
+                facts = await self._make_room(line, facts)
             bundle = await asyncio.shield(asyncio.ensure_future(self._bundle))
             spec = self._spec(facts, bundle)
             await self._preflight(line, facts, spec)
@@ -195,7 +200,10 @@ class _NodeDelivery:
                 await turn.enter_async_context(self._turns.of(self._node))
                 line.is_waiting = False
             job = await self._start(line, facts, spec)
-            end = await self._follow(line, job)
+            # Where nothing depends on it, a build leaves it all the time that it needs.
+            tidying = self._make_room(line, facts) if has_room else _nothing()
+            async with meanwhile(tidying):
+                end = await self._follow(line, job)
             # Before the gate, which may have to wait for a turn of the same group.
             await turn.aclose()
             self._is_built = True
@@ -213,6 +221,21 @@ class _NodeDelivery:
             took=end.took,
             warmth=end.warmth,
             own_rustc=facts.rustc,
+        )
+
+    def _is_there(self, facts: NodeFacts) -> Skipped | None:
+        """Return why there is nothing to do, where only the node could say so."""
+        if self._task.gate_nodes or facts.release not in self._task.published_on:
+            return None
+        system = f"{facts.system} {facts.release}"
+        reason = f"{self._plan.version} is already published for {system}"
+        return Skipped(node=self._node.name, target=self._node.target, reason=reason)
+
+    def _is_short(self, facts: NodeFacts) -> bool:
+        """Return whether the node needs room before anything else."""
+        findings = judge(facts, self._node, needs_of(self._plan.inventory.project, self._node))
+        return any(
+            finding.subject in _ROOM and finding.severity is not Severity.OK for finding in findings
         )
 
     async def _make_room(self, line: Line, facts: NodeFacts) -> NodeFacts:
@@ -254,7 +277,7 @@ class _NodeDelivery:
         if _is_begun(state) or (
             # Its last attempt may have filled it, and the next one clears that away first.
             isinstance(state, Finished | Stopped)
-            and {finding.subject for finding in problems} <= {"disk", "inodes"}
+            and {finding.subject for finding in problems} <= _ROOM
         ):
             return
         hints = dict.fromkeys(finding.hint for finding in problems if finding.hint)
@@ -286,14 +309,18 @@ class _NodeDelivery:
         inspection = Inspection(
             plan=self._plan, task=self._task, enter=self._enter, open_line=self._gate_line
         )
-        gated = await inspection.gate(
-            Place(line=line, facts=facts, out=f"{job.directory}/out"), binaries
-        )
-        self._enter(Phase.CHECKING)
-        leaks = await asyncio.to_thread(inspection.scan, facts, binaries, extras)
-        evidence, unknown = await witness.tell(gated)
+        place = Place(line=line, facts=facts, out=f"{job.directory}/out")
+        # While the node runs them, it also tells of the project, and they are searched here.
+        async with (
+            meanwhile(witness.project()) as telling,
+            meanwhile(asyncio.to_thread(inspection.scan, facts, binaries, extras)) as scanning,
+        ):
+            gated = await inspection.gate(place, binaries, extras)
+            self._enter(Phase.CHECKING)
+            leaks = await scanning
+            evidence, unknown = await witness.tell(await telling, gated)
         artifact = await asyncio.to_thread(
-            inspection.pack, binaries, gated, evidence, extras=extras, into=self._folder
+            inspection.settle, binaries, gated, evidence, into=self._folder
         )
         return artifact, (*leaks, *unknown)
 
@@ -431,6 +458,10 @@ class _NodeDelivery:
 
     def _enter(self, phase: Phase, detail: str = "") -> None:
         self._world.observe(PhaseChanged(node=self._node.name, phase=phase, detail=detail))
+
+
+async def _nothing() -> None:
+    pass
 
 
 def _is_begun(state: JobState) -> bool:

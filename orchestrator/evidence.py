@@ -40,9 +40,8 @@ class Witness:
     job: Job
     bundle: Bundle | None
 
-    async def tell(self, gated: Gated) -> tuple[Evidence, tuple[str, ...]]:
+    async def tell(self, project: BuiltProject, gated: Gated) -> tuple[Evidence, tuple[str, ...]]:
         """Return what is known of the build, and warnings of what nobody can say."""
-        project = await self._project()
         try:
             sbom = await asyncio.to_thread(self._sbom, project)
             warnings: tuple[str, ...] = ()
@@ -51,7 +50,8 @@ class Witness:
         record = self._record(project, gated)
         return Evidence(record=record, sbom=sbom), warnings
 
-    async def _project(self) -> BuiltProject:
+    async def project(self) -> BuiltProject:
+        """Return what the node says of what it built; a lost link alone is an error."""
         step = partial(read_project, facts=self.facts, job=self.job, lookup=self._lookup())
         try:
             return await self.line.run(step)

@@ -19,6 +19,7 @@ from orchestrator.core.inventory import LeakPolicy
 from orchestrator.core.leaks import find_leaks
 from orchestrator.core.plan import build_texts
 from orchestrator.core.result import Artifact, edition_of
+from orchestrator.meanwhile import meanwhile
 from orchestrator.nodes.gate import Gate, GateBinary, run_gate
 from orchestrator.nodes.probe import probe
 from orchestrator.parts import write_whole
@@ -58,7 +59,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gated:
-    """Where the binaries passed their gate, and what they need.
+    """Where the binaries passed their gate, what they need, and their archive.
 
     `os_release` is the OS release that they are bound to, None if they run on many.
     """
@@ -67,6 +68,7 @@ class Gated:
     facts: NodeFacts
     floors: tuple[Floor, ...]
     os_release: str | None
+    archive: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,16 +80,24 @@ class Inspection:
     enter: Callable[[Phase, str], None]
     open_line: OpenLine
 
-    async def gate(self, builder: Place, binaries: tuple[CollectedFile, ...]) -> Gated:
+    async def gate(
+        self,
+        builder: Place,
+        binaries: tuple[CollectedFile, ...],
+        extras: tuple[CollectedFile, ...] = (),
+    ) -> Gated:
         """Return what the gate found: the binaries' floors, and where they ran.
+
+        They are packed, with the extra files, while the node runs them.
 
         They are checked and run on the node that the task names for it, else where they were built.
         Raise BuildError for binaries that may not be published, NodeError if there is no machine
         that can run them now.
         """
+        check = partial(self._check_on, binaries=binaries, extras=extras)
         if not self.task.gate_nodes:
             self.enter(Phase.GATING, "")
-            return await self._check_on(builder, self.task.node, binaries)
+            return await check(builder, self.task.node)
         reasons = []
         for number, gate_node in enumerate(self.task.gate_nodes, start=1):
             self.enter(Phase.GATING, f"on {gate_node.name}")
@@ -96,7 +106,7 @@ class Inspection:
                 async with self.open_line(gate_node, has_spare=has_spare) as line:
                     facts = await line.run(partial(probe, workdir=gate_node.workdir))
                     place = Place(line=line, facts=facts, out=None)
-                    return await self._check_on(place, gate_node, binaries)
+                    return await check(place, gate_node)
             except NodeError as error:
                 reasons.append(f"{gate_node.name}: {error.message}")
         raise NodeError(
@@ -105,7 +115,12 @@ class Inspection:
         )
 
     async def _check_on(
-        self, place: Place, node: Node, binaries: tuple[CollectedFile, ...]
+        self,
+        place: Place,
+        node: Node,
+        *,
+        binaries: tuple[CollectedFile, ...],
+        extras: tuple[CollectedFile, ...],
     ) -> Gated:
         target, project = self.task.node.target, self.plan.inventory.project
         os_release = _os_release(self.task.node, place.facts)
@@ -129,10 +144,19 @@ class Inspection:
             commands=project.gate,
             timeout=_GATE_TIMEOUT,
         )
-        await place.line.run(
-            lambda transport: run_gate(transport, place.facts, binaries=gated, gate=gate)
+        key = f"{target}{edition_of(floors) or ''}"
+        async with meanwhile(asyncio.to_thread(self._packed, key, binaries, extras)) as packing:
+            await place.line.run(
+                lambda transport: run_gate(transport, place.facts, binaries=gated, gate=gate)
+            )
+            archive = await packing
+        return Gated(
+            node=node,
+            facts=place.facts,
+            floors=floors,
+            os_release=os_release,
+            archive=archive,
         )
-        return Gated(node=node, facts=place.facts, floors=floors, os_release=os_release)
 
     def scan(
         self,
@@ -156,35 +180,41 @@ class Inspection:
             raise BuildError("; ".join((*in_binaries, *in_extras)), hint=hint)
         return (*in_binaries, *in_extras)
 
-    def pack(
+    def _packed(
         self,
+        key: str,
         binaries: tuple[CollectedFile, ...],
-        gated: Gated,
-        evidence: Evidence,
-        *,
         extras: tuple[CollectedFile, ...],
-        into: Path,
-    ) -> Artifact:
-        """Return the archive of the binaries and the extra files, in the folder `into`."""
-        project, version = self.plan.inventory.project.name, str(self.plan.version)
-        key = f"{self.task.node.target}{edition_of(gated.floors) or ''}"
-        data = pack_archive(
-            f"{project}-{version}-{key}",
+    ) -> bytes:
+        return pack_archive(
+            f"{self.plan.inventory.project.name}-{self.plan.version}-{key}",
             [
                 ArchiveEntry(name=file.name, data=_read(file), is_executable=is_executable)
                 for files, is_executable in ((binaries, True), (extras, False))
                 for file in files
             ],
         )
+
+    def settle(
+        self,
+        binaries: tuple[CollectedFile, ...],
+        gated: Gated,
+        evidence: Evidence,
+        *,
+        into: Path,
+    ) -> Artifact:
+        """Return the artifact, whose archive is in the folder `into`."""
+        project, version = self.plan.inventory.project.name, str(self.plan.version)
+        key = f"{self.task.node.target}{edition_of(gated.floors) or ''}"
         path = into / archive_name(project, version, key)
-        write_whole(path, data)
+        write_whole(path, gated.archive)
         return Artifact(
             version=version,
             target=self.task.node.target,
             os_release=gated.os_release,
             path=path,
-            size_bytes=len(data),
-            sha256=hashlib.sha256(data).hexdigest(),
+            size_bytes=len(gated.archive),
+            sha256=hashlib.sha256(gated.archive).hexdigest(),
             floors=gated.floors,
             binaries=binaries,
             evidence=evidence,

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, assert_never
 
 from orchestrator.core.errors import ConfigError, NodeError
-from orchestrator.delivery import BUILD_LOG, JOB_RECORD
+from orchestrator.core.inventory import BUILD_LOG, JOB_RECORD
 from orchestrator.nodes.follow import Follower, follow_job, hand_over_log, require_success
 from orchestrator.nodes.housekeeping import list_jobs
 from orchestrator.nodes.job import Job, cancel_job

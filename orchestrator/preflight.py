@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -124,33 +125,46 @@ async def check_operator(
     Without a version it is about the inventory's own channel, without `publishes` only about what
     builds need. Nothing is left behind.
     """
-    findings = [*await _source_tools(operator), *_disks(operator)]
+    looks: list[Awaitable[Sequence[Finding]]] = [_source_tools(operator)]
     if publishes:
-        key, keys = _key(operator)
-        findings.append(key)
-        findings.append(await _tried("store", _store(operator)))
-        if keys:
-            findings += await _keys(operator, version, keys)
-            findings.append(await _tried("index", _index(operator, version, keys)))
-        findings.append(await _tried("installer", _installer(operator, keys)))
-        if operator.inventory.publication.github:
-            findings.append(await _tried("github", _github(operator)))
-    return tuple(findings)
+        looks += _publishing(operator, version)
+    tools, *rest = await asyncio.gather(*looks)
+    return tuple(chain(tools, _disks(operator), *rest))
 
 
-async def _tried(subject: str, looking: Awaitable[str]) -> Finding:
+def _publishing(
+    operator: Operator, version: Version | None
+) -> Iterator[Awaitable[Sequence[Finding]]]:
+    """Yield what is looked at for a publication, in the order in which it is told."""
+    key, keys = _key(operator)
+    yield _told(key)
+    yield _tried("store", _store(operator))
+    if keys:
+        yield _keys(operator, version, keys)
+        yield _tried("index", _index(operator, version, keys))
+    yield _tried("installer", _installer(operator, keys))
+    if operator.inventory.publication.github:
+        yield _tried("github", _github(operator))
+
+
+async def _told(*findings: Finding) -> Sequence[Finding]:
+    return findings
+
+
+async def _tried(subject: str, looking: Awaitable[str]) -> Sequence[Finding]:
     try:
-        return fine(subject, await looking)
+        return [fine(subject, await looking)]
     except OrchestratorError as error:
-        return Finding.of(subject, error)
+        return [Finding.of(subject, error)]
 
 
-async def _source_tools(operator: Operator) -> list[Finding]:
+async def _source_tools(operator: Operator) -> Sequence[Finding]:
     source = operator.inventory.project.source
     if source is None:
         return []
     tools = ("git", "cargo") if isinstance(source, GitSource | PathSource) else ("cargo",)
-    return [await _tried(tool, _version_of(tool)) for tool in tools]
+    tried = await asyncio.gather(*(_tried(tool, _version_of(tool)) for tool in tools))
+    return list(chain.from_iterable(tried))
 
 
 async def _version_of(tool: str) -> str:
@@ -262,5 +276,5 @@ async def _installer(operator: Operator, keys: tuple[PublicKey, ...]) -> str:
     # Any serial fits: what the store says of keys has a finding of its own.
     channel = operator.channel(None, keys)
     values = installer_values(project, publication.url, channel, keys_serial=0)
-    render_installer(template, values)
+    await asyncio.to_thread(render_installer, template, values)
     return f"for {publication.url}"

@@ -65,11 +65,14 @@ class Publication:
         `stands_for` is the first node of its task. A store that refuses this artifact makes this
         node's result a failure; an index that cannot be written or trusted raises StoreError.
         """
-        self._awaited.discard(stands_for)
         self._held.append(built)
-        if self._outlet is None or self._awaited:
-            return
-        await self._publish_held(self._outlet)
+        await self.pass_over(stands_for)
+
+    async def pass_over(self, node: str) -> None:
+        """Wait no longer for the node, first of its task; publish what waited for it."""
+        self._awaited.discard(node)
+        if self._outlet is not None and not self._awaited:
+            await self._publish_held(self._outlet)
 
     async def _publish_held(self, outlet: Outlet) -> None:
         if self._index is None and any(self._is_variant(built) for built in self._held):

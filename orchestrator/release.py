@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from orchestrator.core.errors import ConfigError
 from orchestrator.core.events import Warned
 from orchestrator.core.finding import Severity
 from orchestrator.core.inventory import CrateSource
+from orchestrator.meanwhile import meanwhile
+from orchestrator.nodes.ssh_dial import load_ssh
 from orchestrator.preflight import check_operator
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from orchestrator.core.version import Version
     from orchestrator.source import Bundle
     from orchestrator.wiring import Operator
-    from orchestrator.world import MakeBundle
+    from orchestrator.world import MakeBundle, Outlet
 
 
 async def release_for(
@@ -44,18 +47,26 @@ async def release_for(
     outlet = None
     if request.publish:
         outlet = operator.outlet_of(channel) if channel else operator.outlet(version)
-    # Before an hour is spent, and not at its end.
-    for finding in await check_operator(operator, version, publishes=request.publish):
-        if finding.severity is Severity.WARNING:
-            observe(Warned(message=finding.message))
-        finding.require()
-    plan = await operator.plan(request, outlet.channel if outlet else None)
+    async with meanwhile(_planned(operator, request, outlet)) as planning:
+        # Before an hour is spent, and not at its end.
+        for finding in await check_operator(operator, version, publishes=request.publish):
+            if finding.severity is Severity.WARNING:
+                observe(Warned(message=finding.message))
+            finding.require()
+        plan = await planning
     async with operator.connections(observe) as connect:
         world = operator.world(connect, observe, outlet=outlet)
         if commit:
             world = replace(world, make_bundle=pinned(world.make_bundle, commit, observe))
         with shown or nullcontext():
             return plan, await make_release(plan, world)
+
+
+async def _planned(operator: Operator, request: ReleaseRequest, outlet: Outlet | None) -> BuildPlan:
+    plan = await operator.plan(request, outlet.channel if outlet else None)
+    if any(not task.node.is_local for task in plan.tasks):
+        await asyncio.to_thread(load_ssh)
+    return plan
 
 
 def pinned(make_bundle: MakeBundle, commit: str, observe: Observer) -> MakeBundle:

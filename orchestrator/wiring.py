@@ -17,9 +17,6 @@ from orchestrator.core.gains import read_gains
 from orchestrator.core.index import parse_channel
 from orchestrator.core.inventory import RECORD_FOLDER
 from orchestrator.core.plan import plan_release
-from orchestrator.jobs import Search, known_jobs
-from orchestrator.nodes.local import connect_local
-from orchestrator.source import Bundle, make_bundle
 from orchestrator.stores.channel import Channel, read_index
 from orchestrator.stores.directory import DirectoryStore
 from orchestrator.timings import append_build, read_record
@@ -42,9 +39,11 @@ if TYPE_CHECKING:
     from orchestrator.core.signature import PublicKey, Signer
     from orchestrator.core.version import Version
     from orchestrator.github.releases import Releases
+    from orchestrator.jobs import Search
     from orchestrator.nodes.transport import Connect, Transport
     from orchestrator.signing import KnownKey
     from orchestrator.site import Beside
+    from orchestrator.source import Bundle
     from orchestrator.stores.pointers import Pointer
     from orchestrator.stores.store import ReleaseStore
     from orchestrator.world import Outlet, World
@@ -90,12 +89,21 @@ class Operator:
 
     def nodes_at_work(self) -> tuple[Node, ...]:
         """Return the nodes that may have jobs: those enabled, and those with a job on record."""
-        nodes = self.inventory.nodes
-        begun = {known.node.name for known in known_jobs(self.dist, nodes, None)}
-        return tuple(node for node in nodes if node.enabled or node.name in begun)
+        begun = self._begun(None)
+        return tuple(node for node in self.inventory.nodes if node.enabled or node.name in begun)
+
+    def _begun(self, version: Version | None) -> frozenset[str]:
+        if version and not (self.dist / str(version)).is_dir():
+            return frozenset()
+        from orchestrator.jobs import known_jobs  # noqa: PLC0415 -- not for a new version
+
+        known = known_jobs(self.dist, self.inventory.nodes, version)
+        return frozenset(each.node.name for each in known)
 
     def search(self, version: Version | None) -> Search:
         """Return whose jobs to look for on the nodes."""
+        from orchestrator.jobs import Search  # noqa: PLC0415 -- only who asks nodes needs it
+
         return Search(project=self.inventory.project.name, version=version)
 
     def record(self) -> Record:
@@ -140,6 +148,8 @@ class Operator:
         self, source: Source, version: Version, binaries: tuple[str, ...]
     ) -> Bundle:
         """Return the source bundle, from the user's cache if it was made before."""
+        from orchestrator.source import make_bundle  # noqa: PLC0415 -- only a release needs it
+
         try:
             return await make_bundle(
                 source,
@@ -174,10 +184,7 @@ class Operator:
             request,
             record=self.record(),
             rows=index.rows if index else (),
-            begun={
-                known.node.name
-                for known in known_jobs(self.dist, self.inventory.nodes, request.version)
-            },
+            begun=self._begun(request.version),
             gains=self.gains(),
         )
 
@@ -394,6 +401,8 @@ class Operator:
         Nodes that are virtual machines are started when they are needed, and stopped at the end, if
         nobody else uses them; `observe` is told. Without `starts_guests` they are as they are.
         """
+        from orchestrator.nodes.local import connect_local  # noqa: PLC0415 -- not for a dry run
+
         local = connect_local(os.environ)
         if all(node.is_local for node in self.inventory.nodes):
             yield local

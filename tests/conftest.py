@@ -6,6 +6,7 @@ import hashlib
 import ipaddress
 import os
 import secrets
+import signal
 import socket
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ hypothesis.settings.register_profile(
     "untimed", deadline=None, derandomize=bool(os.environ.get("CI"))
 )
 hypothesis.settings.load_profile("untimed")
+
+# A shell's background job ignores Ctrl-C, and so would every program that a test starts from there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HOME = os.path.expanduser("~")  # noqa: PTH111 -- Path.home() would read the scratch home later on
 

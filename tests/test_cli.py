@@ -58,6 +58,7 @@ def exit_code_of(*words: str) -> int:
 
 def test_every_command_has_options_and_a_function() -> None:
     assert list(COMMANDS) == list(commands.COMMANDS)
+    assert all(callable(commands.command(name)) for name in COMMANDS)
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])

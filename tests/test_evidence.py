@@ -60,7 +60,7 @@ def witness(home: Path, *, transport: Transport | None = None) -> Witness:
 
 
 def gated(who: Witness) -> Gated:
-    return Gated(node=who.task.node, facts=who.facts, floors=(), os_release=None)
+    return Gated(node=who.task.node, facts=who.facts, floors=(), os_release=None, archive=b"")
 
 
 async def test_a_node_that_cannot_say_leaves_a_warning_and_what_is_known(
@@ -69,7 +69,7 @@ async def test_a_node_that_cannot_say_leaves_a_warning_and_what_is_known(
     who = witness(scratch_home)
     who = replace(who, facts=replace(who.facts, workdir="/proc/none"))
     async with who.line:
-        evidence, warnings = await who.tell(gated(who))
+        evidence, warnings = await who.tell(await who.project(), gated(who))
     (warning,) = warnings
     assert warning.startswith("no bill of materials: the node could not say what it built")
     assert evidence.sbom is None
@@ -81,12 +81,12 @@ async def test_a_node_that_cannot_say_leaves_a_warning_and_what_is_known(
 async def test_the_command_is_told_without_passwords_and_homes(scratch_home: Path) -> None:
     who = witness(scratch_home)
     async with who.line:
-        evidence, _ = await who.tell(gated(who))
+        evidence, _ = await who.tell(await who.project(), gated(who))
     assert evidence.record.command == "cd ~/x && curl https://example.org && make"
     # A home that is the root of everything stands for nothing.
     who = replace(who, facts=replace(who.facts, home="/"))
     async with who.line:
-        evidence, _ = await who.tell(gated(who))
+        evidence, _ = await who.tell(await who.project(), gated(who))
     assert evidence.record.command.startswith(f"cd {scratch_home}/x")
 
 
@@ -101,4 +101,4 @@ async def test_a_lost_link_is_the_delivery_s_to_mend(scratch_home: Path) -> None
     who = witness(scratch_home, transport=cast("Transport", Cut()))
     async with who.line:
         with pytest.raises(LinkError):
-            await who.tell(gated(who))
+            await who.tell(await who.project(), gated(who))

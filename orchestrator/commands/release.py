@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.commands.jobs import INTERRUPTED, cancel_on
@@ -14,7 +15,9 @@ from orchestrator.wiring import Operator
 if TYPE_CHECKING:
     import argparse
 
+    from orchestrator.core.events import Event, Observer
     from orchestrator.core.plan import ReleaseRequest
+    from orchestrator.core.report import Report
 
 
 def release(arguments: argparse.Namespace) -> int:
@@ -49,22 +52,64 @@ async def _release(
     from orchestrator.core.errors import BuildError
     from orchestrator.core.report import report_as_data
     from orchestrator.listing.comparison import show_comparisons
+    from orchestrator.listing.timings import show_timings
     from orchestrator.release import release_for
 
     console = Console(sys.stderr, is_quiet=arguments.quiet or arguments.json)
+    clock = _Clock(request) if arguments.timings else None
     plan, report = await release_for(
-        operator, request, console.observe, channel=arguments.channel, shown=console
+        operator,
+        request,
+        clock.beside(console.observe) if clock else console.observe,
+        channel=arguments.channel,
+        shown=console,
     )
     compared = compare_builds(plan, report) if request.compare else ()
+    timings = clock.timings(report) if clock else None
     if arguments.json:
-        data = report_as_data(report)
-        more = {"comparisons": [each.as_data() for each in compared]} if request.compare else {}
-        print(json.dumps({**data, **more}, indent=2))
+        data = dict(report_as_data(report))
+        if request.compare:
+            data["comparisons"] = [each.as_data() for each in compared]
+        if timings:
+            data["timings"] = timings
+        print(json.dumps(data, indent=2))
     else:
         show_report(report, sys.stdout)
         show_comparisons([each.as_data() for each in compared], sys.stdout)
+        if timings:
+            show_timings(timings, sys.stdout)
     is_different = any(each.differences for each in compared)
     return report.exit_code or (BuildError.exit_code if is_different else 0)
+
+
+class _Clock:
+    """What happened when, for `--timings`."""
+
+    def __init__(self, request: ReleaseRequest) -> None:
+        from orchestrator.core.board import Board
+        from orchestrator.core.order import Order, Origin
+
+        self._began = datetime.now(UTC)
+        order = Order(
+            version=str(request.version), channel="", asked=self._began, origin=Origin.PERSON
+        )
+        self._board = Board(order, self._began)
+
+    def beside(self, observe: Observer) -> Observer:
+        """Return who is told beside another observer."""
+
+        def both(event: Event) -> None:
+            self._board.observe(event, datetime.now(UTC))
+            observe(event)
+
+        return both
+
+    def timings(self, report: Report) -> dict[str, object]:
+        """Return where the time went, up to now."""
+        from orchestrator.core.waiting import timings_as_data
+
+        self._board.finish(datetime.now(UTC), report)
+        return timings_as_data(self._board.as_data(), began=self._began)
 
 
 # Long enough to read what it would do.

@@ -54,9 +54,9 @@ class Platform:
                 return row
         return None
 
-    def row_of(self, version: str) -> Row | None:
-        """Return the row of a version, None if that was never announced here."""
-        return next((row for row in self.rows if str(row.version) == version), None)
+    def by_version(self) -> dict[str, Row]:
+        """Return the row of each version that was announced here."""
+        return {str(row.version): row for row in reversed(self.rows)}
 
 
 def platforms_of(rows: Sequence[Row]) -> tuple[Platform, ...]:

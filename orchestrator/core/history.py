@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.core.merge import row_of
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -80,10 +78,10 @@ class Entry:
 
 def differences(before: Sequence[Row], after: Sequence[Row]) -> tuple[Change, ...]:
     """Return what changed: first what is in `after`, in its order, then what has gone."""
-    changed = [
-        Change(before=old, after=row) for row in after if (old := row_of(before, row.key)) != row
-    ]
-    gone = [Change(before=row, after=None) for row in before if row_of(after, row.key) is None]
+    was = {row.key: row for row in before}
+    changed = [Change(before=old, after=row) for row in after if (old := was.get(row.key)) != row]
+    stays = {row.key for row in after}
+    gone = [Change(before=row, after=None) for row in before if row.key not in stays]
     return (*changed, *gone)
 
 

@@ -20,6 +20,9 @@ GUEST: Final = "vm:"
 ANY_VERSION: Final = ""
 # Beside the inventory: logs, archives and, by default, the store. Nothing in it is the source.
 RECORD_FOLDER: Final = "dist"
+# There, in the folder of a version and node.
+BUILD_LOG: Final = "build.log"
+JOB_RECORD: Final = "job.json"
 _LOG_LIMIT: Final = Bytes(500_000_000)
 
 

@@ -152,7 +152,8 @@ def _table(versions: Sequence[str], platforms: Sequence[Platform], *, label: str
 
 
 def _table_row(versions: Sequence[str], platform: Platform) -> str:
-    cells = "".join(_cell(platform.row_of(version)) for version in versions)
+    own = platform.by_version()
+    cells = "".join(_cell(own.get(version)) for version in versions)
     title = escape(platform.title)
     if platform.newest:
         title = f'<a href="#{escape(platform.name)}">{title}</a>'

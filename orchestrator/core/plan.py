@@ -71,6 +71,9 @@ class NodeTask:
     success_rate: float | None = None
     # What was built last for this target, on whatever node.
     last: PastBuild | None = None
+    # On which of these OS releases the node's binaries would be published already: where they are
+    # bound to one, only the node can say which that is.
+    published_on: frozenset[str] = frozenset()
 
     @property
     def is_kept_warm(self) -> bool:
@@ -170,7 +173,8 @@ def plan_release(
         request=request,
         inventory=inventory,
         tasks=tuple(
-            _plan_target(inventory, request, placement=each, record=record) for each in placements
+            _plan_target(inventory, request, placement=each, record=record, rows=rows)
+            for each in placements
         ),
         skipped=tuple(skipped),
     )
@@ -301,6 +305,17 @@ def _is_published(project: Project, node: Node, published: Iterable[Row]) -> boo
     )
 
 
+def _published_on(project: Project, node: Node, published: Iterable[Row]) -> frozenset[str]:
+    level = node_cpu(project, node)
+    return frozenset(
+        row.exact_release
+        for row in published
+        if row.target == node.target.triple
+        and cpu_level(row.floors) == level
+        and row.exact_release is not None
+    )
+
+
 def _each_apart(groups: Sequence[Sequence[Node]]) -> list[list[Node]]:
     """Return every node that has others to be compared with, as a target of its own."""
     compared = [[node] for nodes in groups if len(nodes) > 1 for node in nodes]
@@ -325,14 +340,21 @@ def alternatives(project: Project, nodes: Iterable[Node]) -> list[list[Node]]:
 
 
 def _plan_target(
-    inventory: Inventory, request: ReleaseRequest, *, placement: Placement, record: Record
+    inventory: Inventory,
+    request: ReleaseRequest,
+    *,
+    placement: Placement,
+    record: Record,
+    rows: Sequence[Row],
 ) -> BuildTask:
+    published = [] if request.rebuild else _rows_of(request.version, rows)
     first, *standby = (
         replace(
             _plan_node(inventory, request, node),
             expected=record.expected(node, is_cold=request.clean),
             success_rate=record.success_rate(node),
             last=record.last_delivery(node.target.triple),
+            published_on=_published_on(inventory.project, node, published),
         )
         for node in placement.nodes
     )

@@ -7,6 +7,7 @@ import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import BuildError, OrchestratorError, PassingError
@@ -68,43 +69,74 @@ async def run_gate(
     Raise BuildError when one cannot run, gives a wrong answer or takes too long; NodeError when
     the node holds other bytes than were collected, or cannot be used.
     """
-    folder = f"{facts.workdir}/gates/{secrets.token_hex(8)}"
+    place = _Place(
+        transport=transport,
+        facts=facts,
+        folder=f"{facts.workdir}/gates/{secrets.token_hex(8)}",
+        timeout=gate.timeout,
+    )
+    asked = [
+        (binary, _filled(gate.version_command, gate, f"{place.folder}/{binary.name}"))
+        for binary in binaries
+    ]
+    commands = [
+        _filled(template, gate, f"{place.folder}/{binaries[0].name}") for template in gate.commands
+    ]
+    runs: list[GateRun] = []
     try:
-        await _place(transport, folder, binaries)
-        runs = []
-        for binary in binaries:
-            command = _filled(gate.version_command, gate, f"{folder}/{binary.name}")
-            passed = await _run_command(
-                transport, facts, folder, command=command, timeout=gate.timeout
-            )
+        await _bring(place, binaries)
+        for binary, command in asked:
+            is_last = len(runs) == len(asked) + len(commands) - 1
+            passed = await _run_command(place, command, is_last=is_last)
             _require_version(passed, gate.version, binary.name)
             runs.append(passed)
-        for template in gate.commands:
-            command = _filled(template, gate, f"{folder}/{binaries[0].name}")
-            runs.append(
-                await _run_command(transport, facts, folder, command=command, timeout=gate.timeout)
-            )
-        return GateReport(runs=tuple(runs))
-    finally:
+        for command in commands:
+            is_last = len(runs) == len(asked) + len(commands) - 1
+            runs.append(await _run_command(place, command, is_last=is_last))
+    except BaseException:
         # The folder is a copy; what was wrong is more telling than that it could not be removed.
         with suppress(OrchestratorError):
-            await run(transport, 'PATH=/usr/bin:/bin; rm -rf "$1"', folder, timeout=REQUEST_TIMEOUT)
+            await run(transport, _REMOVE_FOLDER, place.folder, timeout=REQUEST_TIMEOUT)
+        raise
+    return GateReport(runs=tuple(runs))
 
 
-async def _place(transport: Transport, folder: str, binaries: tuple[GateBinary, ...]) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """The folder where a gate runs, and how long one of its commands may take."""
+
+    transport: Transport
+    facts: NodeFacts
+    folder: str
+    timeout: timedelta
+
+
+async def _bring(place: _Place, binaries: tuple[GateBinary, ...]) -> None:
     """Bring the binaries into the folder, and prove there that they are the collected bytes."""
-    made = await run(transport, _MAKE_FOLDER, folder, timeout=REQUEST_TIMEOUT)
-    if made.exit_status != 0:
-        raise refusal("make the gate's folder", made)
-    for binary in binaries:
-        destination = f"{folder}/{binary.name}"
-        if binary.remote_path is None:
-            await transport.push(binary.path, destination)
-        source = binary.remote_path or destination
-        placed = await run(transport, _PLACE, source, destination, timeout=timedelta(minutes=5))
-        if placed.exit_status != 0:
-            raise refusal(f"place {binary.name} for the gate", placed)
-        if placed.stdout.decode(errors="replace").strip() != binary.sha256:
+    away = [binary for binary in binaries if binary.remote_path is None]
+    if away:
+        made = await run(place.transport, _MAKE_FOLDER, place.folder, timeout=REQUEST_TIMEOUT)
+        if made.exit_status != 0:
+            raise refusal("make the gate's folder", made)
+        for binary in away:
+            await place.transport.push(binary.path, f"{place.folder}/{binary.name}")
+    pairs = [
+        word
+        for binary in binaries
+        for word in (
+            binary.remote_path or f"{place.folder}/{binary.name}",
+            f"{place.folder}/{binary.name}",
+        )
+    ]
+    placed = await run(place.transport, _PLACE, place.folder, *pairs, timeout=timedelta(minutes=5))
+    hashes = placed.stdout.decode(errors="replace").split()
+    for binary, sha256 in zip_longest(binaries, hashes[: len(binaries)]):
+        if sha256 is None:
+            what = "make the gate's folder"
+            if placed.exit_status != _NO_FOLDER:
+                what = f"place {binary.name} for the gate"
+            raise refusal(what, placed)
+        if sha256 != binary.sha256:
             raise PassingError(
                 f"the gate's node holds other bytes of {binary.name} than were collected",
                 hint="something changed the file; run the same command with --rebuild",
@@ -112,15 +144,24 @@ async def _place(transport: Transport, folder: str, binaries: tuple[GateBinary, 
 
 
 _MAKE_FOLDER: Final = 'PATH=/usr/bin:/bin\numask 077\nmkdir -p "${1%/*}" && mkdir "$1"\n'
+_REMOVE_FOLDER: Final = 'PATH=/usr/bin:/bin; rm -rf "$1"'
 
+# FOLDER SOURCE DESTINATION...: prints the hash of each, up to the first that is not to be had.
 _PLACE: Final = "\n".join(
     (
         "PATH=/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin",
+        "umask 077",
         JOB_SH[JOB_SH.index("hash_of() {") : JOB_SH.index("evaluate() {")],
+        '[ -d "$1" ] || { mkdir -p "${1%/*}" && mkdir "$1"; } || exit 3',
+        "shift",
+        "while [ $# -gt 0 ]; do",
         'case $1 in "$2") ;; *) [ ! -L "$1" ] && [ -f "$1" ] && cp "$1" "$2" || exit ;; esac',
-        'chmod 700 "$2" && hash_of "$2"',
+        'chmod 700 "$2" && hash_of "$2" || exit',
+        "shift 2",
+        "done",
     )
 )
+_NO_FOLDER: Final = 3
 
 
 def _filled(template: str, gate: Gate, binary: str) -> str:
@@ -133,21 +174,16 @@ def _filled(template: str, gate: Gate, binary: str) -> str:
     return fill_placeholders(template, values, GATE_PLACEHOLDERS)
 
 
-async def _run_command(
-    transport: Transport,
-    facts: NodeFacts,
-    folder: str,
-    *,
-    command: str,
-    timeout: timedelta,  # noqa: ASYNC109 -- enforced on the node, which may lose its watcher
-) -> GateRun:
-    text = f"umask 022\n{exports(clean_environment(facts))}{command}"
+async def _run_command(place: _Place, command: str, *, is_last: bool) -> GateRun:
+    """Run a command; the last one, which takes the folder away once all is said."""
+    text = f"umask 022\n{exports(clean_environment(place.facts))}{command}"
     script = f"{_COMMAND_HEAD}{here_document('command', text)}{_COMMAND_TAIL}"
-    seconds = max(1, round(timeout.total_seconds()))
+    # Enforced on the node, which may lose its watcher.
+    seconds = max(1, round(place.timeout.total_seconds()))
     completed = await run(
-        transport,
+        place.transport,
         script,
-        *(folder, str(seconds)),
+        *(place.folder, str(seconds), "last" if is_last else "more"),
         timeout=timedelta(seconds=seconds) + REQUEST_TIMEOUT,
     )
     head, newline, output = completed.stdout.partition(b"\n")
@@ -194,13 +230,18 @@ case $(command -v kill) in
 kill) kill -TERM "-$$" 2>/dev/null ;;
 *) kill -TERM "$guard" 2>/dev/null ;;
 esac
-[ ! -e expired ] || status=124
+is_expired=
+[ ! -e expired ] || is_expired=1
+[ -z "$is_expired" ] || status=124
 dd if=stdout of=stdout.cut bs=65536 count=1 2>/dev/null
 dd if=stderr of=stderr.cut bs=65536 count=1 2>/dev/null
 printf '%s %s\\n' "$status" "$(wc -c <stdout.cut | tr -d ' ')"
 cat stdout.cut stderr.cut
+case $3 in
+last) cd / && rm -rf "$1" ;;
+esac
 # What ignored TERM goes now, with this shell: all is said.
-[ ! -e expired ] || case $(command -v kill) in
+[ -z "$is_expired" ] || case $(command -v kill) in
 kill) kill -KILL "-$$" ;;
 esac
 exit 0

@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 
 class Line:
-    """The way to one node; inside its `async with` block steps are done over it, one at a time.
+    """The way to one node; inside its `async with` block steps are done over it, several at once.
 
     `was_reached` says whether there ever was a link, `lost_since` (monotonic seconds) since when
     there is none although one is needed, `contact_at` when the node was last heard of. These are
@@ -49,6 +49,7 @@ class Line:
         self._on_lost = on_lost
         self._link: AsyncExitStack | None = None
         self._transport: Transport | None = None
+        self._opening = asyncio.Lock()
         self._is_open = False
         self.has_job = False
         self.is_waiting = False
@@ -90,16 +91,19 @@ class Line:
         fruitless = 0
         while True:
             reached, begun = progress(), time.monotonic()
+            link = None
             try:
-                value = await step(await self._connected())
+                transport = await self._connected()
+                link = self._link
+                value = await step(transport)
             except LinkError as error:
-                if self._transport is not None:
+                if link is not None:
                     held = time.monotonic() - begun
                     if progress() > reached or held > _FRUITFUL_SECONDS:
                         delays, fruitless = iter(BACKOFF), 0
                     fruitless += 1
-                    await self._hang_up()
-                if self.lost_since is None:
+                    await self._lose(link)
+                if self._transport is None and self.lost_since is None:
                     self.lost_since = time.monotonic()
                 if fruitless > _MAX_FRUITLESS:
                     raise
@@ -110,17 +114,18 @@ class Line:
                 return value
 
     async def _connected(self) -> Transport:
-        if self._transport is None:
-            if self.lost_since is None:
-                self.lost_since = time.monotonic()
-            async with AsyncExitStack() as link:
-                transport = await link.enter_async_context(self._open())
-                self._link = link.pop_all()
-            self._transport = transport
-            self.was_reached = True
-            self.lost_since = None
-            self.touch()
-        return self._transport
+        async with self._opening:
+            if self._transport is None:
+                if self.lost_since is None:
+                    self.lost_since = time.monotonic()
+                async with AsyncExitStack() as link:
+                    transport = await link.enter_async_context(self._open())
+                    self._link = link.pop_all()
+                self._transport = transport
+                self.was_reached = True
+                self.lost_since = None
+                self.touch()
+            return self._transport
 
     async def _pause(self, seconds: float, error: LinkError) -> None:
         """Wait, or raise the error as soon as the patience is over."""
@@ -137,6 +142,11 @@ class Line:
     def _patience_left(self) -> float:
         since = time.monotonic() if self.lost_since is None else self.lost_since
         return since + self._patience().total_seconds() - time.monotonic()
+
+    async def _lose(self, link: AsyncExitStack) -> None:
+        # Another step may be at work over a newer one by now.
+        if link is self._link:
+            await self._hang_up()
 
     async def _hang_up(self) -> None:
         link, self._link, self._transport = self._link, None, None

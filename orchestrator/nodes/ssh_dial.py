@@ -50,6 +50,11 @@ _HANDSHAKES: Final = 64
 _HANDSHAKE_SECONDS: Final = 1.0
 
 
+def load_ssh() -> None:
+    """Load the SSH library, which takes a tenth of a second or two: beside something that waits."""
+    import asyncssh  # noqa: F401, PLC0415 -- that is all
+
+
 class Dialler:
     """Makes the connections of a run, so many at once; what they all need is read once."""
 

@@ -36,6 +36,7 @@ def _add_release(parser: ArgumentParser) -> None:
         ("--clean", "build from cold, without what earlier builds left"),
         ("--no-publish", "build, gate and pack, but publish nothing"),
         ("--compare", "build on all nodes of each target and compare; publishes nothing"),
+        ("--timings", "say at the end what all of it waited for"),
         ("--json", "print the outcome, or with --dry-run the plan, as one JSON document"),
         ("--quiet", "print only the summary and errors"),
     ):

@@ -81,15 +81,19 @@ def render_sshsig(key: PublicKey, signature: bytes, namespace: str) -> str:
     return _armored(_SSHSIG_MAGIC + _SSHSIG_VERSION + b"".join(map(to_string, fields)))
 
 
-def is_canonical_sshsig(text: str) -> bool:
-    """Return whether the text is written as `render_sshsig` writes one, byte for byte."""
+def split_sshsig(text: str) -> bytes | None:
+    """Return the 64 bytes that an SSHSIG ends with, None for a text that is none.
+
+    Nothing is verified: `render_sshsig` tells what the whole text has to be around them.
+    """
     encoded = text.removeprefix(_ARMOR_BEGIN).removesuffix(_ARMOR_END).replace("\n", "")
     try:
-        return text == _armored(base64.b64decode(encoded, validate=True))
+        return base64.b64decode(encoded, validate=True)[-SIGNATURE_BYTES:]
     except ValueError:
-        return False
+        return None
 
 
+SIGNATURE_BYTES: Final = 64
 KEY_TYPE: Final = b"ssh-ed25519"
 COUNT_BYTES: Final = 4
 

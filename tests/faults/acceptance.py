@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tests.faults import judge
 from tests.faults.scenario import Scenario
-from tests.faults.systems import SYSTEMS, pass_for
 from tests.faults.trouble import Kind
 from tests.releases import VERSION, other_target
+from tests.systems import SYSTEMS, pass_for
 
 if TYPE_CHECKING:
     from tests.faults.lab import Far, Lab

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests.faults.calibration import Traffic
-from tests.faults.systems import SYSTEMS, mark_as
 from tests.faults.wire import Wires, wires
 from tests.releases import VERSION, Programs, host_target, other_target
+from tests.systems import SYSTEMS, mark_as
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -169,12 +169,20 @@ async def test_other_bytes_than_were_collected_are_refused(node: Bench, tmp_path
         await passes(node, replace(built, remote_path=str(remote)))
 
 
+async def test_of_several_the_one_that_is_missing_is_named(node: Bench, tmp_path: Path) -> None:
+    first = binary(tmp_path, says("0.13.4"))
+    remote = node.folder / "remote"
+    remote.write_text(says("0.13.4"))
+    first = replace(first, remote_path=str(remote))
+    second = replace(binary(tmp_path, says("0.13.4"), "other"), remote_path="/nowhere")
+    with pytest.raises(NodeError, match="could not place other for the gate"):
+        await passes(node, first, second)
+    assert list((node.folder / "gates").iterdir()) == []
+
+
 async def test_a_node_that_has_no_room_is_a_node_error(node: Bench, tmp_path: Path) -> None:
     (node.folder / "gates").write_text("in the way")
-    with pytest.raises(NodeError, match="could not make the gate's folder"):
-        await run_gate(
-            node.transport,
-            node.facts,
-            binaries=(binary(tmp_path, says("0.13.4")),),
-            gate=GATE,
-        )
+    away = binary(tmp_path, says("0.13.4"))
+    for built in (away, replace(away, remote_path=str(away.path))):
+        with pytest.raises(NodeError, match="could not make the gate's folder"):
+            await run_gate(node.transport, node.facts, binaries=(built,), gate=GATE)

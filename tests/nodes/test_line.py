@@ -77,6 +77,37 @@ async def test_steps_share_one_link_that_is_closed_at_the_end() -> None:
     assert (line.is_at_work, wire.open_links, wire.troubles) == (False, 0, [])
 
 
+async def test_steps_at_once_share_a_link_and_the_one_that_replaces_it() -> None:
+    wire = Wire()
+    both_began = asyncio.Barrier(2)
+    began = {"quick": 0, "late": 0}
+    quick_is_done = asyncio.Event()
+
+    async def quick(_: Transport) -> int:
+        began["quick"] += 1
+        if began["quick"] == 1:
+            await both_began.wait()
+            raise LinkError("cut")
+        return wire.links
+
+    async def late(_: Transport) -> int:
+        began["late"] += 1
+        if began["late"] == 1:
+            await both_began.wait()
+            await quick_is_done.wait()
+            raise LinkError("cut, as is noticed only now")
+        return wire.links
+
+    async with wire.line() as line:
+        other = asyncio.create_task(line.run(late))
+        assert await line.run(quick) == 2
+        quick_is_done.set()
+        assert await other == 2
+        assert began == {"quick": 2, "late": 2}
+        assert wire.open_links == 1
+    assert wire.open_links == 0
+
+
 async def test_a_link_that_cannot_be_made_is_tried_again_with_growing_pauses() -> None:
     wire = Wire(refuses=lambda number: number < 4)
     async with wire.line() as line:

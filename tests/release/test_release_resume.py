@@ -20,6 +20,7 @@ from tests.releases import (
     other_target,
     wait_for,
 )
+from tests.systems import SYSTEMS, mark_as, pass_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -195,3 +196,28 @@ def _log(desk: Desk) -> bytes | None:
 
 def _states(desk: Desk) -> list[str]:
     return [job["state"] for job in desk.run("status", VERSION, "--json").data["jobs"]]
+
+
+@needs_two_targets
+def test_what_only_the_node_can_tell_is_published_is_not_done_again(
+    desk: Desk, ssh_node: SshNode, tmp_path: Path
+) -> None:
+    """A program for OpenBSD is one for a release of it, and the inventory need not name that."""
+    openbsd = "x86_64-unknown-openbsd"
+    pass_for(tmp_path / "ssh-node" / "home", SYSTEMS[openbsd])
+    program = tmp_path / "tool"
+    static = desk.programs.program(target=other_target()).read_bytes()
+    program.write_bytes(mark_as(static, SYSTEMS[openbsd]))
+    program.chmod(0o755)
+    far = desk.node("far", target=openbsd, build=f"cp {program} $out/tool\n", **ssh_node.entry)
+    desk.write(desk.node(policy="best-effort"), {**far, "policy": "required"})
+    assert desk.release("--node", "far").results["far"]["result"] == "built"
+    outcome = desk.release()
+    assert outcome.code == 0, outcome.err
+    assert outcome.results["far"]["reason"] == f"{VERSION} is already published for OpenBSD 7.8"
+    # The required node is published, so that nobody waits for it.
+    assert outcome.data["published"] == [host_target(), openbsd]
+    assert outcome.data["held_back"] == []
+    again = desk.release("--rebuild", "--node", "far").results["far"]
+    assert again["result"] == "built"
+    assert desk.builds("far") == [VERSION, VERSION]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 import shutil
 import subprocess
 import tarfile
@@ -302,3 +303,17 @@ def test_rebuild_builds_again_and_only_other_bytes_are_a_conflict(desk: Desk) ->
     assert other.code == 5
     assert other.results["here"]["class"] == "store"
     assert contents(desk.store) == published
+
+
+def test_it_says_what_it_waited_for(desk: Desk) -> None:
+    desk.write(desk.node())
+    data = desk.release("--timings").data["timings"]
+    assert data["slowest_build"] == "here"
+    phases = [wait["phase"] for wait in data["waited_for"] if wait["node"] == "here"]
+    assert {"connecting", "collecting", "gating"} <= set(phases)
+    spent = sum(wait["seconds"] for wait in data["waited_for"])
+    assert data["seconds"] - 0.1 < spent < data["seconds"] + 0.1
+    shown = desk.run("release", "--version", VERSION, "--timings").out
+    assert re.search(r"\nat +for +node +it waited for\n", shown)
+    assert shown.endswith("s in all; nothing was built\n")
+    assert "timings" not in desk.release().data

@@ -1,0 +1,141 @@
+"""What a release of seven nodes costs beyond the build of the slowest.
+
+The builds only wait, and then deliver a program of 4 MiB: what is measured is everything else, from
+the command to the end. The peers send the same source, build, run the program on its node, fetch
+it, pack it, sign it; ours also measures what it needs, publishes, renders the installer, writes
+provenance and reads everything back.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.machine import said_version, version_of
+from benchmarks.measuring import Usage, in_turn
+from benchmarks.peers import versions
+from benchmarks.release_tools import peers_of, require_archive
+from benchmarks.report import OURS, Goal, Report, Row, Table
+from benchmarks.systems import KINDS
+from benchmarks.works import PROJECT, Works, works
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from benchmarks.options import Options
+
+_SECONDS: Final = 10
+_MINUTE: Final = 60
+_COLD: Final = f"{OURS}, nodes it never saw"
+
+
+def measure(options: Options) -> Report:
+    """Return the wall time of a release against that of its builds, ours and the peers'."""
+    seconds = 1 if options.is_quick else _SECONDS
+    with (
+        tempfile.TemporaryDirectory(prefix="release-") as folder,
+        works(Path(folder), seconds=seconds) as made,
+    ):
+        tools = {
+            OURS: lambda: _ours(made),
+            _COLD: lambda: _ours(made, is_cold=True),
+            **peers_of(made),
+        }
+        runs = in_turn(tools, runs=options.runs, warm_up=1)
+        tables = [_table(f"7 nodes, builds of {seconds} s", runs, seconds)]
+        if not options.is_quick:
+            made.seconds = _MINUTE
+            made.write_inventory()
+            few = {name: tools[name] for name in (OURS, _COLD)}
+            minute = in_turn(few, runs=options.runs)
+            tables.append(_table(f"7 nodes, builds of {_MINUTE} s", minute, _MINUTE))
+        again = [_again(made) for _ in range(options.runs)]
+    tables.append(
+        Table(
+            title="The same release again",
+            rows=(_row(f"{OURS}, nothing to do", again),),
+        )
+    )
+    return Report(
+        name="release",
+        title="A release of seven nodes",
+        about=" ".join((__doc__ or "").split("\n\n")[1].split()),
+        tables=tuple(tables),
+        goals=tuple(_goals(tables)),
+        versions={
+            "ansible-core": versions()["ansible-core"],
+            "pyinfra": versions()["pyinfra"],
+            "parallel-ssh": versions()["parallel-ssh"],
+            "fabric": versions()["fabric"],
+            "OpenSSH": said_version(["ssh", "-V"]),
+            "asyncssh": version_of("asyncssh"),
+        },
+        remarks=(_LONGER,),
+        runs=options.runs,
+    )
+
+
+_LONGER: Final = (
+    "What is not the build takes as long whatever the build takes: beside builds of 600 s the "
+    "overhead of the first table is a tenth of what it is beside 60 s. All nodes and the "
+    "coordinator share the cores of one machine here, and all builds end at the same moment, "
+    "which is the worst case: what the nodes do counts seven times."
+)
+
+
+def _ours(made: Works, *, is_cold: bool = False) -> Usage:
+    version = made.next_version()
+    if is_cold:
+        for node in made.fleet.nodes:
+            shutil.rmtree(node.folder / "work", ignore_errors=True)
+    usage = made.release(version)
+    for node, kind in zip(made.fleet.nodes, KINDS, strict=True):
+        (archive,) = (made.store / "releases" / version).glob(f"{kind.target}*/*.tar.gz")
+        program = (node.folder / "programs" / f"{PROJECT}-{version}").read_bytes()
+        folder = archive.name.removesuffix(".tar.gz")
+        require_archive(archive, f"{folder}/{PROJECT}", program)
+    return usage
+
+
+def _again(made: Works) -> Usage:
+    return made.release(f"1.{made.made}.0")
+
+
+def _table(title: str, runs: dict[str, list[Usage]], seconds: float) -> Table:
+    rows = (_row(tool, usages, seconds) for tool, usages in runs.items())
+    return Table(title=title, rows=tuple(rows), charted="overhead_seconds")
+
+
+def _row(tool: str, usages: list[Usage], seconds: float = 0) -> Row:
+    samples = {"seconds": [usage.seconds for usage in usages]}
+    if seconds:
+        samples["overhead_seconds"] = [usage.seconds - seconds for usage in usages]
+        samples["ratio"] = [usage.seconds / seconds for usage in usages]
+    samples["cpu_seconds"] = [usage.cpu_seconds for usage in usages]
+    samples["peak_bytes"] = [usage.peak_bytes for usage in usages]
+    return Row(tool=tool, samples=samples)
+
+
+def _goals(tables: list[Table]) -> Iterable[Goal]:
+    first, *others, again = tables
+    for table in others:
+        warm, cold = table.row(OURS).middle("ratio"), table.row(_COLD).middle("ratio")
+        yield Goal(what="release ÷ build of 60 s, nodes it knows", value=warm, limit=1.02)
+        yield Goal(what="release ÷ build of 60 s, nodes it never saw", value=cold, limit=1.05)
+    ours = first.row(OURS).middle("seconds")
+    fastest = min(
+        (row for row in first.rows if not row.tool.startswith(OURS)),
+        key=lambda row: row.middle("seconds"),
+    )
+    yield Goal(
+        what=f"its time ÷ that of the fastest peer ({fastest.tool})",
+        value=ours / fastest.middle("seconds"),
+        limit=1,
+    )
+    yield Goal(
+        what="seconds for the same release again",
+        value=again.rows[0].middle("seconds"),
+        limit=1.5,
+    )
