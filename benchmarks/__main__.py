@@ -25,6 +25,7 @@ ROOT: Final = Path(__file__).parent.parent
 # In the order of the page; each is a module with `measure(options) -> Report`.
 NAMES: Final[tuple[str, ...]] = (
     "release",
+    "next-version",
     "fan-out",
     "scale",
     "logs",
@@ -40,18 +41,18 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--runs", type=int, default=5, help="rounds of each case")
     parser.add_argument("--quick", action="store_true", help="only what takes seconds")
+    parser.add_argument("--no-peers", action="store_true", help="our own tool only")
     parser.add_argument("--page", action="store_true", help="write the page only")
     parser.add_argument("--into", type=Path, default=ROOT / "docs", help="where the page goes")
     words = parser.parse_args()
     if unknown := set(words.names) - set(NAMES):
         parser.error(f"no benchmark is named {', '.join(sorted(unknown))}")
     results = words.into / "performance"
+    options = Options(runs=words.runs, is_quick=words.quick, has_peers=not words.no_peers)
     missed = []
     for name in () if words.page else words.names or NAMES:
         begun = time.monotonic()
-        report = import_module(f"benchmarks.{name.replace('-', '_')}").measure(
-            Options(runs=words.runs, is_quick=words.quick)
-        )
+        report = import_module(f"benchmarks.{name.replace('-', '_')}").measure(options)
         save(report, results, describe_machine())
         print(f"== {name}: {time.monotonic() - begun:.0f} s", flush=True)
         missed += [goal for goal in report.goals if not goal.is_reached]

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """`runs` rounds of each case; `is_quick` leaves out the cases that take minutes."""
+    """`runs` rounds of each case; `is_quick` leaves out the cases that take minutes.
+
+    Without `has_peers`, none is installed or run.
+    """
 
     runs: int = 5
     is_quick: bool = False
+    has_peers: bool = True

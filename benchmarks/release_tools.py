@@ -63,8 +63,8 @@ def new_job(works: Works) -> Job:
         place.mkdir()
         program = node.folder / "programs" / f"{PROJECT}-{version}"
         build = (
-            f"set -e; cd {place}; tar xzf source.tar.gz; sleep {works.seconds:g}; mkdir out; "
-            f"cp {program} out/{PROJECT}; out/{PROJECT} --version"
+            f"set -e; cd {place}; tar xzf source.tar.gz; sleep {works.seconds_of(node):g}; "
+            f"mkdir out; cp {program} out/{PROJECT}; out/{PROJECT} --version"
         )
         (folder / f"{node.name}.sh").write_text(f"{build}\n")
         nodes.append(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.fleet import Fleet, serving
+from benchmarks.fleet import Fleet, FleetNode, serving
 from benchmarks.measuring import Usage, run_measured
 from benchmarks.systems import KINDS, disguise, make_program
 
@@ -65,10 +65,16 @@ class Works:
             make_program(kind, version, node.folder / "programs")
         return version
 
-    def build_script(self, version: str, program: str) -> str:
+    def seconds_of(self, node: FleetNode) -> float:
+        """Return how long a node builds: the last one longest, the others end one by one."""
+        number = self.fleet.nodes.index(node) + 1
+        return self.seconds * (1 - 0.05 * (len(self.fleet.nodes) - number))
+
+    def build_script(self, version: str, node: FleetNode) -> str:
         """Return what a build does on a node."""
-        copy = f'cp {program}-{version} "$ORCHESTRATOR_OUT/{PROJECT}"'
-        return f"sleep {self.seconds:g}\n{copy}\n"
+        program = node.folder / "programs" / f"{PROJECT}-{version}"
+        copy = f'cp {program} "$ORCHESTRATOR_OUT/{PROJECT}"'
+        return f"sleep {self.seconds_of(node):g}\n{copy}\n"
 
     def release(self, version: str, *more: str) -> Usage:
         """Release a version with our own tool."""
@@ -94,9 +100,7 @@ class Works:
                 # They share a machine, whose builds would else wait for one another.
                 "group": node.name,
                 "workdir": str(node.folder / "work"),
-                "build_command": self.build_script(
-                    "{version}", str(node.folder / "programs" / PROJECT)
-                ),
+                "build_command": self.build_script("{version}", node),
             }
             for node, kind in zip(self.fleet.nodes, KINDS, strict=True)
         ]

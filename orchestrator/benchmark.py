@@ -28,11 +28,12 @@ from orchestrator.core.preflight import judge, needs_of
 from orchestrator.core.record import Outcome, PastBuild, Warmth
 from orchestrator.core.result import FailureClass
 from orchestrator.core.wording import human_time
-from orchestrator.nodes.bundle import Sending, push_bundle, source_folder
+from orchestrator.nodes.bundle import source_folder
 from orchestrator.nodes.follow import Follower, follow_job, require_success
 from orchestrator.nodes.job import JobSpec, cancel_job, job_id, start_job
 from orchestrator.nodes.probe import probe
 from orchestrator.nodes.transport import run
+from orchestrator.pushing import Pushes
 from orchestrator.reach import Reach
 from orchestrator.turns import Turns
 
@@ -69,6 +70,7 @@ class Bench:
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     reach: Reach = field(default_factory=Reach)
     turns: Turns = field(default_factory=Turns)
+    pushes: Pushes = field(default_factory=Pushes)
 
     async def measure(self) -> Benchmark:
         """Build on every node of the plan, stand-by ones too, and return what that took.
@@ -142,7 +144,7 @@ class _NodeRuns:
         self._facts = facts
         self._require_fit(facts)
         if self._bundle:
-            await self._push(line, facts, self._bundle)
+            await self._bench.pushes.push(line, self._node, facts=facts, bundle=self._bundle)
         spec = self._spec(facts)
         for number in range(1, self._bench.runs + 1):
             if not await self._try(line, facts, spec=spec, number=number):
@@ -210,21 +212,6 @@ class _NodeRuns:
                 progress=lambda: follower.cursor.offset,
             )
         return require_success(end, log_tail=_tail(path))
-
-    async def _push(self, line: Line, facts: NodeFacts, bundle: Bundle) -> None:
-        sending = Sending()
-
-        def push(transport: Transport) -> Awaitable[str]:
-            return push_bundle(
-                transport,
-                facts,
-                archive=bundle.path,
-                archive_sha256=bundle.archive_sha256,
-                digest=bundle.digest,
-                sending=sending,
-            )
-
-        await line.run(push, progress=lambda: sending.written_bytes)
 
     async def _clear(self, line: Line, facts: NodeFacts, spec: JobSpec) -> None:
         """Remove what the last build left: nothing of it is ever used again."""

@@ -30,7 +30,7 @@ from orchestrator.core.wording import human_size
 from orchestrator.evidence import Witness
 from orchestrator.inspection import Inspection, Place
 from orchestrator.meanwhile import meanwhile
-from orchestrator.nodes.bundle import Sending, push_bundle, source_folder
+from orchestrator.nodes.bundle import source_folder
 from orchestrator.nodes.collect import BINARIES, EXTRAS, Collection
 from orchestrator.nodes.follow import Follower, follow_job, require_success
 from orchestrator.nodes.housekeeping import tidy
@@ -48,6 +48,7 @@ from orchestrator.nodes.job_state import (
 )
 from orchestrator.nodes.probe import probe
 from orchestrator.parts import sweep_parts, write_whole
+from orchestrator.pushing import Pushes
 from orchestrator.reach import Reach
 from orchestrator.turns import Turns
 
@@ -91,6 +92,7 @@ class Delivery:
     world: World
 
     reach: Reach = field(default_factory=Reach)
+    pushes: Pushes = field(default_factory=Pushes)
     turns: Turns = field(init=False)
 
     def __post_init__(self) -> None:
@@ -136,6 +138,7 @@ class _NodeDelivery:
         self._node = task.node
         self._has_spare = has_spare
         self._turns = delivery.turns
+        self._pushes = delivery.pushes
         self._folder = delivery.world.dist / str(delivery.plan.version) / task.node.name
         self._log_path = self._folder / BUILD_LOG
         self._has_log = False
@@ -192,7 +195,8 @@ class _NodeDelivery:
             spec = self._spec(facts, bundle)
             await self._preflight(line, facts, spec)
             if bundle:
-                await self._push(line, facts, bundle)
+                self._enter(Phase.PUSHING)
+                await self._pushes.push(line, self._node, facts=facts, bundle=bundle)
             if not self._node.vm:
                 if self._node.group:
                     self._enter(Phase.QUEUED)
@@ -338,21 +342,6 @@ class _NodeDelivery:
     def _line(self, node: Node, *, has_spare: bool) -> AbstractAsyncContextManager[Line]:
         return self._reach.line(
             self._world.connect, node, has_spare=has_spare, on_lost=self._note_trouble
-        )
-
-    async def _push(self, line: Line, facts: NodeFacts, bundle: Bundle) -> None:
-        self._enter(Phase.PUSHING)
-        sending = Sending()
-        await line.run(
-            lambda transport: push_bundle(
-                transport,
-                facts,
-                archive=bundle.path,
-                archive_sha256=bundle.archive_sha256,
-                digest=bundle.digest,
-                sending=sending,
-            ),
-            progress=lambda: sending.written_bytes,
         )
 
     def _spec(self, facts: NodeFacts, bundle: Bundle | None) -> JobSpec:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from orchestrator.coordinator import make_release
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.events import Warned
 from orchestrator.core.finding import Severity
@@ -47,26 +47,54 @@ async def release_for(
     outlet = None
     if request.publish:
         outlet = operator.outlet_of(channel) if channel else operator.outlet(version)
-    async with meanwhile(_planned(operator, request, outlet)) as planning:
+    async with (
+        meanwhile(_planned(operator, request, outlet)) as planning,
+        meanwhile(_bundled(operator, planning)) as bundling,
+    ):
         # Before an hour is spent, and not at its end.
         for finding in await check_operator(operator, version, publishes=request.publish):
             if finding.severity is Severity.WARNING:
                 observe(Warned(message=finding.message))
             finding.require()
         plan = await planning
-    async with operator.connections(observe) as connect:
-        world = operator.world(connect, observe, outlet=outlet)
-        if commit:
-            world = replace(world, make_bundle=pinned(world.make_bundle, commit, observe))
-        with shown or nullcontext():
-            return plan, await make_release(plan, world)
+        from orchestrator.coordinator import make_release  # noqa: PLC0415 -- see _planned
+
+        async with operator.connections(observe) as connect:
+            world = operator.world(connect, observe, outlet=outlet)
+            make_bundle: MakeBundle = partial(_made, bundling)
+            if commit:
+                make_bundle = pinned(make_bundle, commit, observe)
+            with shown or nullcontext():
+                return plan, await make_release(plan, replace(world, make_bundle=make_bundle))
 
 
 async def _planned(operator: Operator, request: ReleaseRequest, outlet: Outlet | None) -> BuildPlan:
     plan = await operator.plan(request, outlet.channel if outlet else None)
-    if any(not task.node.is_local for task in plan.tasks):
-        await asyncio.to_thread(load_ssh)
+    # What else a release needs is loaded while other programs are waited for.
+    needs_ssh = any(not task.node.is_local for task in plan.tasks)
+    await asyncio.to_thread(_load, needs_ssh=needs_ssh)
     return plan
+
+
+def _load(*, needs_ssh: bool) -> None:
+    import orchestrator.coordinator  # noqa: F401, PLC0415 -- that is all
+
+    if needs_ssh:
+        load_ssh()
+
+
+async def _bundled(operator: Operator, planning: asyncio.Task[BuildPlan]) -> Bundle | None:
+    plan = await asyncio.shield(planning)
+    project = plan.inventory.project
+    if project.source is None or not plan.tasks:
+        return None
+    return await operator.make_bundle(project.source, plan.version, project.binaries)
+
+
+async def _made(bundling: asyncio.Task[Bundle | None], *_: object) -> Bundle:
+    bundle = await asyncio.shield(bundling)
+    assert bundle is not None  # noqa: S101 -- who asks has a source and a task
+    return bundle
 
 
 def pinned(make_bundle: MakeBundle, commit: str, observe: Observer) -> MakeBundle:

@@ -33,7 +33,10 @@ def render(arguments: argparse.Namespace) -> int:
     # As a release would publish it, so what the store says of keys counts.
     authority = channel.authority
     serial = asyncio.run(keys_serial(operator.store(), authority)) if authority else 0
-    values = installer_values(operator.inventory.project, url, channel, keys_serial=serial)
+    index = asyncio.run(operator.index(channel))
+    values = installer_values(
+        operator.inventory.project, url, channel, keys_serial=serial, index=index
+    )
     print(render_installer(operator.template(), values), end="")
     return 0
 

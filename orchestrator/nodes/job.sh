@@ -11,7 +11,7 @@
 #   job.sh rest   WORKDIR ID ATTEMPT FROM                       the log from a byte on, as it is now
 #   job.sh cancel WORKDIR ID ATTEMPT                            end the whole tree; prints who survived
 #   job.sh tidy   WORKDIR - MINUTES FREE_KB                     remove what is older, and what is needed for that room
-#   job.sh unpack WORKDIR DIGEST PART SHA256                    a pushed bundle becomes sources/DIGEST
+#   job.sh unpack WORKDIR DIGEST PART SHA256 [BASE]             a pushed bundle becomes sources/DIGEST
 #   job.sh hash   WORKDIR ID ATTEMPT NAME                       size and SHA-256 of a delivered binary
 #   job.sh cat    WORKDIR ID ATTEMPT NAME FROM                  its bytes, from that one on
 #
@@ -1112,7 +1112,8 @@ empty_trash() {
 
 # --- sources -----------------------------------------------------------------------------------
 
-# unpack PART SHA256: a folder sources/DIGEST is whole or not there, whoever else is at it.
+# unpack PART SHA256 [BASE]: a folder sources/DIGEST is whole or not there, whoever else is at it.
+# Crates that were not sent are in the source BASE.
 unpack() {
     cd "$workdir/sources" || exit
     [ "$(hash_of "$1")" = "$2" ] || {
@@ -1129,7 +1130,8 @@ unpack() {
     if [ ! -e "$id.complete" ] || [ ! -d "$id" ]; then
         rm -rf "$id" "$id.complete" "$id.new"
         # The mark must not reach the disk before what it vouches for: power may fail.
-        mkdir "$id.new" && tar -xzf "$1" -C "$id.new" && mv "$id.new" "$id" && sync && : >"$id.complete"
+        mkdir "$id.new" && tar -xzf "$1" -C "$id.new" && fill_in "$id.new" "${3-}" &&
+            mv "$id.new" "$id" && sync_to_disk "$id" && : >"$id.complete"
         unpacked=$?
         no_room=$(room_in .)
         rm -rf "$id.new"
@@ -1137,6 +1139,30 @@ unpack() {
     rm -f "$1"
     release "$id.lock"
     [ "$unpacked" = 0 ] || fail "cannot unpack the bundle: $no_room"
+}
+
+# sync_to_disk FOLDER: all of its file system, where the system can; else of every one that it has.
+sync_to_disk() {
+    sync -f "$1" 2>/dev/null || sync
+}
+
+# fill_in NEW BASE: copies the crates that NEW lacks and BASE has, as both lists say; false if one
+# is missing. Cargo itself compares every file of a crate with that crate's list.
+fill_in() {
+    [ -n "$2" ] || return 0
+    missing_crates=
+    while read -r crate_hash crate_folder; do
+        [ -d "$1/vendor/$crate_folder" ] || missing_crates="$missing_crates $crate_hash=$crate_folder"
+    done <"$1/.cargo/vendored"
+    copied_crates=
+    for crate in $missing_crates; do
+        copied_crates="$copied_crates ${crate#*=}"
+        printf '%s %s\n' "${crate%%=*}" "${crate#*=}"
+    done >"$1/.cargo/missing"
+    ! grep -vxF -f "$2/.cargo/vendored" "$1/.cargo/missing" >/dev/null || return
+    rm -f "$1/.cargo/missing"
+    # shellcheck disable=SC2086 # a list of words
+    [ -z "$copied_crates" ] || (into=$(pwd)/$1/vendor && cd "$2/vendor" && cp -RPp $copied_crates "$into/")
 }
 
 # --- small things ------------------------------------------------------------------------------

@@ -8,23 +8,27 @@ import os
 import tarfile
 import tempfile
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.core.errors import ConfigError
+from orchestrator.source.cargo import VENDOR, VENDORED
 from orchestrator.source.command import keep_going, off_loop
 from orchestrator.source.tree import check_link
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from orchestrator.core.version import Version
     from orchestrator.source.pinned import Pinned
 
 # In every cache key: a changed format must not find bundles of the old one.
-_FORMAT: Final = "bundle 1"
+_FORMAT: Final = "bundle 2"
 # One time for all files, and not 0, which some tools take for "unknown".
 _MTIME: Final = 1_000_000_000
 _CHUNK_BYTES: Final = 1 << 20
@@ -33,11 +37,23 @@ _GZIP: Final = 16 + zlib.MAX_WBITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bundle:
-    """A .tar.gz of `source/`, `vendor/` and `.cargo/config.toml`.
+class Piece:
+    """A part of the archive that is a gzip member of its own: a vendored crate, or what is not one.
 
-    `digest` is the SHA-256 of the tar stream inside, `archive_sha256` that of the file at `path`.
-    `notes` say what a person should know: a changed lockfile, files that are in no commit.
+    `crate` is its line in `.cargo/vendored`, "" for what every node needs.
+    """
+
+    crate: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A .tar.gz of `source/`, `vendor/`, `.cargo/config.toml` and `.cargo/vendored`.
+
+    `digest` is the SHA-256 of the tar stream inside, `archive_sha256` that of the file at `path`,
+    which is made of the `pieces`. `notes` say what a person should know: a changed lockfile, files
+    that are in no commit.
     """
 
     path: Path
@@ -49,6 +65,7 @@ class Bundle:
     is_dirty: bool
     description: str
     notes: tuple[str, ...]
+    pieces: tuple[Piece, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +75,7 @@ class Packed:
     digest: str
     archive_sha256: str
     size_bytes: int
+    pieces: tuple[Piece, ...]
 
 
 class BundleCache:
@@ -123,6 +141,7 @@ class BundleCache:
             "size_bytes": packed.size_bytes,
             "revision": revision,
             "notes": list(notes),
+            "pieces": [[piece.crate, piece.size_bytes] for piece in packed.pieces],
         }
         if key is not None:
             _write_json(self._records / f"{key}.json", record)
@@ -155,6 +174,9 @@ class BundleCache:
             is_dirty=pinned.is_dirty,
             description=pinned.description,
             notes=tuple(record["notes"]),
+            pieces=tuple(
+                Piece(crate=crate, size_bytes=size_bytes) for crate, size_bytes in record["pieces"]
+            ),
         )
 
 
@@ -162,42 +184,88 @@ def pack(room: Path, file: Path, *, stop: threading.Event) -> Packed:
     """Write the room's content to the .tar.gz; equal content gives an equal tar stream.
 
     Sorted names, one time, owner 0, modes 0644 and 0755. Compressed fast rather than small: it
-    travels once to each host.
+    travels once to each host. Each vendored crate is a gzip member of its own, so that it can be
+    left out where it is already; any gunzip reads them as one stream (RFC 1952, 2.2).
     """
     plain = hashlib.sha256()
     compressed = hashlib.sha256()
-    # zlib's own gzip frame has no file name and no time in it.
-    packer = zlib.compressobj(level=1, wbits=_GZIP)
+    pieces: list[Piece] = []
     with file.open("wb") as out:
-        for block in _tar_stream(room, stop):
-            plain.update(block)
-            data = packer.compress(block)
+
+        def write(data: bytes) -> int:
             compressed.update(data)
-            out.write(data)
-        data = packer.flush()
-        compressed.update(data)
-        out.write(data)
-        size_bytes = out.tell()
+            return out.write(data)
+
+        for crate, blocks in groupby(_tar_stream(room, stop), key=itemgetter(0)):
+            # zlib's own gzip frame has no file name and no time in it.
+            packer = zlib.compressobj(level=1, wbits=_GZIP)
+            size_bytes = 0
+            for _, block in blocks:
+                plain.update(block)
+                size_bytes += write(packer.compress(block))
+            size_bytes += write(packer.flush())
+            pieces.append(Piece(crate=crate, size_bytes=size_bytes))
         # A bundle is remembered by its digest, so it must be whole after a power cut too.
         os.fsync(out.fileno())
     return Packed(
-        digest=plain.hexdigest(), archive_sha256=compressed.hexdigest(), size_bytes=size_bytes
+        digest=plain.hexdigest(),
+        archive_sha256=compressed.hexdigest(),
+        size_bytes=sum(piece.size_bytes for piece in pieces),
+        pieces=tuple(pieces),
     )
 
 
-def _tar_stream(room: Path, stop: threading.Event) -> Iterator[bytes]:
+@contextmanager
+def reduced(bundle: Bundle, have: Collection[str]) -> Iterator[tuple[Path, str]]:
+    """Yield an archive without the crates whose lines are in `have`, and its SHA-256.
+
+    It lies beside the bundle, until the end of the block.
+    """
+    digest = hashlib.sha256()
+    with (
+        bundle.path.open("rb") as whole,
+        tempfile.NamedTemporaryFile(prefix="reduced-", dir=bundle.path.parent) as out,
+    ):
+        for piece in bundle.pieces:
+            if piece.crate in have:
+                whole.seek(piece.size_bytes, os.SEEK_CUR)
+                continue
+            left = piece.size_bytes
+            while left and (data := whole.read(min(left, _CHUNK_BYTES))):
+                left -= len(data)
+                digest.update(data)
+                out.write(data)
+        out.flush()
+        yield Path(out.name), digest.hexdigest()
+
+
+def _tar_stream(room: Path, stop: threading.Event) -> Iterator[tuple[str, bytes]]:
+    """Yield the blocks, each with the line of the vendored crate that it is of, or ""."""
+    crates = _crates(room)
     for name in sorted(_names(room), key=os.fsencode):
         keep_going(stop)
-        path = room / name
-        if path.is_symlink():
-            target = os.fspath(path.readlink())
-            check_link(name.split("/", 1)[1], target)
-            yield _header(name, kind=tarfile.SYMTYPE, mode=0o755, target=target)
-        elif path.is_dir():
-            yield _header(name + "/", kind=tarfile.DIRTYPE, mode=0o755)
-        else:
-            yield from _file(name, path)
-    yield bytes(2 * _BLOCK_BYTES)
+        crate = crates.get("/".join(name.split("/", 2)[:2]), "")
+        for block in _entry(name, room / name):
+            yield crate, block
+    yield "", bytes(2 * _BLOCK_BYTES)
+
+
+def _crates(room: Path) -> dict[str, str]:
+    """Return the line of each vendored crate, by its folder in the room."""
+    file = room / VENDORED
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return {f"{VENDOR}/{line.split(' ', 1)[1]}": line for line in lines}
+
+
+def _entry(name: str, path: Path) -> Iterator[bytes]:
+    if path.is_symlink():
+        target = os.fspath(path.readlink())
+        check_link(name.split("/", 1)[1], target)
+        yield _header(name, kind=tarfile.SYMTYPE, mode=0o755, target=target)
+    elif path.is_dir():
+        yield _header(name + "/", kind=tarfile.DIRTYPE, mode=0o755)
+    else:
+        yield from _file(name, path)
 
 
 def _names(room: Path) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tomllib
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from orchestrator.source.pinned import Pinned
 
 VENDOR: Final = "vendor"
+# Beside cargo's settings: which crates there are, so that a node takes from the bundle of another
+# version those that it has already.
+VENDORED: Final = ".cargo/vendored"
+_FOLDER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 _QUICK: Final = timedelta(minutes=2)
 _DOWNLOAD: Final = timedelta(minutes=30)
 # Each round takes out one package that cannot be had; a lockfile with more of them is not repaired
@@ -170,6 +175,20 @@ def _keep_vendored(room: Path, printed: str) -> None:
         return
     (room / ".cargo").mkdir()
     (room / ".cargo" / "config.toml").write_text(printed, encoding="utf-8")
+    (room / VENDORED).write_text(_vendored(room / VENDOR), encoding="utf-8")
+
+
+def _vendored(vendor: Path) -> str:
+    """Return a line for each crate: what identifies its files, and its folder.
+
+    Cargo's own list in a crate's folder has the SHA-256 of every file in it.
+    """
+    lists = sorted(vendor.glob("*/.cargo-checksum.json"))
+    return "".join(
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()} {file.parent.name}\n"
+        for file in lists
+        if _FOLDER.fullmatch(file.parent.name)
+    )
 
 
 def _locked(lock: Path) -> dict[str, tuple[str, ...]] | None:

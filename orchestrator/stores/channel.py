@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from orchestrator.core.edits import withdrawn_rows
@@ -254,6 +254,16 @@ def genuine_index(data: bytes, channel: Channel, *, serial: int | None = None) -
 
     With `serial`, it must be that one.
     """
+    index = _index_of(data, channel)
+    if serial not in {None, index.serial}:
+        raise StoreError(f"it is serial {index.serial}")
+    return index
+
+
+# Each object that follows from an index is written only while that one stands: the same bytes are
+# read again and again, and are as genuine as they were.
+@lru_cache(maxsize=4)
+def _index_of(data: bytes, channel: Channel) -> Index:
     if not data.isascii():
         raise StoreError("it is not ASCII text")
     text, sshsig, minisig = split_signed(data.decode())
@@ -266,8 +276,6 @@ def genuine_index(data: bytes, channel: Channel, *, serial: int | None = None) -
     index = parse_index(text)
     if (index.project, index.channel) != (channel.project, channel.name):
         raise StoreError(f"it is the index of {index.project} {index.channel}")
-    if serial not in {None, index.serial}:
-        raise StoreError(f"it is serial {index.serial}")
     return index
 
 

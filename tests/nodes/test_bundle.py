@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.core.errors import LinkError, NodeError, PassingError
-from orchestrator.nodes.bundle import Sending, push_bundle, source_folder
+from orchestrator.nodes.bundle import Parcel, Sending, push_bundle, source_folder
 from orchestrator.nodes.local import LocalTransport
 from orchestrator.nodes.transport import OnWritten, ignore
 from tests.nodes.bench import Bench, bench
@@ -53,14 +53,9 @@ def archive(tmp_path: Path) -> Path:
 
 
 async def push(node: Bench, archive: Path, sending: Sending | None = None) -> str:
-    return await push_bundle(
-        node.transport,
-        node.facts,
-        archive=archive,
-        archive_sha256=hashlib.sha256(archive.read_bytes()).hexdigest(),
-        digest=DIGEST,
-        sending=sending,
-    )
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+    parcel = Parcel(archive=archive, archive_sha256=sha256, digest=DIGEST)
+    return await push_bundle(node.transport, node.facts, parcel, sending=sending)
 
 
 def rest_of(node: Bench) -> list[str]:
@@ -135,7 +130,9 @@ async def test_a_mark_without_its_folder_proves_nothing(node: Bench, archive: Pa
 async def test_other_bytes_than_were_sent_are_refused(node: Bench, archive: Path) -> None:
     with pytest.raises(NodeError, match="arrived with other bytes"):
         await push_bundle(
-            node.transport, node.facts, archive=archive, archive_sha256="0" * 64, digest=DIGEST
+            node.transport,
+            node.facts,
+            Parcel(archive=archive, archive_sha256="0" * 64, digest=DIGEST),
         )
     assert rest_of(node) == []
 

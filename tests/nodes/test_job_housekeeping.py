@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orchestrator.core.errors import ConfigError, NodeError
-from orchestrator.nodes.bundle import push_bundle
+from orchestrator.nodes.bundle import Parcel, push_bundle
 from orchestrator.nodes.follow import require_success
 from orchestrator.nodes.housekeeping import ListedJob, Tidied, list_jobs, tidy
 from orchestrator.nodes.job import JOB_SH, Job
@@ -374,13 +374,8 @@ async def test_starts_and_tidies_at_the_same_time_are_safe(
     async def build(number: int) -> None:
         while time.monotonic() < ends_at:
             digest = f"{number % 3}" * 64
-            source = await push_bundle(
-                node.transport,
-                node.facts,
-                archive=archive,
-                archive_sha256=sha256,
-                digest=digest,
-            )
+            parcel = Parcel(archive=archive, archive_sha256=sha256, digest=digest)
+            source = await push_bundle(node.transport, node.facts, parcel)
             target = f"{node.folder}/target/node-{number % 2}"
             # It takes longer than what was used is spared.
             command = (
