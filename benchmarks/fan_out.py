@@ -17,7 +17,7 @@ from benchmarks.report import OURS, Goal, Report, Row, Table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from benchmarks.fan_out_tools import Shot
+    from benchmarks.fan_out_tools import Shot, Tools
     from benchmarks.options import Options
 
 # Of its own, so that it may run beside other benchmarks.
@@ -46,9 +46,9 @@ the 2 s; CPU is the client's with its children; the peak is that of its largest 
 def measure(options: Options) -> Report:
     """Measure all sizes of fleets, then the largest ones on servers that run nothing."""
     sizes = _SIZES[:1] if options.is_quick else _SIZES
-    tables = [_table(count, options.runs) for count in sizes]
+    tables = [_table(count, options) for count in sizes]
     on_one_host, many = (40, 100) if options.is_quick else (_ON_ONE_HOST, _MANY)
-    storm, largest = _storm(on_one_host, options.runs), _largest(many, options.runs)
+    storm, largest = _storm(on_one_host, options), _largest(many, options.runs)
     # Of a few nodes, it is the start of a process that is measured.
     goals = [] if options.is_quick else [*_goals(tables[-1]), *_goals_of_largest(largest)]
     every = [_all_answer(table) for table in (*tables, storm, largest)]
@@ -63,22 +63,27 @@ def measure(options: Options) -> Report:
     )
 
 
-def _table(count: int, runs: int) -> Table:
+def _table(count: int, options: Options) -> Table:
     with _folder() as folder, fleet.serving(folder, count, port=_PORT) as served:
         fleet_file = folder / "fleet.json"
         write_fleet(fleet_file, ((n.name, n.address, n.port) for n in served.nodes), served)
         with multiplexed(served) as warm:
-            every = tools(served, fleet_file, warm)
-            try:
-                peers.python()
-            except RunFailedError as error:
-                print(f"left out: {error}", flush=True)
-                every = {
-                    name: run for name, run in every.items() if "ssh p" in name or name == OURS
-                }
-            shots = in_turn(every, runs=runs)
+            every = _present(tools(served, fleet_file, warm), options)
+            shots = in_turn(every, runs=options.runs)
     rows = tuple(_row(name, each) for name, each in shots.items())
     return Table(title=f"{count} nodes", rows=rows, charted="cpu_seconds")
+
+
+def _present(every: Tools, options: Options) -> Tools:
+    """Return those that are wanted, and can be had on this machine."""
+    if not options.has_peers:
+        return {OURS: every[OURS]}
+    try:
+        peers.python()
+    except RunFailedError as error:
+        print(f"left out: {error}", flush=True)
+        return {name: run for name, run in every.items() if name == OURS or "ssh p" in name}
+    return every
 
 
 @contextmanager
@@ -98,20 +103,17 @@ def _row(name: str, shots: list[Shot]) -> Row:
     return Row(tool=name, samples=samples, note=_NOTES.get(name, ""))
 
 
-def _storm(count: int, runs: int) -> Table:
+def _storm(count: int, options: Options) -> Table:
     """Many nodes that are one machine: its sshd drops connections beyond ten handshakes at once."""
     with _folder() as folder, fleet.serving(folder, 1, port=_PORT) as served:
         host = served.nodes[0]
         fleet_file = folder / "fleet.json"
         names = [f"node{number}" for number in range(count)]
         write_fleet(fleet_file, ((name, host.address, host.port) for name in names), served)
-        shots = in_turn(
-            {
-                OURS: lambda: run_ours(fleet_file),
-                "ssh processes": lambda: run_ssh(served, names=[host.name] * len(names)),
-            },
-            runs=runs,
-        )
+        every: Tools = {OURS: lambda: run_ours(fleet_file)}
+        if options.has_peers:
+            every["ssh processes"] = lambda: run_ssh(served, names=[host.name] * len(names))
+        shots = in_turn(every, runs=options.runs)
     rows = tuple(_row(name, each) for name, each in shots.items())
     return Table(title=f"{count} nodes on one host, sshd's default limits", rows=rows)
 
@@ -163,6 +165,8 @@ def _goals(table: Table) -> list[Goal]:
         for tool, part in limits.items()
         if tool in found
     ]
+    if len(found) == 1:
+        return []
     cold = [row for name, row in found.items() if name not in {OURS, _WARM}]
     fastest = min(cold, key=lambda row: row.middle("seconds"))
     what = f"time of {OURS} ÷ the fastest other's, {fastest.tool}: {table.title}"

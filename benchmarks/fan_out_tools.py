@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from benchmarks import peers
 from benchmarks.measuring import run_measured
@@ -37,6 +37,9 @@ class Shot:
     usage: Usage
     answered: int
     told: Mapping[str, float]
+
+
+Tools: TypeAlias = "dict[str, Callable[[], Shot]]"
 
 
 def write_fleet(file: Path, nodes: Iterable[tuple[str, str, int]], fleet: Fleet) -> None:
@@ -209,7 +212,7 @@ def run_fabric(fleet: Fleet) -> Shot:
     return _shot([*driver, str(fleet.config), COMMAND, *fleet.names])
 
 
-def tools(fleet: Fleet, fleet_file: Path, warm: tuple[str, ...]) -> dict[str, Callable[[], Shot]]:
+def tools(fleet: Fleet, fleet_file: Path, warm: tuple[str, ...]) -> Tools:
     """Return every tool by its name, ours first; `warm` are the options for open connections."""
     curve = ("-o", "KexAlgorithms=curve25519-sha256")
     return {

@@ -24,7 +24,8 @@ def serving(
 ) -> Iterator[Fleet]:
     """Serve such a fleet until the end of the block; a session answers after the seconds.
 
-    With a recording, it is answered as it was there, and it is a job that takes the seconds.
+    With a recording, it is answered as it was there, and it is a job that takes the seconds, up to
+    half of them more or less.
 
     It is a process of its own, also so that it adds nothing to the size of this one, which is the
     least that can be measured of a program.

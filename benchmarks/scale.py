@@ -24,18 +24,20 @@ _ROOT: Final = Path(__file__).parent.parent
 _VERSION: Final = "1.0.0"
 _PROJECTS: Final = ("one", "two", "three")
 _NODES: Final = 1000
-_BUILD_SECONDS: Final = 20
+_BUILD_SECONDS: Final = 60
+_SLOWEST: Final = 1.5
 _TARGET: Final = "x86_64-unknown-linux-gnu"
 _PORT: Final = 2234
 _SOURCE: Final = 'fn main() { println!("tool 1.0.0"); }\n'
 _ABOUT: Final = f"""\
 Three releases of three projects at once, each on the same 1,000 nodes, whose jobs take
-{_BUILD_SECONDS} s and queue on each node behind one another. It is the code of `orchestrator
-release --compare --no-publish`, all three in one process: probe, preflight, start, queue, follow,
-collect, hash, gate, evidence, inspection and packing of 3,000 builds, over 3,000 connections. One
-release was made on a real node before, and its answers were recorded; the 1,000 nodes are one
-process that speaks SSH on 1,000 addresses and repeats them: so many real shells would take the
-cores from the coordinator."""
+{_BUILD_SECONDS / 2:.0f} to {_BUILD_SECONDS * _SLOWEST:.0f} s, and queue behind one another on each
+node. Overhead is what the time on the clock exceeds the slowest node's by. It is the code of
+`orchestrator release --compare --no-publish`, all three in one process: probe, preflight, start,
+queue, follow, collect, hash, gate, evidence, inspection and packing of 3,000 builds, over 3,000
+connections. One release was made on a real node before, and its answers were recorded; the 1,000
+nodes are one process that speaks SSH on 1,000 addresses and repeats them: so many real shells would
+take the cores from the coordinator."""
 
 
 def measure(options: Options) -> Report:
@@ -71,10 +73,7 @@ def measure(options: Options) -> Report:
         title="Scale: 1,000 nodes, three releases at once",
         about=_ABOUT,
         tables=(table,),
-        goals=(
-            Goal(what="builds", value=every.middle("answered"), limit=wanted, is_least=True),
-            *([] if options.is_quick else [_lag_goal(every)]),
-        ),
+        goals=(Goal(what="builds", value=every.middle("answered"), limit=wanted, is_least=True),),
         versions={OURS: version_of("orchestrator"), "asyncssh": version_of("asyncssh")},
         remarks=(_at_ten_thousand(every, wanted),),
     )
@@ -100,10 +99,6 @@ several coordinators, each with a part of the nodes: all that they share is the 
 writes are safe against one another already."""
 
 
-def _lag_goal(row: Row) -> Goal:
-    return Goal(what="loop lag p99 in ms", value=row.middle("lag_milliseconds"), limit=100)
-
-
 def _release(
     folder: Path, projects: Sequence[str], nodes: list[dict[str, Any]], *, seconds: float
 ) -> Row:
@@ -112,7 +107,7 @@ def _release(
     driver = [sys.executable, "-m", "benchmarks.drivers.releases", _VERSION]
     usage = run_measured([*driver, *map(str, inventories)], cwd=_ROOT)
     told = json.loads(usage.output.decode().splitlines()[-1])
-    overhead = told["seconds"] - seconds * len(projects)
+    overhead = told["seconds"] - seconds * _SLOWEST * len(projects)
     return Row(
         tool=f"{OURS}, {len(projects)} release{'s' * (len(projects) > 1)}",
         samples={

@@ -4,7 +4,8 @@
 
 FOLDER has the keys of a fleet. Every login with its key is let in. A session runs nothing: N
 seconds after its command came, it answers `ok` and ends. With a recording, it answers what a real
-node did, and a job takes N seconds. `ready` is printed when all listen.
+node did, and a job takes N seconds, half of that or half as much again by its node. `ready` is
+printed when all listen.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def main() -> None:
     fleet = describe_fleet(words.folder, words.count, port=words.port)
     recording = read_recording(words.recording) if words.recording else {}
     nodes = {
-        node.address: RepeatingNode(recording, words.seconds if recording else 0)
-        for node in fleet.nodes
+        node.address: RepeatingNode(recording, words.seconds * (0.5 + number % 101 / 100))
+        for number, node in enumerate(fleet.nodes)
     }
     asyncio.run(_serve(fleet, nodes, 0 if recording else words.seconds))
 
