@@ -13,7 +13,7 @@ from benchmarks.install_scripts import InstallScript
 from benchmarks.report import OURS
 from orchestrator.core.archive import ArchiveEntry, archive_name, pack_archive
 from orchestrator.core.index import Index, Row, Status, join_signed, render_index
-from orchestrator.core.installer import InstallerValues, likely_builds, render_installer
+from orchestrator.core.installer import InstallerValues, render_installer
 from orchestrator.core.signature import index_namespace
 from orchestrator.core.target import TARGETS
 from orchestrator.core.version import parse_version
@@ -53,7 +53,6 @@ def lay_out(site: Path, url: str, program: bytes) -> InstallScript:
         channel="stable",
         ssh_keys=(signer.public.ssh,),
         minisign_keys=(signer.public.minisign,),
-        likely=likely_builds(rows),
     )
     (site / "install.sh").write_text(render_installer(_TEMPLATE.read_text(), values))
     return InstallScript(

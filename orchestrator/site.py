@@ -11,7 +11,6 @@ from orchestrator.core.downloads import newest_builds
 from orchestrator.core.index import Status
 from orchestrator.core.installer import (
     InstallerValues,
-    likely_builds,
     render_installer,
     source_command,
     version_words,
@@ -51,17 +50,9 @@ class Beside:
 
 
 def installer_values(
-    project: Project,
-    url: str,
-    channel: Channel,
-    *,
-    keys_serial: int,
-    index: Index | None = None,
+    project: Project, url: str, channel: Channel, *, keys_serial: int
 ) -> InstallerValues:
-    """Return what install.sh is rendered with.
-
-    `keys_serial` is that of the store's keys.txt; `index` is the one that the script will find.
-    """
+    """Return what install.sh is rendered with, when the store's keys.txt has this serial."""
     rotation = (channel.rotation,) if channel.rotation else ()
     # In one order for all coordinators, each of whom names its own first.
     keys = sorted(channel.keys, key=lambda key: key.ssh)
@@ -77,7 +68,6 @@ def installer_values(
         keys_serial=keys_serial,
         version_words=version_words(project.version_command),
         source_command=source_command(project.source),
-        likely=likely_builds(index.rows) if index else (),
     )
 
 
@@ -102,9 +92,7 @@ def derived_objects(
     )
     if url is None:
         return conveniences
-    values = installer_values(
-        inventory.project, url, channel, keys_serial=beside.keys_serial, index=index
-    )
+    values = installer_values(inventory.project, url, channel, keys_serial=beside.keys_serial)
     page = render_page(values, index, statements=beside.statements)
     return (
         Pointer(INSTALL_SCRIPT, render_installer(template, values).encode(), ObjectKind.SCRIPT),
@@ -143,19 +131,13 @@ async def renew_copy(
     It is written once, and whoever renders other bytes later leaves it. There is none for what can
     be installed from another channel only.
     """
-    own = tuple(
-        row for row in index.rows if row.status is Status.OK and str(row.version) == str(version)
+    is_there = any(
+        row.status is Status.OK and str(row.version) == str(version) for row in index.rows
     )
-    if outlet.url is None or not own or not leads_to(inventory, outlet.channel):
+    if outlet.url is None or not is_there or not leads_to(inventory, outlet.channel):
         return
     serial = await keys_serial(outlet.store, outlet.channel.authority)
-    values = installer_values(
-        inventory.project,
-        outlet.url,
-        outlet.channel,
-        keys_serial=serial,
-        index=replace(index, rows=own),
-    )
+    values = installer_values(inventory.project, outlet.url, outlet.channel, keys_serial=serial)
     script = render_installer(outlet.template, replace(values, version=str(version))).encode()
     name = copy_name(str(version))
     await publish_copy(outlet.store, name, script, by=script_signer(outlet))

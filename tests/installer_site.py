@@ -28,7 +28,7 @@ from cryptography.x509.oid import NameOID
 
 from orchestrator.core.archive import ArchiveEntry, pack_archive
 from orchestrator.core.index import Index, Row, Status, join_signed, parse_floor, render_index
-from orchestrator.core.installer import InstallerValues, likely_builds, render_installer
+from orchestrator.core.installer import InstallerValues, render_installer
 from orchestrator.core.keys import KeyStatement, join_keys, render_keys
 from orchestrator.core.signature import index_namespace, keys_namespace
 from orchestrator.core.version import parse_version
@@ -104,7 +104,6 @@ class Site:
             rotation_ssh_keys=tuple(key.ssh for key in rotation),
             rotation_minisign_keys=tuple(key.minisign for key in rotation),
             keys_serial=self.keys_serial,
-            likely=likely_builds(self.rows),
         )
 
     @cached_property

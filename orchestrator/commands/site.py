@@ -33,10 +33,7 @@ def render(arguments: argparse.Namespace) -> int:
     # As a release would publish it, so what the store says of keys counts.
     authority = channel.authority
     serial = asyncio.run(keys_serial(operator.store(), authority)) if authority else 0
-    index = asyncio.run(operator.index(channel))
-    values = installer_values(
-        operator.inventory.project, url, channel, keys_serial=serial, index=index
-    )
+    values = installer_values(operator.inventory.project, url, channel, keys_serial=serial)
     print(render_installer(operator.template(), values), end="")
     return 0
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.core.downloads import newest_builds
 from orchestrator.core.errors import ConfigError, Problem
 from orchestrator.core.inventory import CrateSource, GitSource
 from orchestrator.core.template import render_template
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from orchestrator.core.index import Row
     from orchestrator.core.inventory import Source
 
 
@@ -30,8 +27,6 @@ class InstallerValues:
     `version_words` are what `version_words` makes of a project's version command.
     `version` is what this copy of the script installs unless told otherwise; empty: the newest.
     `source_command` is for a host without a build; empty: nothing more is known than cargo.
-    `likely` are lines of a target and the path of its newest archive, from `likely_builds`: the
-    script asks for it while it asks for the index, which alone decides.
     """
 
     project: str
@@ -46,17 +41,6 @@ class InstallerValues:
     version_words: str = "--version"
     version: str = ""
     source_command: str = ""
-    likely: tuple[str, ...] = ()
-
-
-def likely_builds(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Return `target path` for each target whose newest build is the only one that a host may get.
-
-    Where an OS release or a CPU decides, nothing is likely.
-    """
-    newest = newest_builds(rows)
-    count = Counter(row.target for row in newest)
-    return tuple(f"{row.target} {row.path}" for row in newest if count[row.target] == 1)
 
 
 def source_command(source: Source | None) -> str:
@@ -98,7 +82,6 @@ def render_installer(template: str, values: InstallerValues) -> str:
             "version_words": values.version_words,
             "version": values.version,
             "source_command": values.source_command,
-            "likely": "\n".join(values.likely),
         },
     )
 
@@ -125,7 +108,6 @@ def _problems(values: InstallerValues) -> Iterator[Problem]:
         ("keys_serial", _SERIAL, (str(values.keys_serial),)),
         ("version_words", _VERSION_WORDS, (values.version_words,)),
         ("version", _NAME, (values.version,) if values.version else ()),
-        ("likely", _LIKELY, values.likely),
         (
             "source_command",
             _SOURCE_COMMAND,
@@ -150,10 +132,6 @@ _URL: Final = re.compile(
 _SSH_KEY: Final = re.compile(r"ssh-ed25519 AAAA[A-Za-z0-9+/]{64}")
 _MINISIGN_KEY: Final = re.compile(r"RW[A-Za-z0-9+/]{54}")
 _SERIAL: Final = re.compile(r"0|[1-9][0-9]{0,8}")
-# A target, and a path that an index may have, without a step up.
-_LIKELY: Final = re.compile(
-    r"[A-Za-z0-9][A-Za-z0-9._-]{0,99} (?:[A-Za-z0-9][A-Za-z0-9._+-]*/)*[A-Za-z0-9][A-Za-z0-9._+-]*"
-)
 # A crate's name, or an address without user, query and fragment.
 _SOURCE_COMMAND: Final = re.compile(
     r"cargo install --locked (?:[A-Za-z0-9_-]{1,99}|--git https://[A-Za-z0-9][A-Za-z0-9._~:/%-]{0,299})"
@@ -173,6 +151,5 @@ _EXPECTED: Final = {
     _MINISIGN_KEY: "the base64 line of a minisign public key",
     _SERIAL: "a serial of up to nine digits",
     _SOURCE_COMMAND: "a command `cargo install --locked NAME`",
-    _LIKELY: "a target and the path of an archive",
     _VERSION_WORDS: "up to ten words of letters, digits and ._+:,=/- (or ? for unknown)",
 }

@@ -7,16 +7,13 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core.errors import ConfigError
-from orchestrator.core.index import Status
 from orchestrator.core.installer import (
     InstallerValues,
-    likely_builds,
     render_installer,
     source_command,
     version_words,
 )
 from orchestrator.core.inventory import CrateSource, GitSource, PathSource, Source
-from tests.core.rows import LINUX, NETBSD, OPENBSD, row
 
 SSH_KEY = f"ssh-ed25519 AAAA{'C3Nz' * 16}"
 MINISIGN_KEY = f"RW{'Q' * 54}"
@@ -174,31 +171,3 @@ def test_every_problem_is_listed_at_once() -> None:
         render_installer(TEMPLATE, values)
     places = [line.split(":")[0] for line in caught.value.message.splitlines()]
     assert places == ["project", "channel", "binaries", "base_urls"]
-
-
-def test_the_newest_build_of_a_target_is_likely_where_nothing_else_decides() -> None:
-    rows = [
-        row(LINUX, "1.1.0", Status.PENDING),
-        row(LINUX, "1.0.0", Status.OK, "glibc>=2.34"),
-        row(LINUX, "0.9.0"),
-        row(NETBSD, "1.0.0", Status.YANKED),
-        row(OPENBSD, "1.0.0", Status.OK, "openbsd==7.8"),
-        row(OPENBSD, "1.0.0", Status.OK, "openbsd==7.7"),
-    ]
-    assert likely_builds(rows) == (f"{LINUX} releases/1.0.0/{LINUX}/b.tar.gz",)
-
-
-def test_what_is_likely_has_its_place() -> None:
-    values = replace(VALUES, likely=("a releases/1.0.0/a/b.tar.gz", "b c/d.tar.gz"))
-    assert render_installer("'{{ likely }}'", values) == (
-        "'a releases/1.0.0/a/b.tar.gz\nb c/d.tar.gz'"
-    )
-
-
-@pytest.mark.parametrize(
-    "line",
-    ["", "a", "a ", "a /b", "a ../b", "a b/../c", "a b//c", "a b'c", "a b c", "a b\nc d", "-a b"],
-)
-def test_a_path_that_could_lead_elsewhere_is_refused(line: str) -> None:
-    with pytest.raises(ConfigError, match=r"^likely: not a target and the path"):
-        render_installer("{{ likely }}", replace(VALUES, likely=(line,)))
