@@ -69,7 +69,7 @@ def serving(
     folder: Path,
     count: int,
     *,
-    port: int = _PORT,
+    port: int | None = None,
     prefix: Sequence[str] = (),
     address: Callable[[int], str] = loopback_address,
     has_homes: bool = False,
@@ -81,7 +81,7 @@ def serving(
     """
     if SSHD is None:
         raise FileNotFoundError("sshd is missing: it is in the package openssh-server")
-    fleet = describe_fleet(folder, count, port=port, address=address)
+    fleet = describe_fleet(folder, count, port=port or _PORT, address=address)
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     with ExitStack() as servers:

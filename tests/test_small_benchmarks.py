@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from benchmarks import doing_nothing, installer, local_target
+from benchmarks import doing_nothing, fleet, installer, local_target, release
 from benchmarks.options import Options
 from benchmarks.report import OURS, Report
+from tests.nodes.sshd import needs_sshd
 
 QUICK = Options(runs=1, is_quick=True)
 
@@ -16,7 +19,7 @@ def assert_complete(report: Report) -> None:
         for row in table.rows:
             assert row.samples, (table.title, row.tool)
             assert all(row.samples.values()), (table.title, row.tool)
-        assert table.charted in table.rows[0].samples
+        assert not table.charted or table.charted in table.rows[0].samples
 
 
 @pytest.mark.thorough
@@ -34,6 +37,17 @@ def test_every_tool_makes_an_archive_of_the_program() -> None:
     report = local_target.measure(QUICK)
     assert_complete(report)
     assert {"cargo build --release", OURS} <= {row.tool for row in report.tables[0].rows}
+
+
+@needs_sshd
+@pytest.mark.thorough
+def test_seven_nodes_are_released_on_and_the_archives_are_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fleet, "_PORT", 2242)
+    report = release.measure(replace(QUICK, has_peers=False))
+    assert_complete(report)
+    assert [row.tool for row in report.tables[0].rows] == [OURS, f"{OURS}, nodes it never saw"]
 
 
 @pytest.mark.thorough
