@@ -14,9 +14,11 @@ from orchestrator.wiring import Operator
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
+    from orchestrator.core.comparison import Comparison
     from orchestrator.core.events import Event, Observer
-    from orchestrator.core.plan import ReleaseRequest
+    from orchestrator.core.plan import BuildPlan, ReleaseRequest
     from orchestrator.core.report import Report
 
 
@@ -47,12 +49,9 @@ def release(arguments: argparse.Namespace) -> int:
 async def _release(
     operator: Operator, request: ReleaseRequest, arguments: argparse.Namespace
 ) -> int:
-    from orchestrator.commands.compare import compare_builds
     from orchestrator.console import Console, show_report
     from orchestrator.core.errors import BuildError
     from orchestrator.core.report import report_as_data
-    from orchestrator.listing.comparison import show_comparisons
-    from orchestrator.listing.timings import show_timings
     from orchestrator.release import release_for
 
     console = Console(sys.stderr, is_quiet=arguments.quiet or arguments.json)
@@ -64,7 +63,7 @@ async def _release(
         channel=arguments.channel,
         shown=console,
     )
-    compared = compare_builds(plan, report) if request.compare else ()
+    compared = _compared(plan, report) if request.compare else ()
     timings = clock.timings(report) if clock else None
     if arguments.json:
         data = dict(report_as_data(report))
@@ -75,11 +74,22 @@ async def _release(
         print(json.dumps(data, indent=2))
     else:
         show_report(report, sys.stdout)
-        show_comparisons([each.as_data() for each in compared], sys.stdout)
+        if compared:
+            from orchestrator.listing.comparison import show_comparisons
+
+            show_comparisons([each.as_data() for each in compared], sys.stdout)
         if timings:
+            from orchestrator.listing.timings import show_timings
+
             show_timings(timings, sys.stdout)
     is_different = any(each.differences for each in compared)
     return report.exit_code or (BuildError.exit_code if is_different else 0)
+
+
+def _compared(plan: BuildPlan, report: Report) -> Sequence[Comparison]:
+    from orchestrator.commands.compare import compare_builds
+
+    return compare_builds(plan, report)
 
 
 class _Clock:
