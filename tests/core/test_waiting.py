@@ -60,7 +60,7 @@ def test_it_is_the_phases_of_the_node_that_was_done_last_and_what_was_around_the
 def test_the_path_leads_over_those_it_waited_for_each_to_its_end() -> None:
     data = timings(
         row("first", ("building", 0, 10)),
-        row("second", ("building", 12, 20), stands_by_for="first"),
+        row("second", ("connecting", 0, 1), ("building", 12, 20), stands_by_for="first"),
         end=20,
     )
     assert waits(data) == [
