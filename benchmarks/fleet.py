@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
-import socket
 import subprocess
 import time
 from contextlib import ExitStack, contextmanager
@@ -162,20 +161,6 @@ def _await_listening_said(log: Path) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{log} does not say that the server listens")
         time.sleep(0.01)
-
-
-def await_listening(address: str, port: int) -> None:
-    """Return when a server accepts connections there; raise TimeoutError after a minute."""
-    deadline = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            socket.create_connection((address, port), timeout=5).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"nobody listens at {address} port {port}") from None
-            time.sleep(0.01)
-        else:
-            return
 
 
 def _key(path: Path) -> Path:

@@ -40,7 +40,6 @@ METRICS: Final = {
         Metric(name="answered", heading="answered", form="{:.0f}"),
         Metric(name="kib_per_node", heading="KiB per node", form="{:.1f}"),
         Metric(name="lag_milliseconds", heading="loop lag p99 ms", form="{:.1f}"),
-        Metric(name="bytes", heading="MB", form="{:.1f}", scale=1e-6),
     )
 }
 

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +16,7 @@ from benchmarks.measuring import Usage, run_measured
 from benchmarks.systems import KINDS, disguise, make_program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 ORCHESTRATOR: Final = Path(sys.executable).parent / "orchestrator"
 PROJECT: Final = "trajectory"
@@ -31,7 +31,6 @@ class Works:
     fleet: Fleet
     seconds: float
     made: int = 0
-    prefix: Sequence[str] = field(default_factory=tuple)
 
     @property
     def inventory(self) -> Path:
@@ -80,7 +79,6 @@ class Works:
         """Release a version with our own tool."""
         return run_measured(
             [
-                *self.prefix,
                 *(str(ORCHESTRATOR), "release", "--version", version),
                 *("--inventory", str(self.inventory), *more),
             ],

@@ -68,7 +68,9 @@ def test_each_round_begins_with_another_tool() -> None:
 def test_a_program_is_measured_with_its_children_and_a_failure_is_told() -> None:
     usage = run_measured(["sh", "-c", "python3 -c 'sum(range(3_000_000))'; echo said"])
     assert usage.output == b"said\n"
-    assert usage.seconds >= usage.cpu_seconds > 0
+    # Far more than the shell's own; the two clocks may differ by some thousandths.
+    assert usage.cpu_seconds > 0.01
+    assert usage.seconds > 0.01
     assert usage.peak_bytes > 1 << 20
     with pytest.raises(RunFailedError, match="ended with 3: why"):
         run_measured(["sh", "-c", "echo why >&2; exit 3"])
