@@ -57,6 +57,7 @@ WHOLE = Portion(verdict=Verdict.WHOLE, length_bytes=100)
         ({"Range": "bytes=0-1", "If-Range": 'W/"tag"'}, Verdict.WHOLE),
         ({"Range": "bytes=0-1", "If-Range": THEN}, Verdict.WHOLE),
         ({"Range": "bytes=100-", "If-Range": '"other"'}, Verdict.WHOLE),
+        ({"Range": "bytes=2-1"}, Verdict.WHOLE),
     ],
 )
 def test_a_condition_decides_whether_the_object_is_sent(
