@@ -9,6 +9,7 @@ and the page is made of all that are there.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from importlib import import_module
@@ -43,10 +44,12 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--runs", type=int, default=5, help="rounds of each case")
     parser.add_argument("--quick", action="store_true", help="only what takes seconds")
-    parser.add_argument("--no-peers", action="store_true", help="our own tool only")
+    parser.add_argument("--no-peers", action="store_true", help="install nothing to compare with")
     parser.add_argument("--page", action="store_true", help="write the page only")
     parser.add_argument("--into", type=Path, default=ROOT / "docs", help="where the page goes")
     words = parser.parse_args()
+    # So that the servers that were started come to their end too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if unknown := set(words.names) - set(NAMES):
         parser.error(f"no benchmark is named {', '.join(sorted(unknown))}")
     results = words.into / "performance"

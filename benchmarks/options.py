@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Options:
     """`runs` rounds of each case; `is_quick` leaves out the cases that take minutes.
 
-    Without `has_peers`, none is installed or run.
+    Without `has_peers`, those that would have to be installed first are left out.
     """
 
     runs: int = 5
