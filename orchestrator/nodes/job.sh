@@ -38,7 +38,7 @@ main() {
     verb=$1 workdir=$2 id=$3
     shift 3
     dir=$workdir/jobs/$id
-    boot=$(boot_id)
+    find_boot
     keep=
     case $verb in
     start) start "$@" ;;
@@ -132,9 +132,11 @@ touch_use() {
 new_attempt() {
     [ -z "${used_source-}" ] || [ -d "$used_source" ] ||
         fail "the source $used_source is gone: it has to be brought there again"
-    # What a killed wrapper left behind would build into the same folders.
-    stop_tree "$(group_of_old_attempt)"
-    [ -z "$found" ] || fail "processes of the last attempt cannot be ended:$found"
+    if [ -n "$attempt" ]; then
+        # What a killed wrapper left behind would build into the same folders.
+        stop_tree "$(group_of_old_attempt)"
+        [ -z "$found" ] || fail "processes of the last attempt cannot be ended:$found"
+    fi
     # Only moved away: to remove it takes its time, and others wait for this one's turn to end.
     [ ! -e work ] || mv work ".work.$$" || return
     # Given back at the end, so that a build that fills the disk cannot keep its end from being noted.
@@ -150,8 +152,10 @@ new_attempt() {
     attempt=$((attempt + 1))
     remove_tree out
     mkdir out work || return
-    rm -f alive queue && mkfifo alive queue || return
-    put .deadline "$2" && put .flooded "$3" && put .cancelled 1 && put .terminated 1 || return
+    if [ -e alive ] || [ -e queue ]; then rm -f alive queue || return; fi
+    mkfifo alive queue || return
+    prepare deadline "$2" && prepare flooded "$3" && prepare cancelled 1 && prepare terminated 1 ||
+        return
     put cookie "ORCHESTRATOR_OUT=$dir/out" && write_payload && : >log &&
         put request "$1" && put attempt "$attempt"
 }
@@ -160,14 +164,20 @@ make_reserve() {
     dd if=/dev/urandom of=reserve bs=1024 count=64 2>/dev/null
 }
 
-# remove_tree FOLDER...: those too in which nobody may write.
+# remove_tree FOLDER...: those too in which nobody may write; to look first is faster than rm.
 remove_tree() {
+    [ $# -gt 1 ] || [ -e "$1" ] || [ -L "$1" ] || return 0
     rm -rf "$@" 2>/dev/null && return
     chmod -R u+rwx "$@" 2>/dev/null
     rm -rf "$@" 2>/dev/null
 }
 
-# mark NAME: notes what was prepared for it above; a full disk has room for another name.
+# prepare NAME TEXT: what `mark` needs; nobody looks at it before, so it may be half-way there.
+prepare() {
+    { printf '%s\n' "$2" >".$1"; } 2>/dev/null
+}
+
+# mark NAME: notes what was prepared for it; a full disk has room for another name.
 mark() {
     mv -f ".$1" "$1" 2>/dev/null || put "$1" 1
 }
@@ -236,7 +246,8 @@ was_ended() {
 }
 
 note_process() {
-    put boot "$boot" && put start_time "$(process_start $$)" && put pid $$
+    look_up_start $$
+    put boot "$boot" && put start_time "$start_of" && put pid $$
 }
 
 note_end() {
@@ -276,7 +287,7 @@ wait_for_host() {
     host_unwritable=0
     # Beside every node's workdir, not in it: nodes of one host may have different ones.
     locks=${HOME:-$workdir}/.cache/orchestrator/locks/$1
-    mkdir -p "$locks" 2>/dev/null || locks=$workdir/locks/$1
+    [ -d "$locks" ] || mkdir -p "$locks" 2>/dev/null || locks=$workdir/locks/$1
     while is_wanted; do
         slot=1
         while [ "$slot" -le "$2" ]; do
@@ -315,7 +326,8 @@ build() {
     # What a background process inherits it holds open: the pipes tell the end of this one only.
     "$shell" "$dir/job.sh" guard "$workdir" "$id" $$ "$1" "$2" </dev/null >/dev/null 2>&1 3>&- 4>&- &
     guard_pid=$!
-    put guard "$guard_pid $(process_start "$guard_pid")"
+    look_up_start "$guard_pid"
+    put guard "$guard_pid $start_of"
     exec 4>&-
     warmth=$(warmth_of_target)
     begun_at=$(exact_clock)
@@ -627,7 +639,10 @@ state() {
     running)
         # As long as its guard lives, that one tells how long is too long: it does not count sleep.
         [ ! -e guard ] || read -r guard_pid guard_start <guard
-        [ -z "${guard_pid-}" ] || [ "$(process_start "$guard_pid")" != "$guard_start" ] || return 0
+        if [ -n "${guard_pid-}" ]; then
+            look_up_start "$guard_pid"
+            [ "$start_of" != "$guard_start" ] || return 0
+        fi
         read_value clock
         clock_now=$(clock_of "$pid")
         [ -z "$value" ] || [ -z "$clock_now" ] || printf '%s=%s\n' ran_seconds $((clock_now - value))
@@ -760,8 +775,8 @@ group_of_old_attempt() {
     read_value pid
     is_number "$value" || return 0
     # While a group lives, its number goes to no other process: a foreign leader is a foreign group.
-    leader_start=$(process_start "$value")
-    [ -n "$leader_start" ] && [ "$leader_start" != "$start_time" ] || printf '%s\n' "$value"
+    look_up_start "$value"
+    [ -n "$start_of" ] && [ "$start_of" != "$start_time" ] || printf '%s\n' "$value"
 }
 
 # stop_tree GROUP: TERM, then KILL, for every process of the job but this one and $keep; those that
@@ -833,7 +848,8 @@ find_in_proc() {
         found_pid=${found_pid#"$PROC"/}
         found_pid=${found_pid%%/*}
         # The two that searched are gone by now.
-        [ -z "$(process_start "$found_pid")" ] || add_found "$found_pid"
+        look_up_start "$found_pid"
+        [ -z "$start_of" ] || add_found "$found_pid"
     done
 }
 
@@ -879,9 +895,9 @@ add_found() {
 # is_alive PID START_TIME BOOT DIR: whether that very process lives, not one that got its number.
 is_alive() {
     is_number "$1" || return
-    alive_start=$(process_start "$1")
-    [ -n "$alive_start" ] || return
-    [ "$alive_start/$boot" != "$2/$3" ] || return 0
+    look_up_start "$1"
+    [ -n "$start_of" ] || return
+    [ "$start_of/$boot" != "$2/$3" ] || return 0
     # The BSDs count both times from the wall clock, which may have been set since.
     [ ! -r "$PROC/self/stat" ] || return
     case $(ps -ww -o args= -p "$1") in
@@ -890,29 +906,32 @@ is_alive() {
     return 1
 }
 
-# process_start PID: when the process started, as one word; nothing for a zombie or no process.
-process_start() {
+# look_up_start PID: sets $start_of to when the process started, as one word; to nothing for a
+# zombie or no process.
+look_up_start() {
+    start_of=
     if [ -r "$PROC/self/stat" ]; then
         { read -r stat_line <"$PROC/$1/stat"; } 2>/dev/null || return 0
         # shellcheck disable=SC2086 # the fields after the command, which may hold anything
         set -- ${stat_line##*") "}
-        [ "$1" = Z ] || printf '%s\n' "${20}"
+        [ "$1" = Z ] || start_of=${20}
     else
-        ps -o stat= -o lstart= -p "$1" 2>/dev/null | sed -n -e '/^ *Z/d' -e 's/^ *[^ ]* *//' -e 's/[^A-Za-z0-9]/-/gp'
+        start_of=$(ps -o stat= -o lstart= -p "$1" 2>/dev/null |
+            sed -n -e '/^ *Z/d' -e 's/^ *[^ ]* *//' -e 's/[^A-Za-z0-9]/-/gp')
     fi
 }
 
-# boot_id: one word that another boot does not have.
-boot_id() {
+# find_boot: sets $boot to one word that another boot does not have.
+find_boot() {
     if [ -r "$PROC/sys/kernel/random/boot_id" ]; then
-        read -r boot_name <"$PROC/sys/kernel/random/boot_id"
-        printf '%s\n' "$boot_name"
+        read -r boot <"$PROC/sys/kernel/random/boot_id"
         return
     fi
     for boot_name in kern.bootsessionuuid kern.boot_id kern.boottime; do
-        sysctl -n "$boot_name" 2>/dev/null | tr -cd 'A-Za-z0-9' | grep . && return
+        boot=$(sysctl -n "$boot_name" 2>/dev/null | tr -cd 'A-Za-z0-9')
+        [ -z "$boot" ] || return 0
     done
-    printf 'unknown\n'
+    boot=unknown
 }
 
 # --- locks -------------------------------------------------------------------------------------
@@ -926,11 +945,12 @@ boot_id() {
 # was not for another holder that it failed.
 acquire() {
     unwritable=0
-    mkdir -p "$1" 2>/dev/null
+    [ -d "$1" ] || mkdir -p "$1" 2>/dev/null
     find_highest "$1"
     if is_held "$1/$highest"; then return 1; fi
     generation=$((highest + 1))
-    if ! write_claim "$1" "$$ $(process_start $$) $boot $2"; then
+    look_up_start $$
+    if ! write_claim "$1" "$$ $start_of $boot $2"; then
         unwritable=1
         rm -f "$1/claim.$$"
         return 1
@@ -1015,17 +1035,17 @@ tidy() {
     [ ! -L trash ] || fail "$workdir/trash is a link, and links are never followed"
     mkdir -p trash || fail "cannot make $workdir/trash: $(room_in .)"
     retired=0
-    measure_room .
+    measure_free .
     room_before=${free_kb:-0}
     # What a killed one has left there.
     empty_trash
     retire_leftovers
     retire "$1" all
     empty_trash
-    measure_room .
+    measure_free .
     while [ "${free_kb:-$2}" -lt "$2" ] && retire "$SPARED_MINUTES" one; do
         empty_trash
-        measure_room .
+        measure_free .
     done
     printf 'freed %s\n' $((${free_kb:-0} - room_before))
 }
@@ -1154,13 +1174,13 @@ unpack() {
     done
     unpacked=0
     if [ ! -e "$id.complete" ] || [ ! -d "$id" ]; then
-        rm -rf "$id" "$id.complete" "$id.new"
+        remove_tree "$id" "$id.complete" "$id.new"
         # The mark must not reach the disk before what it vouches for: power may fail.
         mkdir "$id.new" && tar -xzf "$1" -C "$id.new" && fill_in "$id.new" "${3-}" &&
             mv "$id.new" "$id" && sync_to_disk "$id" && : >"$id.complete"
         unpacked=$?
-        no_room=$(room_in .)
-        rm -rf "$id.new"
+        [ "$unpacked" = 0 ] || no_room=$(room_in .)
+        remove_tree "$id.new"
     fi
     rm -f "$1"
     release "$id.lock"
@@ -1200,21 +1220,27 @@ put() {
     return 1
 }
 
-# measure_room FOLDER: sets $free_kb and $free_inodes; empty when the system does not say.
+# In front of the last percentage is what is free; some file systems do not count inodes.
+# shellcheck disable=SC2016 # awk expands it
+ROOM_OF_LINE='NR > 1 { for (i = NF; i > 2; i--) if ($i ~ /^[0-9]+%$/) {
+    # What root may use of a reserve is shown as less than nothing.
+    if ($(i - 1) + $(i - 2) > 0) print ($(i - 1) > 0 ? $(i - 1) : 0)
+    exit
+} }'
+
+# measure_free FOLDER: sets $free_kb; empty when the system does not say.
+measure_free() {
+    free_kb=$(df -Pk "$1" 2>/dev/null | awk "$ROOM_OF_LINE")
+}
+
+# measure_room FOLDER: sets $free_kb and $free_inodes in the same way.
 measure_room() {
-    # In front of the last percentage is what is free; some file systems do not count inodes.
-    # shellcheck disable=SC2016 # awk expands it
-    room_of_line='NR > 1 { for (i = NF; i > 2; i--) if ($i ~ /^[0-9]+%$/) {
-        # What root may use of a reserve is shown as less than nothing.
-        if ($(i - 1) + $(i - 2) > 0) print ($(i - 1) > 0 ? $(i - 1) : 0)
-        exit
-    } }'
+    measure_free "$1"
     case $(uname -s) in
     Linux) inodes_option=-Pi ;;
     *) inodes_option=-i ;;
     esac
-    free_kb=$(df -Pk "$1" 2>/dev/null | awk "$room_of_line")
-    free_inodes=$(df "$inodes_option" "$1" 2>/dev/null | awk "$room_of_line")
+    free_inodes=$(df "$inodes_option" "$1" 2>/dev/null | awk "$ROOM_OF_LINE")
 }
 
 # oom_kills: how many processes the kernel has killed for want of memory since the boot, if it counts.

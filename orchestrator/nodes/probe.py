@@ -81,13 +81,30 @@ say() {
     [ -z "$2" ] || printf '%s=%s\n' "$1" "$2"
 }
 
-first_of() {
+# find_first TOOL...: in $found where the first of them is that is here. By hand, because to ask
+# `command -v` takes a copy of the shell each time, which is slow on an emulated machine.
+find_first() {
+    found=
+    separators=$IFS
+    IFS=:
+    set -f
     for tool in "$@"; do
-        if command -v "$tool" >/dev/null 2>&1; then
-            command -v "$tool"
-            return
-        fi
+        for folder in $PATH; do
+            if [ -f "$folder/$tool" ] && [ -x "$folder/$tool" ]; then
+                found=$folder/$tool
+                break 2
+            fi
+        done
     done
+    set +f
+    IFS=$separators
+}
+
+say_first_of() {
+    what=$1
+    shift
+    find_first "$@"
+    say "$what" "$found"
 }
 
 sysctl_first() {
@@ -97,12 +114,40 @@ sysctl_first() {
 }
 
 release() {
-    case $(uname -s) in
-    Linux) (. /etc/os-release && printf '%s %s\n' "${ID-}" "${VERSION_ID-}") ;;
+    case $system in
+    Linux) . /etc/os-release && printf '%s %s\n' "${ID-}" "${VERSION_ID-}" ;;
     FreeBSD) freebsd-version -u ;;
     Darwin) sw_vers -productVersion ;;
-    *) uname -r ;;
+    *) printf '%s\n' "$kernel" ;;
     esac
+}
+
+say_memory() {
+    while read -r key kilobytes _unit; do
+        if [ "$key" = MemTotal: ]; then
+            say memory_kb "$kilobytes"
+            return
+        fi
+    done </proc/meminfo
+    say memory_bytes "$(sysctl_first hw.memsize hw.physmem64 hw.physmem)"
+}
+
+say_boot() {
+    boot_id=
+    read -r boot_id </proc/sys/kernel/random/boot_id ||
+        boot_id=$(sysctl_first kern.bootsessionuuid kern.boot_id kern.boottime)
+    say boot_id "$boot_id"
+}
+
+say_compiler() {
+    while read -r key value; do
+        case $key in
+        release:) say rustc "$value" ;;
+        host:) say host_triple "$value" ;;
+        esac
+    done <<COMPILER
+$(rustc -vV)
+COMPILER
 }
 
 # The targets whose standard library is there.
@@ -115,21 +160,21 @@ rust_targets() {
 }
 
 # On a Mac the compiler is a stub until Apple's tools are there.
-linker() {
-    [ "$(uname -s)" != Darwin ] || xcode-select -p >/dev/null || return
-    first_of cc clang gcc
+say_linker() {
+    [ "$system" != Darwin ] || xcode-select -p >/dev/null || return
+    say_first_of linker cc clang gcc
 }
 
 # Every system has a cksum, and on NetBSD alone it is the tool that knows SHA-256.
-hash_tool() {
-    found=$(first_of sha256sum sha256 shasum openssl)
-    [ -n "$found" ] || ! cksum -a SHA256 </dev/null >/dev/null || found=$(first_of cksum)
-    echo "$found"
+say_hash_tool() {
+    find_first sha256sum sha256 shasum openssl
+    [ -n "$found" ] || ! cksum -a SHA256 </dev/null >/dev/null || find_first cksum
+    say hash_tool "$found"
 }
 
 # -P gives Linux one line for each file system; the BSDs know no inodes with it.
 inodes() {
-    case $(uname -s) in
+    case $system in
     Linux) df -Pi . ;;
     *) df -ki . ;;
     esac | awk 'NR > 1 { printf "%s ", $0 }'
@@ -149,29 +194,40 @@ tmp_runs_programs() {
     rmdir "$folder"
 }
 
-kills_processes() {
-    [ -d /run/systemd/system ] || return
-    # root is excluded unless somebody says otherwise.
-    [ "$(id -u)" != 0 ] || return
+# root is excluded unless somebody says otherwise.
+say_kills_processes() {
+    [ "$uid" != 0 ] && [ -d /run/systemd/system ] || return
     case $(busctl --timeout=2 get-property org.freedesktop.login1 /org/freedesktop/login1 \
         org.freedesktop.login1.Manager KillUserProcesses) in
-    'b true') [ -e "/var/lib/systemd/linger/$(id -un)" ] && echo no || echo yes ;;
-    'b false') echo no ;;
+    'b true') if [ -e "/var/lib/systemd/linger/$user" ]; then kills=no; else kills=yes; fi ;;
+    'b false') kills=no ;;
+    *) return ;;
     esac
+    say kills_processes "$kills"
 }
 
-cpu() {
-    {
-        sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo
-        sysctl_first machdep.cpu.brand_string machdep.cpu_brand hw.model
-        lscpu | sed -n 's/^Model name: *//p'
-        tr -d '\000' </proc/device-tree/model && echo
-    } | sed -n '/[^ -]/{p;q;}'
+# model_in FILE...: the model of the first CPU in such a list as Linux has, if it has a name.
+model_in() {
+    sed -n -e '/^[Mm]odel name[^:]*: */{' -e 's///' -e '/[^ -]/{' -e p -e q -e '}' -e '}' "$@"
+}
+
+say_cpu() {
+    model=$(model_in /proc/cpuinfo)
+    [ -n "$model" ] || model=$(
+        {
+            sysctl_first machdep.cpu.brand_string machdep.cpu_brand hw.model
+            lscpu | model_in
+            tr -d '\000' </proc/device-tree/model && echo
+        } | sed -n -e '/[^ -]/{' -e p -e q -e '}'
+    )
+    say cpu "$model"
 }
 
 # musl's `ldd` is its loader, which says what it is on standard error.
-musl() {
-    ldd 2>&1 | sed -n 's/^Version //p'
+say_libc() {
+    glibc=$(getconf GNU_LIBC_VERSION)
+    say glibc "$glibc"
+    [ -n "$glibc" ] || say musl "$(ldd 2>&1 | sed -n 's/^Version //p')"
 }
 
 # In a subshell: IFS is its own.
@@ -187,27 +243,27 @@ login_finds_cargo() {
 }
 
 # NetBSD's ftp knew no HTTPS for long, and then did not verify whom it spoke to.
-downloader() {
-    case $(uname -s) in
-    OpenBSD) first_of curl wget ftp ;;
-    *) first_of curl wget fetch ;;
+say_downloader() {
+    case $system in
+    OpenBSD) find_first curl wget ftp ;;
+    *) find_first curl wget fetch ;;
     esac
+    say downloader "${found:-none}"
 }
 
 # OpenBSD only: `mount` tells it of each file system.
-allows_wx() {
-    [ "$(uname -s)" = OpenBSD ] || return
+say_allows_wx() {
     place=$(df -P . | awk 'NR == 2 { print $NF }')
     case $(mount | awk -v place="$place" '$3 == place') in
-    *wxallowed*) echo yes ;;
-    *) echo no ;;
+    *wxallowed*) say allows_wx yes ;;
+    *) say allows_wx no ;;
     esac
 }
 
 use_workdir() {
-    (umask 077 && mkdir -p "$1") || return
+    [ -d "$1" ] || (umask 077 && mkdir -p "$1") || return
     # Someone else's folder could be changed under a build, up to the binary.
-    [ -n "$(find "$1/." -prune -user "$(id -u)" ! -perm -0002)" ] || {
+    [ -n "$(find "$1/." -prune -user "$uid" ! -perm -0002)" ] || {
         say problem "the workdir $1 belongs to another user, or everybody may write to it"
         return
     }
@@ -221,7 +277,7 @@ use_workdir() {
     say disk_kb "$(df -Pk . | awk 'NR == 2 { print ($4 > 0 ? $4 : 0) }')"
     say inodes "$(inodes)"
     say workdir_runs_programs "$(runs_programs .)"
-    say allows_wx "$(allows_wx)"
+    [ "$system" != OpenBSD ] || say_allows_wx
 }
 
 inherited=$PATH
@@ -230,40 +286,40 @@ PATH=$PATH:/usr/bin:/bin:/usr/sbin:/sbin:$inherited
 LC_ALL=C
 export PATH LC_ALL
 exec 2>/dev/null
+user=$(id -un)
+uid=$(id -u)
+system=$(uname -s)
+kernel=$(uname -r)
 say now "$(date +%s)"
 say path "$PATH"
 say home "$HOME"
-say user "$(id -un)"
-say system "$(uname -s)"
-say kernel "$(uname -r)"
+say user "$user"
+say system "$system"
+say kernel "$kernel"
 say machine "$(uname -m)"
 say processor "$(uname -p)"
 say hostname "$(uname -n)"
 say release "$(release)"
-say glibc "$(getconf GNU_LIBC_VERSION)"
 say cpus "$(nproc || sysctl_first hw.ncpuonline hw.ncpu || getconf _NPROCESSORS_ONLN)"
-say memory_kb "$(awk '/^MemTotal:/ { print $2 }' /proc/meminfo)"
-say memory_bytes "$(sysctl_first hw.memsize hw.physmem64 hw.physmem)"
+say_memory
 say data_limit_kb "$(ulimit -H -d)"
-say boot_id "$(cat /proc/sys/kernel/random/boot_id ||
-    sysctl_first kern.bootsessionuuid kern.boot_id kern.boottime)"
+say_boot
 say cargo_home "${CARGO_HOME-}"
 say rustup_home "${RUSTUP_HOME-}"
-say cpu "$(cpu)"
-say musl "$(musl)"
+say_cpu
+say_libc
 say login_shell "${SHELL-}"
 say cargo "$(cargo --version)"
-say cargo_path "$(first_of cargo)"
+say_first_of cargo_path cargo
 say login_finds_cargo "$(login_finds_cargo)"
-found=$(downloader)
-say downloader "${found:-none}"
-rustc -vV | sed -n -e 's/^release: /rustc=/p' -e 's/^host: /host_triple=/p'
+say_downloader
+say_compiler
 say rust_targets "$(rust_targets)"
-say linker "$(linker)"
-say tar "$(first_of tar)"
-say hash_tool "$(hash_tool)"
+say_linker
+say_first_of tar tar
+say_hash_tool
 say tmp_runs_programs "$(tmp_runs_programs)"
-say kills_processes "$(kills_processes)"
+say_kills_processes
 case $1 in
 -) use_workdir "$HOME/.cache/orchestrator" || say problem "cannot make $HOME/.cache/orchestrator" ;;
 *) use_workdir "$1" || say problem "cannot make the workdir $1" ;;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.core.errors import ConfigError
 
@@ -23,15 +23,21 @@ def quoted(text: str) -> str:
 def here_document(path: str, text: str, *, or_else: str = "") -> str:
     """Return the command that writes the text to a file; `path` is a shell word.
 
-    `or_else` is run if it cannot. The text ends in one newline. Not `printf`: where that is no
-    builtin, large texts are lost.
+    `or_else` is run if it cannot. The text ends in one newline. Large ones not by `printf`: where
+    that is no builtin, they are lost; small ones, because it mostly is one, and takes no process.
     """
     if "\0" in text:
         raise ConfigError(f"a NUL character cannot be sent to a shell: {text[:80]!r}")
+    text = text.rstrip("\n")
+    otherwise = f" || {or_else}" if or_else else ""
+    if len(text) <= _SMALL:
+        return f"printf '%s\\n' {quoted(text)} >{path}{otherwise}\n"
     # A line of the text cannot be the mark, because the mark is made of the text.
     mark = "END-" + hashlib.sha256(text.encode()).hexdigest()
-    otherwise = f" || {or_else}" if or_else else ""
-    return f"cat >{path} <<'{mark}'{otherwise}\n{text.rstrip(chr(10))}\n{mark}\n"
+    return f"cat >{path} <<'{mark}'{otherwise}\n{text}\n{mark}\n"
+
+
+_SMALL: Final = 2000
 
 
 def clean_environment(facts: NodeFacts) -> tuple[tuple[str, str], ...]:

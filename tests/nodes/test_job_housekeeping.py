@@ -210,9 +210,7 @@ async def test_a_job_that_is_being_started_or_cancelled_stays(node: Bench) -> No
     holder = subprocess.Popen(
         [
             *("/bin/sh", "-c"),
-            JOB_SH.replace(
-                'main "$@"\n', 'boot=$(boot_id) keep=\nacquire "$1" - && exec sleep 60\n'
-            ),
+            JOB_SH.replace('main "$@"\n', 'find_boot\nkeep=\nacquire "$1" - && exec sleep 60\n'),
             *("sh", str(node.folder_of(job) / "start.lock")),
         ]
     )
@@ -262,7 +260,7 @@ async def test_room_is_made_by_what_was_used_longest_ago(
         target_of(node, f"t{number}", hours=hours)
     # As much as is free now, and 1 KiB for each target that is gone.
     counted = JOB_SH.replace(
-        'free_kb=$(df -Pk "$1" 2>/dev/null | awk "$room_of_line")',
+        'free_kb=$(df -Pk "$1" 2>/dev/null | awk "$ROOM_OF_LINE")',
         'set -- "$workdir"/target/*; free_kb=$((100 - $#))',
     )
     assert counted != JOB_SH

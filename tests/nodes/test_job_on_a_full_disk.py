@@ -259,7 +259,8 @@ async def test_a_lock_that_cannot_be_written_ends_the_wait(scratch_home: Path) -
 
 
 LOCKING = """
-boot=$(boot_id) keep= lock=$4/lock
+find_boot
+keep= lock=$4/lock
 acquire "$lock" - && release "$lock" && echo before
 cat /dev/zero >"$4/fill" 2>/dev/null
 acquire "$lock" - && echo taken

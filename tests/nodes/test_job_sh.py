@@ -133,7 +133,8 @@ async def test_cancel_works_under_every_shell(
 
 
 SEARCH = """
-dir=$4 keep= boot=$(boot_id)
+dir=$4 keep=
+find_boot
 cd "$dir" || exit
 echo "ORCHESTRATOR_OUT=$dir/out" >cookie
 find_processes $$
@@ -248,7 +249,8 @@ while [ "$rounds" -gt 0 ]; do
     if ! ln "me.$$" inside 2>/dev/null; then
         # Left by a holder that was killed inside: only then may it be there.
         read -r other <inside
-        [ -z "$(process_start "$other")" ] || echo "$$ $other" >>together
+        look_up_start "$other"
+        [ -z "$start_of" ] || echo "$$ $other" >>together
         rm -f inside
         ln "me.$$" inside || echo "$$ and another" >>together
     fi
@@ -263,7 +265,7 @@ done
 def contend(
     shell: str, folder: Path, *, contenders: int, rounds: int
 ) -> list[subprocess.Popen[bytes]]:
-    script = JOB_SH.replace('main "$@"\n', "boot=$(boot_id) keep=\nset +u\n" + CONTENDER)
+    script = JOB_SH.replace('main "$@"\n', "find_boot\nkeep=\nset +u\n" + CONTENDER)
     path = folder / f"contender-{Path(shell).parent.name}.sh"
     path.write_text(script)
     words = [shell, str(path), "-", "-", "-", str(rounds), str(folder)]
@@ -298,7 +300,7 @@ def test_a_number_from_an_old_look_at_a_lock_takes_nothing(tmp_path: Path) -> No
     assert look in JOB_SH
     # It saw 3 released; by the time it acts, the lock has gone on to 9 and 4 is forgotten.
     script = JOB_SH.replace(look, "highest=3").replace(
-        'main "$@"\n', f"boot=$(boot_id)\nacquire {tmp_path}/lock - && echo taken\n"
+        'main "$@"\n', f"find_boot\nacquire {tmp_path}/lock - && echo taken\n"
     )
     tried = subprocess.run(["/bin/sh"], input=script.encode(), capture_output=True, check=False)
     assert tried.stdout == b""
