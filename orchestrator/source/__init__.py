@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 from orchestrator.core.inventory import ArchiveSource, CrateSource, GitSource, PathSource, Source
 from orchestrator.source.archive import pin_archive
 from orchestrator.source.bundle import Bundle, BundleCache
-from orchestrator.source.cargo import check_version, vendor_dependencies
+from orchestrator.source.cargo import check_version, read_workspace, vendor_dependencies
 from orchestrator.source.crate import pin_crate
 from orchestrator.source.git import pin_tag
 from orchestrator.source.path import Surroundings, pin_folder
@@ -53,9 +53,10 @@ async def make_bundle(  # noqa: PLR0913 -- all by name, and each a thing of its 
             return found
         tell(f"fetching {pinned.description}")
         unpacked = await pinned.unpack(room / "source")
-        await check_version(room, pinned, version=version, binaries=binaries)
+        workspace = await read_workspace(room, pinned.subdirectory)
+        check_version(workspace, pinned, version=version, binaries=binaries)
         tell("vendoring its dependencies")
-        notes = await vendor_dependencies(room, pinned.subdirectory, pinned.lockfile)
+        notes = await vendor_dependencies(room, workspace, pinned)
         tell("packing the bundle")
         return await bundles.add(
             key, pinned, room=room, revision=unpacked.revision, notes=unpacked.notes + notes

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import tomllib
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -44,14 +45,21 @@ async def run_cargo(*words: str, room: Path, deadline: timedelta = _QUICK) -> Fi
     return await run(["cargo", *words], cwd=room, deadline=deadline)
 
 
-async def check_version(
-    room: Path, pinned: Pinned, *, version: Version, binaries: tuple[str, ...]
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """What cargo says of a source: its packages, and the folder of its Cargo.lock."""
+
+    packages: list[dict[str, Any]]
+    root: Path
+
+
+def check_version(
+    workspace: Workspace, pinned: Pinned, *, version: Version, binaries: tuple[str, ...]
 ) -> None:
     """Raise ConfigError unless packages of exactly this version provide all the binaries."""
-    packages = (await _read_metadata(room, pinned.subdirectory))["packages"]
     versions = {
         target["name"]: package["version"]
-        for package in packages
+        for package in workspace.packages
         for target in package["targets"]
         if "bin" in target["kind"]
     }
@@ -67,13 +75,14 @@ async def check_version(
             )
 
 
-async def vendor_dependencies(room: Path, subdirectory: str, lockfile: Lockfile) -> tuple[str, ...]:
+async def vendor_dependencies(room: Path, workspace: Workspace, pinned: Pinned) -> tuple[str, ...]:
     """Put all dependencies into the room's `vendor/` and write `.cargo/config.toml` beside it.
 
     Returns what had to be changed in Cargo.lock. Both are left out when there are no dependencies.
     """
-    manifest = _manifest(room, subdirectory)
-    lock = Path((await _read_metadata(room, subdirectory))["workspace_root"]) / "Cargo.lock"
+    manifest = _manifest(room, pinned.subdirectory)
+    lockfile = pinned.lockfile
+    lock = workspace.root / "Cargo.lock"
     before = _locked(lock)
     finished = await _vendor(room, manifest, "--locked" if lock.exists() else None)
     if not finished.is_ok and lock.exists():
@@ -91,18 +100,18 @@ def newest_candidate(said: str) -> str | None:
     return match[1] if match else None
 
 
-async def _read_metadata(room: Path, subdirectory: str) -> dict[str, Any]:
+async def read_workspace(room: Path, subdirectory: str) -> Workspace:
+    """Return what cargo says of the source in the room; ConfigError if it cannot read it."""
     manifest = _manifest(room, subdirectory)
     words = ("metadata", "--no-deps", "--offline", "--format-version", "1")
     finished = await run_cargo(*words, "--manifest-path", str(manifest), room=room)
     if not finished.is_ok:
         raise ConfigError(f"cargo cannot read the source's Cargo.toml:\n{finished.tail}")
-    metadata: dict[str, Any] = json.loads(finished.output)
-    if not Path(metadata["workspace_root"]).is_relative_to(room / "source"):
-        raise ConfigError(
-            f"the source belongs to a workspace outside: {metadata['workspace_root']}"
-        )
-    return metadata
+    metadata = json.loads(finished.output)
+    root = Path(metadata["workspace_root"])
+    if not root.is_relative_to(room / "source"):
+        raise ConfigError(f"the source belongs to a workspace outside: {root}")
+    return Workspace(metadata["packages"], root)
 
 
 def _manifest(room: Path, subdirectory: str) -> Path:
