@@ -31,7 +31,7 @@ from orchestrator.evidence import Witness
 from orchestrator.inspection import Inspection, Place
 from orchestrator.meanwhile import meanwhile
 from orchestrator.nodes.bundle import source_folder
-from orchestrator.nodes.collect import BINARIES, EXTRAS, Collection
+from orchestrator.nodes.collect import EXTRAS, Collection
 from orchestrator.nodes.follow import Follower, follow_job, require_success
 from orchestrator.nodes.housekeeping import tidy
 from orchestrator.nodes.job import (
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from orchestrator.nodes.job import Job
     from orchestrator.nodes.job_state import JobState
     from orchestrator.nodes.line import Line
+    from orchestrator.nodes.project import BuiltProject
     from orchestrator.source import Bundle
     from orchestrator.world import World
 
@@ -301,24 +302,33 @@ class _NodeDelivery:
 
     async def _take_delivery(self, witness: Witness) -> tuple[Artifact, tuple[str, ...]]:
         self._enter(Phase.COLLECTING)
-        line, facts, job = witness.line, witness.facts, witness.job
-        binaries = await self._collect(
-            witness, Collection(job, names=self._binary_names, into=self._folder, sort=BINARIES)
-        )
-        extras: tuple[CollectedFile, ...] = ()
-        if names := tuple(map(extra_name, self._task.extra_paths)):
-            extras = await self._collect(
-                witness, Collection(job, names=names, into=self._folder / _EXTRAS, sort=EXTRAS)
+        # The node tells of the project while it sends what it built and while it runs that.
+        async with meanwhile(witness.project()) as telling:
+            binaries = await self._collect(
+                witness, Collection(witness.job, names=self._binary_names, into=self._folder)
             )
+            extras: tuple[CollectedFile, ...] = ()
+            if names := tuple(map(extra_name, self._task.extra_paths)):
+                into = self._folder / _EXTRAS
+                extras = await self._collect(
+                    witness, Collection(witness.job, names=names, into=into, sort=EXTRAS)
+                )
+            return await self._inspect(witness, telling, binaries=binaries, extras=extras)
+
+    async def _inspect(
+        self,
+        witness: Witness,
+        telling: asyncio.Task[BuiltProject],
+        *,
+        binaries: tuple[CollectedFile, ...],
+        extras: tuple[CollectedFile, ...],
+    ) -> tuple[Artifact, tuple[str, ...]]:
         inspection = Inspection(
             plan=self._plan, task=self._task, enter=self._enter, open_line=self._gate_line
         )
-        place = Place(line=line, facts=facts, out=f"{job.directory}/out")
-        # While the node runs them, it also tells of the project, and they are searched here.
-        async with (
-            meanwhile(witness.project()) as telling,
-            meanwhile(asyncio.to_thread(inspection.scan, facts, binaries, extras)) as scanning,
-        ):
+        place = Place(line=witness.line, facts=witness.facts, out=f"{witness.job.directory}/out")
+        scan = asyncio.to_thread(inspection.scan, witness.facts, binaries, extras)
+        async with meanwhile(scan) as scanning:
             gated = await inspection.gate(place, binaries, extras)
             self._enter(Phase.CHECKING)
             leaks = await scanning

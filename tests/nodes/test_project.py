@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
+import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -104,6 +106,31 @@ async def test_a_project_above_the_job_is_not_its_own(node: Bench, job: Job) -> 
     assert found.problem == "there is no Cargo.lock at or above its binaries"
     assert (found.metadata, found.lockfile, found.rustc) == (None, None, None)
     assert (found.started, found.ended) == (STARTED, ENDED)
+
+
+async def test_what_the_build_knows_of_the_compiler_is_not_asked_again(
+    node: Bench, job: Job, tmp_path: Path
+) -> None:
+    folder, target = project(tmp_path / "tool"), node.folder / "target" / "here"
+    calls, wrapper = tmp_path / "calls", node.folder_of(job) / "rustc-wrapper"
+    compiler = tmp_path / "rustc"
+    compiler.write_text(f'#!/bin/sh\necho "$*" >>{calls}\nexec rustc "$@"\n')
+    wrapper.write_text('#!/bin/sh\nexec "$@"\n')
+    for script in (compiler, wrapper):
+        script.chmod(0o755)
+    (node.folder_of(job) / "uses").write_text(f"- {target}\n")
+    env = {"RUSTC": str(compiler), "ORCHESTRATOR_INNER_WRAPPER": ""}
+    built = {**env, "RUSTC_WRAPPER": str(wrapper), "CARGO_TARGET_DIR": str(target)}
+    await asyncio.to_thread(
+        subprocess.run, ["cargo", "build", "-q"], check=True, cwd=folder, env=os.environ | built
+    )
+    calls.write_text("")
+    assert is_whole(await look(node, job, folder, env=tuple(env.items())), folder)
+    assert "-vV" not in calls.read_text()
+    # Without what the build has kept, cargo asks the compiler.
+    (target / ".rustc_info.json").unlink()
+    assert is_whole(await look(node, job, folder, env=tuple(env.items())), folder)
+    assert "-vV" in calls.read_text()
 
 
 async def test_a_job_that_is_gone_has_no_times(node: Bench, job: Job, tmp_path: Path) -> None:
