@@ -6,8 +6,6 @@ command imports what it needs.
 
 from __future__ import annotations
 
-import atexit
-import gc
 import sys
 
 TYPE_CHECKING = False  # as in typing, whose import would cost more than all of `--help`
@@ -88,6 +86,9 @@ def _refuse(word: str) -> int:
 
 
 def _run(name: str, words: list[str]) -> int:
+    import atexit  # noqa: PLC0415 -- not for --help
+    import gc  # noqa: PLC0415 -- not for --help
+
     # What is loaded stays to the end: to look through it for garbage again and again, and once more
     # at the very end, would take a quarter of the time in which a command starts and exits.
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
