@@ -576,12 +576,16 @@ evaluate() {
         return
     fi
     if has_ended; then return; fi
-    read_value pid
-    pid=$value
-    if [ -z "$pid" ]; then
+    if ! has_process; then
         job_state=never
-        [ $# -gt 0 ] || ! is_locked start.lock || job_state=queued
-        return
+        # Whoever holds the lock is this very process.
+        [ $# -eq 0 ] || return 0
+        if is_locked start.lock; then
+            job_state=queued
+            return
+        fi
+        # The lock is given back when the process is on record: it may be by now.
+        has_process || return 0
     fi
     read_value start_time
     start_time=$value
@@ -605,6 +609,13 @@ evaluate() {
     else
         reason=killed
     fi
+}
+
+# has_process: sets $pid to the process that the job's folder names, if it names one.
+has_process() {
+    read_value pid
+    pid=$value
+    [ -n "$pid" ]
 }
 
 has_ended() {

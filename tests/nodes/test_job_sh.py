@@ -165,6 +165,30 @@ def test_who_searches_for_processes_does_not_find_its_own_tools(
     assert searched.stdout == b""
 
 
+# Between the look for the job's process and the look at the lock, the job begins.
+BEGUN = """
+dir=$4
+find_boot
+cd "$dir" || exit
+put attempt 2
+is_locked() {
+    note_process
+    return 1
+}
+evaluate
+printf '%s' "$job_state"
+"""
+
+
+def test_a_job_that_begins_between_two_looks_is_seen(shell: str, tmp_path: Path) -> None:
+    script = tmp_path / "job.sh"
+    script.write_text(JOB_SH.replace('main "$@"\n', BEGUN))
+    told = subprocess.run(
+        [shell, str(script), "-", "-", "-", str(tmp_path)], capture_output=True, check=True
+    )
+    assert told.stdout == b"queued"
+
+
 ROOM = """
 df() { printf 'Filesystem 1K-blocks Used Avail Capacity\\n/dev/sd0a 100 180 -80 180%%\\n'; }
 measure_room .
