@@ -87,8 +87,9 @@ class Bench:
 
     async def cancel_all(self) -> None:
         for job in {job.id: job for job in self.jobs}.values():
-            # The number of a job that was started a moment ago may not be there yet.
-            if self.folder_of(job).exists():
+            # The number of a job that was started a moment ago may not be there yet; a start that
+            # was refused after somebody had tidied up leaves a folder without an attempt.
+            if (self.folder_of(job) / "attempt").exists():
                 await until((self.folder_of(job) / "pid").exists)
                 await cancel_job(self.transport, job)
 
