@@ -852,9 +852,17 @@ find_processes() {
 # No file, for which a full disk has no room. Each search is one command in the place of the copy of
 # this shell; no pipeline, because ksh93 waits for the last command only, and would find the others.
 find_in_proc() {
-    proc_files=$(exec grep -lsE "\\) [^ZX] [0-9]+ ${1:-none} " "$PROC"/[0-9]*/stat 2>/dev/null)
-    # -z, because to busybox a line ends at the first NUL.
-    proc_files="$proc_files $(exec grep -lszF -f cookie "$PROC"/[0-9]*/environ 2>/dev/null)"
+    # Whoever cancels the job may end such a command of its wrapper: then it has to look again.
+    while :; do
+        proc_files=$(exec grep -lsE "\\) [^ZX] [0-9]+ ${1:-none} " "$PROC"/[0-9]*/stat 2>/dev/null)
+        [ $? -gt 128 ] || break
+    done
+    while :; do
+        # -z, because to busybox a line ends at the first NUL.
+        proc_marked=$(exec grep -lszF -f cookie "$PROC"/[0-9]*/environ 2>/dev/null)
+        [ $? -gt 128 ] || break
+    done
+    proc_files="$proc_files $proc_marked"
     for found_pid in $proc_files; do
         found_pid=${found_pid#"$PROC"/}
         found_pid=${found_pid%%/*}
