@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.core.derived import VERSIONS, derive_conveniences
 from orchestrator.core.downloads import newest_builds
-from orchestrator.core.index import Status
+from orchestrator.core.index import Status, render_row
 from orchestrator.core.installer import (
     InstallerValues,
     render_installer,
@@ -27,9 +27,9 @@ from orchestrator.stores.pointers import INSTALL_SCRIPT, PAGE, Pointer, publish_
 from orchestrator.stores.store import ObjectKind, kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
-    from orchestrator.core.index import Index
+    from orchestrator.core.index import Index, Row
     from orchestrator.core.inventory import Inventory, Project
     from orchestrator.core.version import Version
     from orchestrator.stores.channel import Channel
@@ -50,9 +50,9 @@ class Beside:
 
 
 def installer_values(
-    project: Project, url: str, channel: Channel, *, keys_serial: int
+    project: Project, url: str, channel: Channel, *, keys_serial: int, rows: Sequence[Row] = ()
 ) -> InstallerValues:
-    """Return what install.sh is rendered with, when the store's keys.txt has this serial."""
+    """Return what install.sh is rendered with, when the store has these keys.txt and rows."""
     rotation = (channel.rotation,) if channel.rotation else ()
     # In one order for all coordinators, each of whom names its own first.
     keys = sorted(channel.keys, key=lambda key: key.ssh)
@@ -68,6 +68,7 @@ def installer_values(
         keys_serial=keys_serial,
         version_words=version_words(project.version_command),
         source_command=source_command(project.source),
+        newest=tuple(map(render_row, newest_builds(rows))),
     )
 
 
@@ -92,7 +93,9 @@ def derived_objects(
     )
     if url is None:
         return conveniences
-    values = installer_values(inventory.project, url, channel, keys_serial=beside.keys_serial)
+    values = installer_values(
+        inventory.project, url, channel, keys_serial=beside.keys_serial, rows=index.rows
+    )
     page = render_page(values, index, statements=beside.statements)
     return (
         Pointer(INSTALL_SCRIPT, render_installer(template, values).encode(), ObjectKind.SCRIPT),

@@ -27,7 +27,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from orchestrator.core.archive import ArchiveEntry, pack_archive
-from orchestrator.core.index import Index, Row, Status, join_signed, parse_floor, render_index
+from orchestrator.core.downloads import newest_builds
+from orchestrator.core.index import (
+    Index,
+    Row,
+    Status,
+    join_signed,
+    parse_floor,
+    render_index,
+    render_row,
+)
 from orchestrator.core.installer import InstallerValues, render_installer
 from orchestrator.core.keys import KeyStatement, join_keys, render_keys
 from orchestrator.core.signature import index_namespace, keys_namespace
@@ -104,6 +113,7 @@ class Site:
             rotation_ssh_keys=tuple(key.ssh for key in rotation),
             rotation_minisign_keys=tuple(key.minisign for key in rotation),
             keys_serial=self.keys_serial,
+            newest=tuple(map(render_row, newest_builds(self.rows))),
         )
 
     @cached_property

@@ -12,12 +12,15 @@ from orchestrator.wiring import Operator
 if TYPE_CHECKING:
     import argparse
 
+    from orchestrator.core.index import Row
+    from orchestrator.stores.channel import Channel
+    from orchestrator.stores.store import ReleaseStore
+
 
 def render(arguments: argparse.Namespace) -> int:
-    """Print install.sh."""
+    """Print install.sh, as it would be published now."""
     from orchestrator.core.installer import render_installer
     from orchestrator.site import installer_values
-    from orchestrator.stores.keyring import keys_serial
 
     operator = Operator.at(arguments.inventory)
     url = operator.inventory.publication.url
@@ -30,12 +33,21 @@ def render(arguments: argparse.Namespace) -> int:
     if not keys:
         raise operator.no_key()
     channel = operator.channel(None, keys)
-    # As a release would publish it, so what the store says of keys counts.
-    authority = channel.authority
-    serial = asyncio.run(keys_serial(operator.store(), authority)) if authority else 0
-    values = installer_values(operator.inventory.project, url, channel, keys_serial=serial)
+    serial, rows = asyncio.run(_published(operator.store(), channel))
+    values = installer_values(
+        operator.inventory.project, url, channel, keys_serial=serial, rows=rows
+    )
     print(render_installer(operator.template(), values), end="")
     return 0
+
+
+async def _published(store: ReleaseStore, channel: Channel) -> tuple[int, tuple[Row, ...]]:
+    """Return what the store has that enters an installer: the serial of its keys.txt, and rows."""
+    from orchestrator.stores.channel import read_index
+    from orchestrator.stores.keyring import keys_serial
+
+    index = await read_index(store, channel)
+    return await keys_serial(store, channel.authority), index.rows if index else ()
 
 
 def schema(_: argparse.Namespace) -> int:

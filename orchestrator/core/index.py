@@ -108,13 +108,18 @@ def render_index(index: Index) -> str:
         f"#serial {index.serial}",
         f"#issued {index.issued:%Y%m%d}",
         f"#expires {index.expires:%Y%m%d}",
-        *("\t".join(_fields(row)) for row in rows),
+        *map(render_row, rows),
         f"#end {len(rows)}",
     )
     text = "".join(f"{line}\n" for line in lines)
     # Nothing is written that could not be read back: the reader's rules are the only ones.
     parse_index(text)
     return text
+
+
+def render_row(row: Row) -> str:
+    """Return the line of a row."""
+    return "\t".join(_fields(row))
 
 
 def parse_index(text: str) -> Index:

@@ -27,6 +27,8 @@ class InstallerValues:
     `version_words` are what `version_words` makes of a project's version command.
     `version` is what this copy of the script installs unless told otherwise; empty: the newest.
     `source_command` is for a host without a build; empty: nothing more is known than cargo.
+    `newest` are rows of the index, as it has them, that tell where each host's newest build is: the
+    script begins to download it while the index is on its way, and believes nothing else of them.
     """
 
     project: str
@@ -41,6 +43,7 @@ class InstallerValues:
     version_words: str = "--version"
     version: str = ""
     source_command: str = ""
+    newest: tuple[str, ...] = ()
 
 
 def source_command(source: Source | None) -> str:
@@ -82,6 +85,7 @@ def render_installer(template: str, values: InstallerValues) -> str:
             "version_words": values.version_words,
             "version": values.version,
             "source_command": values.source_command,
+            "newest": "\n".join(values.newest),
         },
     )
 
@@ -113,6 +117,7 @@ def _problems(values: InstallerValues) -> Iterator[Problem]:
             _SOURCE_COMMAND,
             (values.source_command,) if values.source_command else (),
         ),
+        ("newest", _ROW, values.newest),
     )
     for place, pattern, words in checks:
         for word in words:
@@ -136,6 +141,7 @@ _SERIAL: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 _SOURCE_COMMAND: Final = re.compile(
     r"cargo install --locked (?:[A-Za-z0-9_-]{1,99}|--git https://[A-Za-z0-9][A-Za-z0-9._~:/%-]{0,299})"
 )
+_ROW: Final = re.compile(r"[A-Za-z0-9._+/:=<>,-]{1,999}(?:\t[A-Za-z0-9._+/:=<>,-]{1,999}){6}")
 # Where the words of a version command are not known.
 UNKNOWN_WORDS: Final = "?"
 # Nothing that a shell splits (but spaces), expands or takes for syntax, not even unquoted.
@@ -147,6 +153,7 @@ _VERSION_COMMAND: Final = re.compile(
 _EXPECTED: Final = {
     _NAME: "a name of letters, digits and ._+-",
     _URL: "an https URL (http only on this machine, without user, query or fragment)",
+    _ROW: "a row of an index",
     _SSH_KEY: "a line `ssh-ed25519 AAAA…` without a comment",
     _MINISIGN_KEY: "the base64 line of a minisign public key",
     _SERIAL: "a serial of up to nine digits",

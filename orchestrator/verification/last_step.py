@@ -87,7 +87,7 @@ class Published:
         site = Site(
             reader=reader,
             judge=judge,
-            installer=await self._installer(url) if is_led_to else None,
+            installer=await self._installer(url, index) if is_led_to else None,
             sleep=sleep,
         )
         index, checks = await site.index(self.channel, self._rules(newest=index.serial))
@@ -103,11 +103,13 @@ class Published:
             return []
         return await check_installer(store_reader(self.store), judge)
 
-    async def _installer(self, url: str) -> bytes | None:
+    async def _installer(self, url: str, index: Index) -> bytes | None:
         if self.template is None:
             return None
         serial = await keys_serial(self.store, self.channel.authority)
-        values = installer_values(self.inventory.project, url, self.channel, keys_serial=serial)
+        values = installer_values(
+            self.inventory.project, url, self.channel, keys_serial=serial, rows=index.rows
+        )
         return render_installer(self.template, values).encode()
 
     async def _judge(self) -> Judge:

@@ -72,6 +72,20 @@ def test_a_base_url_that_is_not_plain_https_is_refused(url: str) -> None:
         render_installer(TEMPLATE, replace(VALUES, base_urls=(url,)))
 
 
+ROW = f"x86_64-unknown-linux-gnu\t1.0.0\tok\t5\t{'0' * 64}\tglibc>=2.17\treleases/tool.tar.gz"
+
+
+def test_rows_of_the_index_have_a_line_each() -> None:
+    values = replace(VALUES, newest=(ROW, ROW))
+    assert render_installer("'{{ newest }}'", values) == f"'{ROW}\n{ROW}'"
+
+
+@pytest.mark.parametrize("row", ["", "a\tb", f"{ROW}\t", f"{ROW}'", f"{ROW}\n", f"{ROW} a"])
+def test_a_row_that_no_index_has_is_refused(row: str) -> None:
+    with pytest.raises(ConfigError, match=r"^newest: not "):
+        render_installer(TEMPLATE, replace(VALUES, newest=(row,)))
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:80", "http://localhost/a", "http://[::1]:8080/"])
 def test_http_is_for_this_machine_only(url: str) -> None:
     assert url.rstrip("/") in render_installer(TEMPLATE, replace(VALUES, base_urls=(url,)))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.core.index import parse_index, split_signed
+from orchestrator.core.index import parse_index, render_row, split_signed
 from orchestrator.core.signature import artifact_namespace, index_namespace
 from orchestrator.core.target import parse_target
 from tests.releases import URL, VERSION, contents, host_target, needs_two_targets, other_target
@@ -49,7 +49,10 @@ def test_two_nodes_release_into_one_signed_index(desk: Desk, ssh_node: SshNode) 
             f"{hashlib.sha256(program).hexdigest()}  {flat.name}\n"
         )
         assert flat.read_bytes() == program
-    assert URL in (desk.store / "install.sh").read_text()
+    script = (desk.store / "install.sh").read_text()
+    assert URL in script
+    # It begins to download what was the newest when it was made.
+    assert all(render_row(row) in script for row in index.rows)
     assert VERSION in (desk.store / "index.html").read_text()
 
     before = desk.objects()

@@ -140,7 +140,11 @@ class Site:
         index = await publish_index(store, outlet.channel, rows, signer=outlet.signer, today=today)
         if outlet.url:
             values = installer_values(
-                self.operator.inventory.project, outlet.url, outlet.channel, keys_serial=0
+                self.operator.inventory.project,
+                outlet.url,
+                outlet.channel,
+                keys_serial=0,
+                rows=index.rows,
             )
             script = render_installer(outlet.template, values).encode()
             pointers = (
