@@ -273,22 +273,15 @@ async def test_following_goes_on_at_the_byte(node: Bench) -> None:
     assert (await node.follow(job, cursor=LogCursor(offset=4))).log == b"456789"
 
 
-class TailTransport(LocalTransport):
-    """A node with a `tail` of its own, which notes how it is called."""
+class ToolTransport(LocalTransport):
+    """A node where shell text goes before one of its tools."""
 
-    def __init__(self, folder: Path, *, can_poll: bool) -> None:
+    def __init__(self, folder: Path, name: str, before: str) -> None:
         super().__init__(os.environ)
         self._folder = folder
-        refusal = "" if can_poll else "case $* in ---*) exit 1 ;; esac\n"
-        tail = folder / "tail"
-        tail.write_text(
-            f'#!/bin/sh\n{refusal}echo "$*" >>{folder}/calls\nexec {shutil.which("tail")} "$@"\n'
-        )
-        tail.chmod(0o755)
-
-    @property
-    def calls(self) -> list[str]:
-        return (self._folder / "calls").read_text().splitlines()
+        tool = folder / name
+        tool.write_text(f'#!/bin/sh\n{before}\nexec {shutil.which(name)} "$@"\n')
+        tool.chmod(0o755)
 
     async def open(self, script: str, *args: str) -> LocalProcess:
         return await super().open(
@@ -300,7 +293,9 @@ class TailTransport(LocalTransport):
 async def test_a_log_is_followed_by_looking_where_tail_can(
     node: Bench, tmp_path: Path, *, can_poll: bool
 ) -> None:
-    transport = TailTransport(tmp_path, can_poll=can_poll)
+    refusal = "" if can_poll else "case $* in ---*) exit 1 ;; esac\n"
+    calls = tmp_path / "calls"
+    transport = ToolTransport(tmp_path, "tail", f'{refusal}echo "$*" >>{calls}')
     go, log = tmp_path / "go", bytearray()
 
     def on_log(data: bytes) -> None:
@@ -311,11 +306,23 @@ async def test_a_log_is_followed_by_looking_where_tail_can(
     job = await node.start(node.spec(f"echo one; {wait}; echo two"))
     await replace(node, transport=transport).follow(job, on_log=on_log)
     assert log == b"one\ntwo\n"
-    polling = [
-        call for call in transport.calls if call.startswith("---disable-inotify -s 0.1 -c +1 -f")
-    ]
+    called = calls.read_text().splitlines()
+    polling = [call for call in called if call.startswith("---disable-inotify -s 0.1 -c +1 -f")]
     assert bool(polling) == can_poll
-    assert can_poll or "-c +1 -f log" in transport.calls
+    assert can_poll or "-c +1 -f log" in called
+
+
+async def test_a_search_that_was_ended_finds_nothing_out(node: Bench, tmp_path: Path) -> None:
+    stray, ended = node.folder / "stray", tmp_path / "ended"
+    # Whoever cancels a job ends every process of it, also what its wrapper looks with: here when it
+    # looks for those that left the job's group.
+    is_hit = f'[ -e {stray} ] && [ ! -e {ended} ] && [ "$1" = -lszF ]'
+    transport = ToolTransport(tmp_path, "grep", f"if {is_hit}; then : >{ended}; kill -9 $$; fi")
+    command = f"setsid sleep 600 >/dev/null 2>&1 & echo $! >{stray}"
+    job = await replace(node, transport=transport).start(node.spec(command))
+    require_success((await node.follow(job)).end)
+    assert ended.exists()
+    assert not is_alive(int(stray.read_text()))
 
 
 async def test_a_large_log_arrives_whole(node: Bench) -> None:

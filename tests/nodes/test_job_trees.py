@@ -158,7 +158,7 @@ async def test_a_process_that_cannot_be_ended_is_reported_and_holds_the_host(
         followed = await node.follow(job)
         assert isinstance(followed.end, Stopped)
         assert followed.end.survivors == (pid,)
-        # Under posh, which no system has as its sh, the wrapper is gone before it has said it.
+        # posh 0.14.1 crashes before it can say it: a fault of its own, in strcmp.
         if "posh" not in request.node.name:
             assert f"processes that cannot be killed: {pid}\n".encode() in followed.log
         with pytest.raises(NodeError, match=f"last attempt cannot be ended: {pid}"):
