@@ -67,7 +67,7 @@ def measure(options: Options) -> Report:
 
 def _round(folder: Path) -> dict[str, float]:
     before, version = _VERSIONS
-    _build(folder, before, "--clean")
+    _build(folder, before, "--rebuild", "--clean")
     warm, warm_sha256 = _build(folder, version, "--rebuild")
     cold, cold_sha256 = _build(folder, version, "--rebuild", "--clean")
     if warm_sha256 != cold_sha256:

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.fleet import Fleet, FleetNode, serving
+from benchmarks.fleet import Fleet, FleetNode, loopback_address, serving
+from benchmarks.link import far_address
 from benchmarks.measuring import Usage, run_measured
 from benchmarks.systems import KINDS, disguise, make_program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from benchmarks.link import Link
 
 ORCHESTRATOR: Final = Path(sys.executable).parent / "orchestrator"
 PROJECT: Final = "trajectory"
@@ -25,11 +28,15 @@ EXAMPLE: Final = Path(__file__).parent.parent / "examples" / PROJECT
 
 @dataclass(slots=True, kw_only=True)
 class Works:
-    """A project with its repository, its seven nodes, a store and a key; versions count up."""
+    """A project with its repository, its seven nodes, a store and a key; versions count up.
+
+    `near` goes before the commands of the maintainer's machine, if the nodes are behind a link.
+    """
 
     folder: Path
     fleet: Fleet
     seconds: float
+    near: Sequence[str] = ()
     made: int = 0
 
     @property
@@ -79,6 +86,7 @@ class Works:
         """Release a version with our own tool."""
         return run_measured(
             [
+                *self.near,
                 *(str(ORCHESTRATOR), "release", "--version", version),
                 *("--inventory", str(self.inventory), *more),
             ],
@@ -120,13 +128,21 @@ class Works:
 
 
 @contextmanager
-def works(folder: Path, *, seconds: float) -> Iterator[Works]:
-    """Yield a project whose builds take so many seconds, with its nodes serving."""
-    with serving(folder / "fleet", len(KINDS), has_homes=True) as fleet:
+def works(folder: Path, *, seconds: float, ends: Link | None = None) -> Iterator[Works]:
+    """Yield a project whose builds take so many seconds, with its nodes serving.
+
+    With a link, the nodes are at its far end, and our own tool at its near one.
+    """
+    far = ends.far if ends else ()
+    address = far_address if ends else loopback_address
+    with serving(
+        folder / "fleet", len(KINDS), prefix=far, address=address, has_homes=True
+    ) as fleet:
         for node, kind in zip(fleet.nodes, KINDS, strict=True):
             node.home.mkdir()
             disguise(kind, node.home)
-        made = Works(folder=folder, fleet=fleet, seconds=seconds)
+        near = ends.near if ends else ()
+        made = Works(folder=folder, fleet=fleet, seconds=seconds, near=near)
         shutil.copytree(EXAMPLE, made.repository)
         _git(made.repository, "init", "-q")
         _git(made.repository, "add", ".")
