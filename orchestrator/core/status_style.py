@@ -89,7 +89,7 @@ figure { margin: 1rem 0; }
 .grain { fill: var(--paper); }
 .stripe { stroke: var(--paper); stroke-width: 1.4; fill: none; }
 .critical { stroke: var(--critical); stroke-width: 4; fill: none; }
-.swatches span { white-space: nowrap; margin-right: 1.2rem; }
+.swatches span { display: inline-block; margin-right: 1.2rem; }
 .swatch { vertical-align: -2px; }
 .message { white-space: pre-wrap; overflow-wrap: anywhere; }
 .failure { border-left: .35rem solid var(--bad); padding: .1rem 0 .1rem .9rem; margin: 1rem 0; }

@@ -89,8 +89,10 @@ def test_a_template_that_is_broken_is_told_before_anything_builds(desk: Desk) ->
 def test_what_nobody_has_used_for_long_is_removed_from_the_node(desk: Desk) -> None:
     desk.write(desk.node(build=desk.copy("0.9.0")))
     assert desk.release("--no-publish", version="0.9.0").code == 0
-    desk.write(desk.node())
     (old,) = desk.folder.glob("here-work/jobs/*")
+    # It is removed while the build goes on, and no release waits for that.
+    meanwhile = f"until [ ! -e {old} ]; do sleep 0.05; done; sleep 2"
+    desk.write(desk.node(build=f"{meanwhile}\n{desk.copy()}"))
     for path in (old, *old.iterdir()):
         os.utime(path, (1_700_000_000, 1_700_000_000), follow_symlinks=False)
     outcome = desk.run("release", "--version", VERSION)
