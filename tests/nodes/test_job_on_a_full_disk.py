@@ -25,7 +25,7 @@ from orchestrator.nodes.job_state import (
     StopReason,
 )
 from tests.nodes.bench import Bench, ShellTransport, bench, until
-from tests.shells import shell_params
+from tests.shells import cancelling_shell_params, shell_params
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -151,7 +151,7 @@ async def test_the_deadline_holds_on_a_full_disk(node: Bench) -> None:
 
 @needs_mount
 @pytest.mark.thorough
-@pytest.mark.parametrize("shell", shell_params())
+@pytest.mark.parametrize("shell", cancelling_shell_params())
 async def test_cancel_works_on_a_full_disk(node: Bench, shell: str, tmp_path: Path) -> None:
     (tmp_path / "sh").symlink_to(str(shutil.which(shell)))
     node.transport = ShellTransport(str(tmp_path / "sh"))

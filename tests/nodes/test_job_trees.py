@@ -22,7 +22,7 @@ from orchestrator.nodes.job_state import (
     StopReason,
 )
 from tests.nodes.bench import Bench, ShellTransport, bench, until
-from tests.shells import shell_params
+from tests.shells import cancelling_shell_params
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.thorough
 
 
-@pytest.fixture(params=shell_params())
+@pytest.fixture(params=cancelling_shell_params())
 async def node(
     request: pytest.FixtureRequest, tmp_path: Path, scratch_home: Path
 ) -> AsyncIterator[Bench]:
@@ -135,7 +135,7 @@ async def test_a_tree_without_its_wrapper_holds_the_host_and_goes_first(node: Be
 
 
 async def test_a_process_that_cannot_be_ended_is_reported_and_holds_the_host(
-    node: Bench, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    node: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stray = node.folder / "stray"
     # As one that hangs in the kernel would be: signals do nothing to it.
@@ -158,9 +158,7 @@ async def test_a_process_that_cannot_be_ended_is_reported_and_holds_the_host(
         followed = await node.follow(job)
         assert isinstance(followed.end, Stopped)
         assert followed.end.survivors == (pid,)
-        # posh 0.14.1 crashes before it can say it: a fault of its own, in strcmp.
-        if "posh" not in request.node.name:
-            assert f"processes that cannot be killed: {pid}\n".encode() in followed.log
+        assert f"processes that cannot be killed: {pid}\n".encode() in followed.log
         with pytest.raises(NodeError, match=f"last attempt cannot be ended: {pid}"):
             await node.start(node.spec(f"{command}sleep 60"))
         state = await read_job(node.transport, workdir=waiting.workdir, job=waiting.id)
