@@ -61,8 +61,16 @@ def measure(options: Options) -> Report:
         tables=(table,),
         goals=(goal,),
         versions={"cargo": said_version(["cargo", "--version"])},
+        remarks=(_REMARK,),
         runs=runs,
     )
+
+
+_REMARK: Final = (
+    "This program asks for link-time optimization of all that it consists of, in one unit "
+    "(`lto = true`, `codegen-units = 1`): that is done again for each version, and is most of what "
+    "a warm build takes. cargo has no incremental build that gives the same bytes."
+)
 
 
 def _round(folder: Path) -> dict[str, float]:
