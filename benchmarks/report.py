@@ -135,7 +135,8 @@ def as_markdown(report: Report, *, charts: str) -> str:
         parts.append("\n".join(_goal(goal) for goal in report.goals))
     parts += report.remarks
     versions = ", ".join(f"{tool} {version}" for tool, version in report.versions.items())
-    parts.append(f"Medians of {report.runs}. {versions}".rstrip())
+    how = f"Medians of {report.runs}." if report.runs > 1 else "One run of each."
+    parts.append(f"{how} {versions}".rstrip())
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import fromstring
 
@@ -49,6 +50,7 @@ def test_the_page_shows_medians_goals_and_the_machine() -> None:
     assert "- of the link: 0.5 (≥ 0.9: **not reached**)" in page
     assert "Measured on cores: 2." in page
     assert "Medians of 3. ssh 9.2" in page
+    assert "One run of each. ssh 9.2" in render_page([(replace(REPORT, runs=1), {"cores": "2"})])
 
 
 def test_the_chart_has_a_bar_for_each_tool_in_proportion() -> None:
