@@ -13,7 +13,15 @@ from benchmarks.install_scripts import InstallScript
 from benchmarks.report import OURS
 from orchestrator.core.archive import ArchiveEntry, archive_name, pack_archive
 from orchestrator.core.downloads import newest_builds
-from orchestrator.core.index import Index, Row, Status, join_signed, render_index, render_row
+from orchestrator.core.index import (
+    Index,
+    Row,
+    Status,
+    join_signed,
+    render_index,
+    render_row,
+    sort_rows,
+)
 from orchestrator.core.installer import InstallerValues, render_installer
 from orchestrator.core.signature import index_namespace
 from orchestrator.core.target import TARGETS
@@ -54,7 +62,7 @@ def lay_out(site: Path, url: str, program: bytes) -> InstallScript:
         channel="stable",
         ssh_keys=(signer.public.ssh,),
         minisign_keys=(signer.public.minisign,),
-        newest=tuple(map(render_row, newest_builds(rows))),
+        newest=tuple(map(render_row, sort_rows(newest_builds(rows)))),
     )
     (site / "install.sh").write_text(render_installer(_TEMPLATE.read_text(), values))
     return InstallScript(

@@ -1,9 +1,9 @@
 """The next version of a real crate on a node that has built the one before.
 
 Dependencies that did not change stay compiled in the node's own target folder, whatever the source
-is unpacked to; the program's own code is compiled again. The first build is cold (`--clean`, its
-crates already there), the second one warm, and the third a cold one of the second's version, which
-must give the same bytes.
+is unpacked to; the program's own code is compiled again. The first build finds a node that has
+built nothing yet, the second one is warm, and the third a cold one (`--clean`) of the second's
+version, which must give the same bytes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -75,7 +76,9 @@ _REMARK: Final = (
 
 def _round(folder: Path) -> dict[str, float]:
     before, version = _VERSIONS
-    _build(folder, before, "--rebuild", "--clean")
+    # As on a new node. A build with `--clean` leaves nothing to the next one.
+    shutil.rmtree(folder / "work" / "target", ignore_errors=True)
+    _build(folder, before, "--rebuild")
     warm, warm_sha256 = _build(folder, version, "--rebuild")
     cold, cold_sha256 = _build(folder, version, "--rebuild", "--clean")
     if warm_sha256 != cold_sha256:

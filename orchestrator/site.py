@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.core.derived import VERSIONS, derive_conveniences
 from orchestrator.core.downloads import newest_builds
-from orchestrator.core.index import Status, render_row
+from orchestrator.core.index import Status, render_row, sort_rows
 from orchestrator.core.installer import (
     InstallerValues,
     render_installer,
@@ -68,7 +68,8 @@ def installer_values(
         keys_serial=keys_serial,
         version_words=version_words(project.version_command),
         source_command=source_command(project.source),
-        newest=tuple(map(render_row, newest_builds(rows))),
+        # As in an index, which has the build for newer CPUs before the one for all.
+        newest=tuple(map(render_row, sort_rows(newest_builds(rows)))),
     )
 
 

@@ -36,6 +36,7 @@ from orchestrator.core.index import (
     parse_floor,
     render_index,
     render_row,
+    sort_rows,
 )
 from orchestrator.core.installer import InstallerValues, render_installer
 from orchestrator.core.keys import KeyStatement, join_keys, render_keys
@@ -113,7 +114,7 @@ class Site:
             rotation_ssh_keys=tuple(key.ssh for key in rotation),
             rotation_minisign_keys=tuple(key.minisign for key in rotation),
             keys_serial=self.keys_serial,
-            newest=tuple(map(render_row, newest_builds(self.rows))),
+            newest=tuple(map(render_row, sort_rows(newest_builds(self.rows)))),
         )
 
     @cached_property

@@ -88,7 +88,7 @@ POINTER = "public, max-age=60, no-transform"
         (f"/{ARCHIVE}.sha256", "text/plain; charset=utf-8", IMMUTABLE),
         ("/1.0.0/demo-1.0.0-netbsd-x86_64", "application/octet-stream", IMMUTABLE),
         ("/stable.idx", "text/plain; charset=utf-8", "no-cache, no-transform"),
-        ("/install.sh", "text/plain; charset=utf-8", POINTER),
+        ("/install.sh", "text/plain; charset=utf-8", "no-cache, no-transform"),
         ("/index.html", "text/html; charset=utf-8", POINTER),
         ("/versions.json", "application/json", POINTER),
         ("/latest/x86_64-unknown-openbsd7.8.txt", "text/plain; charset=utf-8", POINTER),

@@ -92,7 +92,8 @@ def test_a_browser_gets_the_page(url: str) -> None:
     assert script.headers["Content-Type"] == "text/plain; charset=utf-8"
     for each in (answer, script):
         assert each.headers["Vary"] == "User-Agent, Accept, Accept-Encoding"
-        assert each.headers["Cache-Control"] == POINTER
+    assert answer.headers["Cache-Control"] == POINTER
+    assert script.headers["Cache-Control"] == "no-cache, no-transform"
     head = ask(url, "/", "HEAD", **BROWSER)
     assert head.headers["Content-Length"] == str(len(PAGE))
 

@@ -141,7 +141,7 @@ _SERIAL: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 _SOURCE_COMMAND: Final = re.compile(
     r"cargo install --locked (?:[A-Za-z0-9_-]{1,99}|--git https://[A-Za-z0-9][A-Za-z0-9._~:/%-]{0,299})"
 )
-_ROW: Final = re.compile(r"[A-Za-z0-9._+/:=<>,-]{1,999}(?:\t[A-Za-z0-9._+/:=<>,-]{1,999}){6}")
+_ROW: Final = re.compile(r"[A-Za-z0-9._+/:=<>,-]{1,1000}(?:\t[A-Za-z0-9._+/:=<>,-]{1,1000}){6}")
 # Where the words of a version command are not known.
 UNKNOWN_WORDS: Final = "?"
 # Nothing that a shell splits (but spaces), expands or takes for syntax, not even unquoted.

@@ -107,6 +107,7 @@ class ObjectStat:
 _TEXT: Final = "text/plain; charset=utf-8"
 _IMMUTABLE: Final = "public, max-age=31536000, immutable"
 # A proxy that re-compresses a text changes its length and hash: no-transform.
+_FRESH: Final = "no-cache, no-transform"
 _POINTER: Final = "public, max-age=60, no-transform"
 
 
@@ -117,16 +118,17 @@ class ObjectKind(Enum):
     BINARY = ("binary", "application/octet-stream", _IMMUTABLE)
     TEXT = ("checksum, signature, history or a version's own script", _TEXT, _IMMUTABLE)
     STATEMENT = ("provenance or bill of materials", "application/json", _IMMUTABLE)
-    INDEX = ("index", _TEXT, "no-cache, no-transform")
+    INDEX = ("index", _TEXT, _FRESH)
     # Not application/x-sh: a person who opens the URL before running it should see the text.
-    SCRIPT = ("script", _TEXT, _POINTER)
-    SIGNATURE = ("signature of the script", _TEXT, _POINTER)
+    # It changes with each release, and goes with its signature.
+    SCRIPT = ("script", _TEXT, _FRESH)
+    SIGNATURE = ("signature of the script", _TEXT, _FRESH)
     PAGE = ("page", "text/html; charset=utf-8", _POINTER)
     # What follows from an index, for scripts that cannot read one.
     SUMMARY = ("summary", "application/json", _POINTER)
     LATEST = ("newest version", _TEXT, _POINTER)
     # The keys that may sign, vouched for by the rotation key.
-    KEYS = ("keys", _TEXT, "no-cache, no-transform")
+    KEYS = ("keys", _TEXT, _FRESH)
 
     def __init__(self, label: str, content_type: str, cache_control: str) -> None:
         self.label = label

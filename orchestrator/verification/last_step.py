@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator.core.errors import StoreError
@@ -84,12 +85,10 @@ class Published:
             return self._verification(checks)
         reader = PublicReader(url=url, store=self.store)
         is_led_to = leads_to(self.inventory, self.channel)
-        site = Site(
-            reader=reader,
-            judge=judge,
-            installer=await self._installer(url, index) if is_led_to else None,
-            sleep=sleep,
-        )
+        installer = None
+        if is_led_to and self.template is not None:
+            installer = partial(self._installer, self.template, url, judge)
+        site = Site(reader=reader, judge=judge, installer=installer, sleep=sleep)
         index, checks = await site.index(self.channel, self._rules(newest=index.serial))
         if index:
             checks += await self._version(reader, judge).checks(index)
@@ -103,14 +102,17 @@ class Published:
             return []
         return await check_installer(store_reader(self.store), judge)
 
-    async def _installer(self, url: str, index: Index) -> bytes | None:
-        if self.template is None:
-            return None
-        serial = await keys_serial(self.store, self.channel.authority)
+    async def _installer(self, template: str, url: str, judge: Judge) -> bytes:
+        # Of the present index: others may have published meanwhile.
+        index, _ = await self._store_index(judge)
         values = installer_values(
-            self.inventory.project, url, self.channel, keys_serial=serial, rows=index.rows
+            self.inventory.project,
+            url,
+            self.channel,
+            keys_serial=await keys_serial(self.store, self.channel.authority),
+            rows=index.rows if index else (),
         )
-        return render_installer(self.template, values).encode()
+        return render_installer(template, values).encode()
 
     async def _judge(self) -> Judge:
         keys = await accepted_keys(self.store, self.channel.keys, self.channel.authority)

@@ -97,12 +97,12 @@ def headers_of(name: str, answer: Answer) -> list[Check]:
 class Site:
     """A project's public site beside the store that it is served from.
 
-    `installer` is install.sh as it is to be, None if this version does not lead to it.
+    `installer` returns install.sh as it is to be now; None if this version does not lead to it.
     """
 
     reader: PublicReader
     judge: Judge
-    installer: bytes | None
+    installer: Callable[[], Awaitable[bytes]] | None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def index(self, channel: Channel, rules: IndexRules) -> tuple[Index | None, list[Check]]:
@@ -192,7 +192,7 @@ class Site:
     async def _expected(self, name: str) -> bytes | None:
         """Return what is to be served now, None if nothing is."""
         if name == INSTALL_SCRIPT and self.installer is not None:
-            return self.installer
+            return await self.installer()
         stored = await self.reader.store.read(name, limit_bytes=TEXT_LIMIT)
         return stored.data if stored else None
 

@@ -312,7 +312,7 @@ def test_a_bundle_of_a_bucket_has_what_the_bucket_has(
     assert desk.release().code == 0
     base = f"{service.url}/bucket/tool"
     for name, lifetime in (
-        ("install.sh.sig", "public, max-age=60, no-transform"),
+        ("install.sh.sig", "no-cache, no-transform"),
         (f"releases/{VERSION}/install.sh", "public, max-age=31536000, immutable"),
         (f"releases/{VERSION}/install.sh.sig", "public, max-age=31536000, immutable"),
     ):

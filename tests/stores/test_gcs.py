@@ -579,16 +579,16 @@ async def test_what_is_big_has_its_headers_too(service: Service, store: GcsStore
 async def test_a_stale_cache_for_strangers_is_never_asked(
     service: Service, store: GcsStore, knob: str
 ) -> None:
-    url = f"{service.url}/bucket/install.sh"
+    url = f"{service.url}/bucket/index.html"
     setattr(service, knob, True)
-    first = await store.replace("install.sh", b"1", ObjectKind.SCRIPT, expected=None)
+    first = await store.replace("index.html", b"1", ObjectKind.PAGE, expected=None)
     assert (await asyncio.to_thread(requests.get, url, timeout=30)).content == b"1"
-    await store.replace("install.sh", b"2", ObjectKind.SCRIPT, expected=first)
+    await store.replace("index.html", b"2", ObjectKind.PAGE, expected=first)
     assert (await asyncio.to_thread(requests.get, url, timeout=30)).content == b"1"
-    found = await store.read("install.sh", limit_bytes=MIB)
+    found = await store.read("index.html", limit_bytes=MIB)
     assert found
     assert found.data == b"2"
-    assert await store.holds("install.sh", b"2")
+    assert await store.holds("index.html", b"2")
 
 
 # Prefixes and lists

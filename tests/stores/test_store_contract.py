@@ -330,7 +330,8 @@ def test_only_what_never_changes_is_cached_for_long() -> None:
         ObjectKind.STATEMENT,
     }
     assert ObjectKind.INDEX.cache_control == "no-cache, no-transform"
-    assert ObjectKind.SCRIPT.cache_control == "public, max-age=60, no-transform"
+    assert ObjectKind.SCRIPT.cache_control == "no-cache, no-transform"
+    assert ObjectKind.PAGE.cache_control == "public, max-age=60, no-transform"
     assert ObjectKind.SCRIPT.content_type == "text/plain; charset=utf-8"
     assert ObjectKind.ARCHIVE.content_type == "application/gzip"
 

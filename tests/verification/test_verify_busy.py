@@ -31,12 +31,13 @@ class Rival:
     """Another coordinator, who announces one more target each time."""
 
     site: Site
+    version: str = "1.0.0"
     busy: bool = True
 
     def announce(self) -> None:
         if self.busy:
             self.busy = False
-            self.site.publish("1.0.0", pending=("x86_64-unknown-freebsd",))
+            self.site.publish(self.version, pending=("x86_64-unknown-freebsd",))
 
 
 @dataclass(kw_only=True)
@@ -116,6 +117,16 @@ def test_what_another_release_replaces_while_a_stranger_reads_is_accepted(
     assert last_step(site) == ()
     assert not rival.busy
     assert mirror.asked.count(name) == 1
+
+
+def test_a_newer_release_meanwhile_changes_the_installer_and_is_no_fault(
+    site: Site, mirror: Mirror
+) -> None:
+    site.write(verify=True)
+    rival = Rival(site=site, version="2.0.0")
+    mirror.before["index.html"] = rival.announce
+    assert last_step(site) == ()
+    assert not rival.busy
 
 
 def test_an_index_that_the_store_never_had_is_named_however_new_it_is(
