@@ -1,9 +1,8 @@
 """The next version of a real crate on a node that has built the one before.
 
-Dependencies that did not change stay compiled in the node's own target folder, whatever the source
-is unpacked to; the program's own code is compiled again. The first build finds a node that has
-built nothing yet, the second one is warm, and the third a cold one (`--clean`) of the second's
-version, which must give the same bytes.
+The first build finds a node that has built nothing yet; the second one is warm, with what the first
+has left; and the third is a cold one (`--clean`) of the second's version, which must give the same
+bytes. cargo compiles a dependency again that lies at another path, as all do in another source.
 """
 
 from __future__ import annotations
@@ -62,16 +61,8 @@ def measure(options: Options) -> Report:
         tables=(table,),
         goals=(goal,),
         versions={"cargo": said_version(["cargo", "--version"])},
-        remarks=(_REMARK,),
         runs=runs,
     )
-
-
-_REMARK: Final = (
-    "This program asks for link-time optimization of all that it consists of, in one unit "
-    "(`lto = true`, `codegen-units = 1`): that is done again for each version, and is most of what "
-    "a warm build takes. cargo has no incremental build that gives the same bytes."
-)
 
 
 def _round(folder: Path) -> dict[str, float]:
