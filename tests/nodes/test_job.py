@@ -63,7 +63,7 @@ async def node(scratch_home: Path) -> AsyncIterator[Bench]:
 def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -370,7 +370,10 @@ async def test_a_silent_build_is_cancelled(node: Bench) -> None:
 async def end_guard(node: Bench, job: Job) -> None:
     guard = node.folder_of(job) / "guard"
     await until(guard.exists)
-    os.kill(int(guard.read_text().split()[0]), signal.SIGKILL)
+    pid = int(guard.read_text().split()[0])
+    os.kill(pid, signal.SIGKILL)
+    # It dies when the kernel gets to it.
+    await until(lambda: not is_alive(pid))
 
 
 async def test_how_long_a_build_ran_is_its_guard_s_business(node: Bench) -> None:
