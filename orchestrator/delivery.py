@@ -30,7 +30,7 @@ from orchestrator.core.wording import human_size
 from orchestrator.evidence import Witness
 from orchestrator.inspection import Inspection, Place
 from orchestrator.meanwhile import meanwhile
-from orchestrator.nodes.bundle import source_folder
+from orchestrator.nodes.bundle import source_folder, tree_folder
 from orchestrator.nodes.collect import EXTRAS, Collection
 from orchestrator.nodes.follow import Follower, follow_job, require_success
 from orchestrator.nodes.housekeeping import tidy
@@ -357,9 +357,12 @@ class _NodeDelivery:
     def _spec(self, facts: NodeFacts, bundle: Bundle | None) -> JobSpec:
         node, project = self._node, self._plan.inventory.project
         folder = source_folder(facts, bundle.digest) if bundle else None
-        source = f"{folder}/source/{bundle.subdirectory}".rstrip("/") if bundle else None
+        is_kept_warm = self._task.is_kept_warm
+        tree = tree_folder(facts, node.name) if bundle and is_kept_warm else None
+        place = tree or folder
+        source = f"{place}/source/{bundle.subdirectory}".rstrip("/") if bundle else None
         command = fill_command(self._task, source=source, jobs=node.jobs or facts.cpus or 1)
-        target_dir = f"{facts.workdir}/target/{node.name}" if self._task.is_kept_warm else None
+        target_dir = f"{facts.workdir}/target/{node.name}" if is_kept_warm else None
         extras = tuple(fill_extra(path, source=source) for path in self._task.extra_paths)
         id_ = job_id(
             project=project.name,
@@ -389,6 +392,7 @@ class _NodeDelivery:
             log_limit_bytes=node.log_limit,
             env=node.env,
             source=folder,
+            tree=tree,
             target_dir=target_dir,
             label=(project.name, str(self._plan.version), node.target.triple, node.name),
         )

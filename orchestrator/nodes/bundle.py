@@ -30,6 +30,14 @@ def source_folder(facts: NodeFacts, digest: str) -> str:
     return f"{facts.workdir}/sources/{digest}"
 
 
+def tree_folder(facts: NodeFacts, node: str) -> str:
+    """Return the folder in which the node's warm builds find their source, whatever its digest is.
+
+    cargo compiles a vendored crate again that lies at another path.
+    """
+    return f"{facts.workdir}/sources/{node}.tree"
+
+
 Reduce = Callable[[Collection[str]], AbstractContextManager[tuple[Path, str]]]
 
 

@@ -46,7 +46,8 @@ class JobSpec:
     when the command puts it into $ORCHESTRATOR_OUT under its name. `extras` are more files, and a
     name that the command puts there goes before the file at the path. At most
     `slots` jobs with the same `lock` run at once on the host. `source` is an unpacked bundle on
-    the node, kept out of the binary; `target_dir` is the folder that cargo keeps between builds.
+    the node; `target_dir` is the folder that cargo keeps between builds, one job's at a time, and
+    `tree` the one to which the source is copied for them. No path of these gets into the binary.
     Whoever takes longer than `timeout` or writes more than `log_limit_bytes` is ended. `label` is
     the project, version, target and node, for people who look at the node's jobs.
     """
@@ -61,6 +62,7 @@ class JobSpec:
     env: tuple[tuple[str, str], ...] = ()
     slots: int = 1
     source: str | None = None
+    tree: str | None = None
     target_dir: str | None = None
     label: tuple[str, ...] = ()
 
@@ -244,26 +246,53 @@ def build_script(facts: NodeFacts, spec: JobSpec) -> str:
     # A wrapper that the inventory asks for runs inside ours.
     environment["ORCHESTRATOR_INNER_WRAPPER"] = environment.get("RUSTC_WRAPPER", "")
     environment["RUSTC_WRAPPER"] = f"{directory}/rustc-wrapper"
-    freshening = _freshening(spec.source, spec.target_dir)
-    return f"umask 022\n{exports(environment.items())}{freshening}{spec.command}"
+    return f"umask 022\n{exports(environment.items())}{_planting(spec)}{spec.command}"
 
 
-def _freshening(source: str | None, target_dir: str | None) -> str:
-    """Return the lines after which cargo takes nothing of another source for this one's.
+def _planting(spec: JobSpec) -> str:
+    """Return the lines that bring the source to where warm builds find it, for this job's command.
 
-    Cargo goes by file times, and those in a bundle are all the same: a package whose version did
-    not change with its code would be called fresh, and an old binary be delivered.
+    cargo goes by the times of files, and those in a bundle are all the same: a package whose
+    version did not change with its code would be called fresh, and an old binary be delivered. So
+    the program's own files get the present time. Vendored crates keep theirs, and their path: cargo
+    compares the registry's checksum of each. A crate without one is fresh to cargo whatever is in
+    it, and so nothing that was compiled is kept when a crate has other files under its old name.
     """
-    if source is None or target_dir is None:
+    if spec.source is None or spec.tree is None or spec.target_dir is None:
         return ""
-    root, marker = quoted(f"{source}/source"), quoted(f"{target_dir}/.built-from")
-    return (
-        f"mkdir -p {quoted(target_dir)}\n"
-        f'if [ "$(cat {marker} 2>/dev/null)" != {root} ]; then\n'
-        f"    find {root} -type f -exec touch {{}} +\n"
-        f"    printf '%s\\n' {root} >{marker}\n"
-        "fi\n"
-    )
+    values = {"SOURCE": spec.source, "TREE": spec.tree, "TARGET": spec.target_dir}
+    text = _PLANT
+    for name, value in values.items():
+        text = text.replace(f"@{name}@", quoted(value))
+    return text
+
+
+# What the target folder was built from is told by its own list, and after a `--clean`, which takes
+# that away, by the tree's. Not every cp makes hard links (OpenBSD's does not), nor does every file
+# system.
+_PLANT: Final = """\
+if [ "$(cat @TREE@/.planted 2>/dev/null)" != @SOURCE@ ]; then
+    mkdir -p @TARGET@
+    cat @TARGET@/.crates @TREE@/.cargo/vendored @SOURCE@/.cargo/vendored 2>/dev/null |
+        sort -u >@TARGET@/.crates.new
+    if [ -n "$(cut -d ' ' -f 2 @TARGET@/.crates.new | sort | uniq -d)" ]; then
+        rm -rf @TARGET@
+        mkdir @TARGET@
+        sort -u @SOURCE@/.cargo/vendored >@TARGET@/.crates.new
+    fi
+    mv -f @TARGET@/.crates.new @TARGET@/.crates
+    rm -rf @TREE@
+    mkdir @TREE@
+    cp -RP @SOURCE@/source @TREE@/
+    for _part in .cargo vendor; do
+        [ -e @SOURCE@/"$_part" ] || continue
+        cp -RPpl @SOURCE@/"$_part" @TREE@/ 2>/dev/null && continue
+        rm -rf @TREE@/"$_part"
+        cp -RPp @SOURCE@/"$_part" @TREE@/
+    done
+    printf '%s\\n' @SOURCE@ >@TREE@/.planted
+fi
+"""
 
 
 def _rustc_wrapper(facts: NodeFacts, spec: JobSpec, directory: str) -> str:
@@ -278,6 +307,7 @@ def _rustc_wrapper(facts: NodeFacts, spec: JobSpec, directory: str) -> str:
         (cargo_home, "/build/cargo"),
         (spec.target_dir, "/build/target"),
         (spec.source, "/build/source"),
+        (spec.tree, "/build/source"),
         (directory, "/build/job"),
     )
     options = " ".join(

@@ -217,7 +217,12 @@ run() {
     remove_tree .work.*
     shell=$6
 
+    job_source=- job_target=-
+    [ ! -e uses ] || read -r job_source job_target <uses
+    target_turn=
     slot=
+    # Whoever waits for the folder does not keep a place of the host from others meanwhile.
+    [ -n "$unable" ] || wait_for_target
     [ -n "$unable" ] || wait_for_host "$4" "$5"
     if [ -n "$unable" ]; then
         status=1
@@ -231,11 +236,12 @@ run() {
     # Others need the room, and what such a build has left is good for nothing.
     [ -z "$is_full" ] || remove_tree work
     # Not ours to give back, while something of ours still uses the host.
-    [ -z "$slot" ] || [ -n "$left_behind" ] || release "$locks/$slot"
+    if [ -z "$left_behind" ]; then
+        [ -z "$slot" ] || release "$locks/$slot"
+        generation=$target_turn
+        [ -z "$target_turn" ] || release "$job_target.lock/1"
+    fi
     rm -f reserve
-    job_source=-
-    job_target=-
-    [ ! -e uses ] || read -r job_source job_target <uses
     touch_use . "$job_source" "$job_target"
     note_end
 }
@@ -279,24 +285,36 @@ note_end() {
     done
 }
 
-# wait_for_host LOCK SLOTS: sets $slot, or gives up when the job is told to end; in $unable why the
-# host cannot be had at all.
+# wait_for_target: the folder that cargo keeps, and where it finds the source, are one job's.
+wait_for_target() {
+    [ "$job_target" != - ] || return 0
+    wait_for_slot "$job_target.lock" 1 "target folder"
+    [ -z "$slot" ] || target_turn=$generation
+}
+
+# wait_for_host LOCK SLOTS: sets $slot.
 wait_for_host() {
     slot=
     [ "$1" != - ] || return 0
-    host_unwritable=0
     # Beside every node's workdir, not in it: nodes of one host may have different ones.
     locks=${HOME:-$workdir}/.cache/orchestrator/locks/$1
     [ -d "$locks" ] || mkdir -p "$locks" 2>/dev/null || locks=$workdir/locks/$1
+    wait_for_slot "$locks" "$2" host
+}
+
+# wait_for_slot LOCKS SLOTS WHAT: sets $slot, or gives up when the job is told to end; in $unable why
+# it cannot be had at all.
+wait_for_slot() {
+    slot_unwritable=0
     while is_wanted; do
         slot=1
         while [ "$slot" -le "$2" ]; do
-            ! acquire "$locks/$slot" "$dir" || return 0
-            host_unwritable=$((host_unwritable + unwritable))
+            ! acquire "$1/$slot" "$dir" || return 0
+            slot_unwritable=$((slot_unwritable + unwritable))
             slot=$((slot + 1))
         done
-        if [ "$host_unwritable" -ge "$MAX_UNWRITABLE" ]; then
-            unable="the lock of the host, $locks, cannot be written: $(room_in "$locks")"
+        if [ "$slot_unwritable" -ge "$MAX_UNWRITABLE" ]; then
+            unable="the lock of the $3, $1, cannot be written: $(room_in "$1")"
             break
         fi
         # The holder may be a job of hours: this is the one wait that nobody can end by telling.
@@ -361,12 +379,9 @@ build() {
 
 # warmth_of_target: whether an earlier build left something in the job's target folder; - without one.
 warmth_of_target() {
-    warmth_target=-
-    # shellcheck disable=SC2034 # the source comes first
-    [ ! -e uses ] || read -r warmth_source warmth_target <uses
-    case $warmth_target in
+    case $job_target in
     -) printf '%s\n' - ;;
-    *) if [ -d "$warmth_target" ]; then echo warm; else echo cold; fi ;;
+    *) if [ -d "$job_target" ]; then echo warm; else echo cold; fi ;;
     esac
 }
 
@@ -1108,6 +1123,10 @@ list_uses() {
         *[!A-Za-z0-9._-]* | .* | *.lock | *.complete | *.new) continue ;;
         esac
         [ -d "$thing" ] || continue
+        case $thing in
+        # It goes with its target folder.
+        sources/*.tree) [ ! -d "$(target_of "$thing")" ] || continue ;;
+        esac
         stamp=$thing
         for each_stamp in "$thing/last_use" "$thing/.last_use" "$thing.complete"; do
             [ ! -f "$each_stamp" ] || stamp=$each_stamp
@@ -1150,7 +1169,7 @@ retire_one() {
     thing=${thing%/.last_use}
     thing=${thing%.complete}
     case " $in_use " in
-    *" $workdir/$thing "*) return ;;
+    *" $workdir/$thing "* | *" $workdir/$(target_of "$thing") "*) return ;;
     esac
     # Somebody may still come for what was built, however little room there is.
     case $2/$thing in
@@ -1161,6 +1180,20 @@ retire_one() {
     sources/*) rm -f "$thing.complete" ;;
     esac
     throw_away "$thing"
+    case $thing in
+    target/*) throw_away "sources/${thing#*/}.tree" >/dev/null ;;
+    esac
+}
+
+# target_of TREE: the target folder whose source it is; what is none stays as it is.
+target_of() {
+    case $1 in
+    sources/*.tree)
+        target_name=${1#*/}
+        printf '%s\n' "target/${target_name%.tree}"
+        ;;
+    *) printf '%s\n' "$1" ;;
+    esac
 }
 
 throw_away() {
