@@ -256,15 +256,11 @@ def _planting(spec: JobSpec) -> str:
     version did not change with its code would be called fresh, and an old binary be delivered. So
     the program's own files get the present time. Vendored crates keep theirs, and their path: cargo
     compares the registry's checksum of each. A crate without one is fresh to cargo whatever is in
-    it, and so nothing that was compiled is kept when a crate has other files under its old name.
+    it, and so cargo forgets what it has compiled when one has other files under its old name.
     """
     if spec.source is None or spec.tree is None or spec.target_dir is None:
         return ""
-    values = {"SOURCE": spec.source, "TREE": spec.tree, "TARGET": spec.target_dir}
-    text = _PLANT
-    for name, value in values.items():
-        text = text.replace(f"@{name}@", quoted(value))
-    return text
+    return _PLANT.replace("@SOURCE@", quoted(spec.source)).replace("@TREE@", quoted(spec.tree))
 
 
 # What the target folder was built from is told by its own list, and after a `--clean`, which takes
@@ -272,15 +268,14 @@ def _planting(spec: JobSpec) -> str:
 # system.
 _PLANT: Final = """\
 if [ "$(cat @TREE@/.planted 2>/dev/null)" != @SOURCE@ ]; then
-    mkdir -p @TARGET@
-    cat @TARGET@/.crates @TREE@/.cargo/vendored @SOURCE@/.cargo/vendored 2>/dev/null |
-        sort -u >@TARGET@/.crates.new
-    if [ -n "$(cut -d ' ' -f 2 @TARGET@/.crates.new | sort | uniq -d)" ]; then
-        rm -rf @TARGET@
-        mkdir @TARGET@
-        sort -u @SOURCE@/.cargo/vendored >@TARGET@/.crates.new
+    mkdir -p "$CARGO_TARGET_DIR"
+    cat "$CARGO_TARGET_DIR"/.crates @TREE@/.cargo/vendored @SOURCE@/.cargo/vendored 2>/dev/null |
+        sort -u >"$CARGO_TARGET_DIR"/.crates.new
+    if [ -n "$(cut -d ' ' -f 2 "$CARGO_TARGET_DIR"/.crates.new | sort | uniq -d)" ]; then
+        find "$CARGO_TARGET_DIR" -type d -name .fingerprint -prune -exec rm -rf {} +
+        sort -u @SOURCE@/.cargo/vendored >"$CARGO_TARGET_DIR"/.crates.new
     fi
-    mv -f @TARGET@/.crates.new @TARGET@/.crates
+    mv -f "$CARGO_TARGET_DIR"/.crates.new "$CARGO_TARGET_DIR"/.crates
     rm -rf @TREE@
     mkdir @TREE@
     cp -RP @SOURCE@/source @TREE@/

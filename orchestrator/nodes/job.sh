@@ -1244,8 +1244,8 @@ sync_to_disk() {
     sync -f "$1" 2>/dev/null || sync
 }
 
-# fill_in NEW BASE: copies the crates that NEW lacks and BASE has, as both lists say; false if one
-# is missing. Cargo itself compares every file of a crate with that crate's list.
+# fill_in NEW BASE: brings the crates that NEW lacks and BASE has, as both lists say; false if one is
+# missing. Cargo itself compares every file of a crate with that crate's list.
 fill_in() {
     [ -n "$2" ] || return 0
     missing_crates=
@@ -1260,7 +1260,16 @@ fill_in() {
     ! grep -vxF -f "$2/.cargo/vendored" "$1/.cargo/missing" >/dev/null || return
     rm -f "$1/.cargo/missing"
     # shellcheck disable=SC2086 # a list of words
-    [ -z "$copied_crates" ] || (into=$(pwd)/$1/vendor && cd "$2/vendor" && cp -RPp $copied_crates "$into/")
+    [ -z "$copied_crates" ] || (into=$(pwd)/$1/vendor && cd "$2/vendor" && bring "$into" $copied_crates)
+}
+
+# bring INTO FOLDER...: as hard links, which take no room, where this cp and the file system have them.
+bring() {
+    brought_into=$1
+    shift
+    cp -RPpl "$@" "$brought_into/" 2>/dev/null && return
+    (cd "$brought_into" && rm -rf "$@")
+    cp -RPp "$@" "$brought_into/"
 }
 
 # --- small things ------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator.core.errors import LinkError
 from orchestrator.nodes.bundle import Parcel, Sending, push_bundle
+from orchestrator.nodes.job import JOB_SH
 from orchestrator.nodes.local import LocalTransport
 from orchestrator.nodes.transport import OnWritten, ignore
 from orchestrator.source.bundle import Bundle, pack, reduced
@@ -132,6 +133,23 @@ async def test_the_next_version_is_sent_without_the_crates_that_are_there(
     shutil.rmtree(node.folder / "sources")
     await push(node, bundle(tmp_path, "three", ITOA))
     assert tree(await push(node, second)) == kept
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+async def test_crates_that_are_there_take_no_room_twice_where_that_can_be(
+    node: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_links: bool
+) -> None:
+    if not has_links:
+        # One that does not know the option, after it has begun.
+        other = JOB_SH.replace('cp -RPpl "$@"', 'cp -RPp "$1" "$brought_into/" && false')
+        assert other != JOB_SH
+        monkeypatch.setattr("orchestrator.nodes.bundle.JOB_SH", other)
+    first = await push(node, bundle(tmp_path, "one", SERDE, ITOA))
+    second = await push(node, bundle(tmp_path, "two", SERDE, ITOA, NEWER))
+    for name, _ in (SERDE, ITOA):
+        file = Path("vendor", name, "src/lib.rs")
+        assert (second / file).read_bytes() == (first / file).read_bytes()
+        assert (second / file).samefile(first / file) is has_links
 
 
 async def test_the_source_that_has_most_of_it_is_chosen(node: Bench, tmp_path: Path) -> None:

@@ -97,7 +97,9 @@ def unpack_source(node: Bench, digest: str, answer: int, *, fork: int = 0) -> st
     return str(root)
 
 
-async def build(node: Bench, source: str, *, clean: bool = False) -> tuple[str, str]:
+async def build(
+    node: Bench, source: str, *, clean: bool = False, into: Path | None = None
+) -> tuple[str, str]:
     target_dir, tree = str(node.folder / "target" / "local"), tree_folder(node.facts, "local")
     command = (
         f"{CLEAN if clean else ''}cd {tree}/source\n"
@@ -106,7 +108,12 @@ async def build(node: Bench, source: str, *, clean: bool = False) -> tuple[str, 
         f": {len(node.jobs)}"
     )
     done = await node.run(
-        command, source=source, tree=tree, target_dir=target_dir, binaries=(("app", None),)
+        command,
+        source=source,
+        tree=tree,
+        target_dir=target_dir,
+        binaries=(("app", None),),
+        env=(("CARGO_TARGET_DIR", str(into)),) if into else (),
     )
     require_success(done.end)
     program = node.folder_of(node.jobs[-1]) / "out" / "app"
@@ -139,15 +146,19 @@ async def test_another_source_compiles_no_crate_again_that_is_the_same(node: Ben
     assert "Compiling fork" not in log
 
 
+@pytest.mark.parametrize("folder", [None, "of the node's choice"])
 @pytest.mark.thorough
-async def test_a_crate_with_other_code_of_the_same_version_is_compiled_again(node: Bench) -> None:
+async def test_a_crate_with_other_code_of_the_same_version_is_compiled_again(
+    node: Bench, tmp_path: Path, folder: str | None
+) -> None:
+    into = tmp_path / folder if folder else None
     # cargo itself believes a vendored crate of a git repository to be the one that it knows.
     first = unpack_source(node, "a" * 8, 1, fork=3)
     second = unpack_source(node, "b" * 8, 1, fork=4)
-    assert (await build(node, first))[0] == "1 7 3"
-    assert (await build(node, second))[0] == "1 7 4"
-    assert (await build(node, first, clean=True))[0] == "1 7 3"
-    assert (await build(node, second))[0] == "1 7 4"
+    assert (await build(node, first, into=into))[0] == "1 7 3"
+    assert (await build(node, second, into=into))[0] == "1 7 4"
+    assert (await build(node, first, clean=True, into=into))[0] == "1 7 3"
+    assert (await build(node, second, into=into))[0] == "1 7 4"
 
 
 # --- where warm builds find their source ----------------------------------------------------------
