@@ -57,8 +57,15 @@ def measure(options: Options) -> Report:
         tables=(table,),
         goals=(goal,),
         versions={"cargo": said_version(["cargo", "--version"])},
+        remarks=(_WHY,),
         runs=runs,
     )
+
+
+_WHY: Final = (
+    "This program asks for `lto = true` and `codegen-units = 1`: the program alone, which is never "
+    "the same in another version, takes most of its build, on one core."
+)
 
 
 def _row(rounds: list[dict[str, float]], what: str, tool: str) -> Row:

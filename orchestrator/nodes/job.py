@@ -265,7 +265,7 @@ def _planting(spec: JobSpec) -> str:
 
 # What the target folder was built from is told by its own list, and after a `--clean`, which takes
 # that away, by the tree's. Not every cp makes hard links (OpenBSD's does not), nor does every file
-# system.
+# system. The mark must not reach the disk before what it vouches for: power may fail.
 _PLANT: Final = """\
 if [ "$(cat @TREE@/.planted 2>/dev/null)" != @SOURCE@ ]; then
     mkdir -p "$CARGO_TARGET_DIR"
@@ -285,6 +285,7 @@ if [ "$(cat @TREE@/.planted 2>/dev/null)" != @SOURCE@ ]; then
         rm -rf @TREE@/"$_part"
         cp -RPp @SOURCE@/"$_part" @TREE@/
     done
+    sync -f @TREE@ 2>/dev/null || sync
     printf '%s\\n' @SOURCE@ >@TREE@/.planted
 fi
 """
