@@ -243,6 +243,9 @@ def build_script(facts: NodeFacts, spec: JobSpec) -> str:
         **({"CARGO_TARGET_DIR": spec.target_dir} if spec.target_dir else {}),
         **dict(spec.env),
     }
+    if "CARGO_TARGET_DIR" in environment:
+        # A project may name another one, which nobody would look into (cargo 1.91 and later).
+        environment.setdefault("CARGO_BUILD_BUILD_DIR", environment["CARGO_TARGET_DIR"])
     # A wrapper that the inventory asks for runs inside ours.
     environment["ORCHESTRATOR_INNER_WRAPPER"] = environment.get("RUSTC_WRAPPER", "")
     environment["RUSTC_WRAPPER"] = f"{directory}/rustc-wrapper"
@@ -255,29 +258,38 @@ def _planting(spec: JobSpec) -> str:
     cargo goes by the times of files, and those in a bundle are all the same: a package whose
     version did not change with its code would be called fresh, and an old binary be delivered. So
     the program's own files get the present time. Vendored crates keep theirs, and their path: cargo
-    compares the registry's checksum of each. A crate without one is fresh to cargo whatever is in
-    it, and so cargo forgets what it has compiled when one has other files under its old name.
+    compares the registry's checksum of each. One without a checksum is fresh to cargo whatever is
+    in it; so are those that a project brings along, patched perhaps. Where either may have changed,
+    or the clock went back, cargo is made to forget what it has compiled.
     """
     if spec.source is None or spec.tree is None or spec.target_dir is None:
         return ""
-    return _PLANT.replace("@SOURCE@", quoted(spec.source)).replace("@TREE@", quoted(spec.tree))
+    names = {"@SOURCE@": spec.source, "@TREE@": spec.tree, "@KEPT@": spec.target_dir}
+    return re.sub("|".join(names), lambda found: quoted(names[found[0]]), _PLANT)
 
 
-# What the target folder was built from is told by its own list, and after a `--clean`, which takes
-# that away, by the tree's. Not every cp makes hard links (OpenBSD's does not), nor does every file
-# system. The mark must not reach the disk before what it vouches for: power may fail.
+# Two marks, because the node's `env` may name another target folder than the last time. What it was
+# built from is told by its own list, and after a `--clean`, which takes that away, by the tree's.
+# A mark goes before what it vouches for and reaches the disk after it: jobs are killed, and power
+# fails. Not every cp makes hard links (OpenBSD's does not), nor does every file system.
 _PLANT: Final = """\
-if [ "$(cat @TREE@/.planted 2>/dev/null)" != @SOURCE@ ]; then
-    mkdir -p "$CARGO_TARGET_DIR"
+_marks="$(cat @TREE@/.planted "$CARGO_TARGET_DIR"/.built-from 2>/dev/null)" || :
+if [ "$_marks" != "$(printf '%s\\n' @SOURCE@ @SOURCE@)" ]; then
+    mkdir -p @KEPT@ "$CARGO_TARGET_DIR"
+    rm -f @TREE@/.planted "$CARGO_TARGET_DIR"/.built-from
+    _forgets=
+    [ -s "$CARGO_TARGET_DIR"/.crates ] || [ -s @TREE@/.cargo/vendored ] || _forgets=1
     cat "$CARGO_TARGET_DIR"/.crates @TREE@/.cargo/vendored @SOURCE@/.cargo/vendored 2>/dev/null |
         sort -u >"$CARGO_TARGET_DIR"/.crates.new
-    if [ -n "$(cut -d ' ' -f 2 "$CARGO_TARGET_DIR"/.crates.new | sort | uniq -d)" ]; then
-        find "$CARGO_TARGET_DIR" -type d -name .fingerprint -prune -exec rm -rf {} +
-        sort -u @SOURCE@/.cargo/vendored >"$CARGO_TARGET_DIR"/.crates.new
+    [ -z "$(cut -d ' ' -f 2 "$CARGO_TARGET_DIR"/.crates.new | sort | uniq -d)" ] || _forgets=1
+    [ -z "$(find @SOURCE@/source -name .cargo-checksum.json | head -n 1)" ] || _forgets=1
+    if ! rm -rf @TREE@ 2>/dev/null; then
+        find @TREE@ -type d -exec chmod u+rwx {} +
+        rm -rf @TREE@
     fi
-    mv -f "$CARGO_TARGET_DIR"/.crates.new "$CARGO_TARGET_DIR"/.crates
-    rm -rf @TREE@
     mkdir @TREE@
+    : >@TREE@/.begun
+    [ -z "$(find "$CARGO_TARGET_DIR"/ -newer @TREE@/.begun | head -n 1)" ] || _forgets=1
     cp -RP @SOURCE@/source @TREE@/
     for _part in .cargo vendor; do
         [ -e @SOURCE@/"$_part" ] || continue
@@ -285,7 +297,14 @@ if [ "$(cat @TREE@/.planted 2>/dev/null)" != @SOURCE@ ]; then
         rm -rf @TREE@/"$_part"
         cp -RPp @SOURCE@/"$_part" @TREE@/
     done
+    if [ "$_forgets" ]; then
+        find "$CARGO_TARGET_DIR"/ -type d \\( -name .fingerprint -o -name fingerprint \\) -prune \\
+            -exec rm -rf {} +
+        cat @SOURCE@/.cargo/vendored 2>/dev/null | sort -u >"$CARGO_TARGET_DIR"/.crates.new
+    fi
+    mv -f "$CARGO_TARGET_DIR"/.crates.new "$CARGO_TARGET_DIR"/.crates
     sync -f @TREE@ 2>/dev/null || sync
+    printf '%s\\n' @SOURCE@ >"$CARGO_TARGET_DIR"/.built-from
     printf '%s\\n' @SOURCE@ >@TREE@/.planted
 fi
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -14,8 +15,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from orchestrator.core.errors import PassingError
 from orchestrator.nodes.bundle import tree_folder
 from orchestrator.nodes.follow import require_success
+from orchestrator.nodes.job import cancel_job
+from orchestrator.nodes.job_state import Stopped
+from orchestrator.workspace import host_triple
 from tests.nodes.bench import Bench, ShellTransport, bench
 from tests.shells import shell_params
 
@@ -61,9 +66,11 @@ async def node(scratch_home: Path) -> AsyncIterator[Bench]:
 
 
 def vendored(name: str, version: str, answer: int, *, package: str | None) -> dict[str, str]:
+    """The files of a crate, whose place is told where it panics, and with it by the program."""
     files = {
         "Cargo.toml": f'[package]\nname = "{name}"\nversion = "{version}"\nedition = "2021"\n',
-        "src/lib.rs": f"pub fn answer() -> u32 {{ {answer} }}\n",
+        "src/lib.rs": "pub fn answer() -> u32 {\n"
+        f'    if std::env::args().count() > 9 {{ panic!("no") }} else {{ {answer} }}\n}}\n',
     }
     sums = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in files.items()}
     files[".cargo-checksum.json"] = json.dumps({"files": sums, "package": package})
@@ -98,13 +105,17 @@ def unpack_source(node: Bench, digest: str, answer: int, *, fork: int = 0) -> st
 
 
 async def build(
-    node: Bench, source: str, *, clean: bool = False, into: Path | None = None
+    node: Bench,
+    source: str,
+    *,
+    before: str = "",
+    into: Path | None = None,
 ) -> tuple[str, str]:
     target_dir, tree = str(node.folder / "target" / "local"), tree_folder(node.facts, "local")
     command = (
-        f"{CLEAN if clean else ''}cd {tree}/source\n"
-        "cargo build --locked --offline\n"
-        'cp "$CARGO_TARGET_DIR/debug/app" "$ORCHESTRATOR_OUT/"\n'
+        f"{before}cd {tree}/source\n"
+        f"cargo build --locked --offline --target {host_triple()}\n"
+        f'cp "$CARGO_TARGET_DIR/{host_triple()}/debug/app" "$ORCHESTRATOR_OUT/"\n'
         f": {len(node.jobs)}"
     )
     done = await node.run(
@@ -117,6 +128,7 @@ async def build(
     )
     require_success(done.end)
     program = node.folder_of(node.jobs[-1]) / "out" / "app"
+    assert b"local.tree" not in program.read_bytes()
     answer = subprocess.run([program], check=True, capture_output=True, text=True).stdout
     return answer.strip(), done.log.decode()
 
@@ -157,8 +169,103 @@ async def test_a_crate_with_other_code_of_the_same_version_is_compiled_again(
     second = unpack_source(node, "b" * 8, 1, fork=4)
     assert (await build(node, first, into=into))[0] == "1 7 3"
     assert (await build(node, second, into=into))[0] == "1 7 4"
-    assert (await build(node, first, clean=True, into=into))[0] == "1 7 3"
+    assert (await build(node, first, before=CLEAN, into=into))[0] == "1 7 3"
     assert (await build(node, second, into=into))[0] == "1 7 4"
+
+
+@pytest.mark.thorough
+async def test_a_crate_that_was_gone_for_a_version_is_not_taken_for_what_it_was(
+    node: Bench,
+) -> None:
+    first, second, third = (
+        unpack_source(node, digest * 8, 1, fork=fork)
+        for digest, fork in (("a", 3), ("b", 0), ("c", 4))
+    )
+    without_fork(second)
+    assert (await build(node, first))[0] == "1 7 3"
+    assert (await build(node, second))[0] == "1 7"
+    assert (await build(node, third))[0] == "1 7 4"
+
+
+def without_fork(source: str) -> None:
+    root = Path(source)
+    shutil.rmtree(root / "vendor/fork-0.1.0")
+    for name, removed in (
+        ("source/Cargo.lock", ' "fork",\n'),
+        ("source/app/Cargo.toml", 'fork = { git = "https://example.org/fork" }\n'),
+        ("source/app/src/main.rs", ", fork::answer()"),
+        ("source/app/src/main.rs", "{} {} {}"),
+        (".cargo/vendored", (root / ".cargo/vendored").read_text().splitlines(keepends=True)[0]),
+    ):
+        path = root / name
+        text = path.read_text()
+        assert removed in text
+        path.write_text(text.replace(removed, "{} {}" if "{}" in removed else ""))
+    lock = root / "source/Cargo.lock"
+    lock.write_text(re.sub(r'\[\[package\]\]\nname = "fork"\n.*\n.*\n\n', "", lock.read_text()))
+
+
+@pytest.mark.thorough
+async def test_a_target_folder_of_which_nothing_is_known_is_not_believed(node: Bench) -> None:
+    first, second = (
+        unpack_source(node, each * 8, 1, fork=number) for number, each in enumerate("ab", 1)
+    )
+    assert (await build(node, first))[0] == "1 7 1"
+    # As a loss of power may leave it.
+    (node.folder / "target/local/.crates").write_text("")
+    shutil.rmtree(node.folder / "sources/local.tree")
+    assert (await build(node, second))[0] == "1 7 2"
+
+
+@pytest.mark.thorough
+async def test_crates_that_a_project_brings_along_are_compiled_as_they_are(node: Bench) -> None:
+    # Patched in place, and so that cargo has nothing to compare it with.
+    for digest, answer in (("a", 70), ("b", 71)):
+        root = Path(unpack_source(node, digest * 8, 1))
+        for part in ("vendor", ".cargo"):
+            shutil.copytree(root / part, root / "source" / part)
+        leaf = root / "source/vendor/leaf-1.2.3"
+        (leaf / ".cargo-checksum.json").write_text(f'{{"files":{{}},"package":"{"1" * 64}"}}')
+        (leaf / "src/lib.rs").write_text(f"pub fn answer() -> u32 {{ {answer} }}\n")
+        os.utime(leaf / "src/lib.rs", (BUNDLE_TIME, BUNDLE_TIME))
+        assert (await build(node, str(root)))[0] == f"1 {answer} 0"
+
+
+@pytest.mark.thorough
+async def test_a_clock_that_went_back_makes_nothing_stale(node: Bench) -> None:
+    first, second = (unpack_source(node, each * 8, number) for number, each in enumerate("ab", 1))
+    assert (await build(node, first))[0] == "1 7 0"
+    later = time.time() + 3600
+    for path in (node.folder / "target/local").rglob("*"):
+        os.utime(path, (later, later))
+    assert (await build(node, second))[0] == "2 7 0"
+
+
+@pytest.mark.thorough
+async def test_a_target_folder_that_was_another_s_meanwhile_is_not_believed(
+    node: Bench, tmp_path: Path
+) -> None:
+    first, second = (
+        unpack_source(node, each * 8, number, fork=number) for number, each in enumerate("ab", 1)
+    )
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert (await build(node, first, into=here))[0] == "1 7 1"
+    assert (await build(node, second, into=there))[0] == "2 7 2"
+    assert (await build(node, second, into=here))[0] == "2 7 2"
+
+
+@pytest.mark.thorough
+async def test_a_target_folder_may_be_a_link_and_the_project_name_a_build_folder(
+    node: Bench, tmp_path: Path
+) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    for fork, digest in enumerate("ab", 3):
+        source = unpack_source(node, digest * 8, 1, fork=fork)
+        config = Path(source, "source/.cargo/config.toml")
+        config.parent.mkdir()
+        config.write_text(f'[build]\nbuild-dir = "{tmp_path}/elsewhere"\n')
+        assert (await build(node, source, into=tmp_path / "link"))[0] == f"1 7 {fork}"
 
 
 # --- where warm builds find their source ----------------------------------------------------------
@@ -238,12 +345,51 @@ async def test_a_source_that_was_not_brought_whole_is_brought_again(node: Bench)
     assert contents(await plant(node, source)) == contents(Path(source))
 
 
+async def test_a_source_that_was_being_taken_away_is_not_believed(
+    node: Bench, tmp_path: Path
+) -> None:
+    first, second = (unpack_source(node, each * 8, number) for number, each in enumerate("ab", 1))
+    tree = await plant(node, first)
+    # Killed while it makes room for the second one.
+    shim = tmp_path / "bin" / "rm"
+    shim.parent.mkdir()
+    shim.write_text(
+        "#!/bin/sh\ncase $1 in\n"
+        '-rf) /bin/rm -rf "$2/source/core"; kill -KILL $PPID; exit ;;\nesac\nexec /bin/rm "$@"\n'
+    )
+    shim.chmod(0o755)
+    whole = node.facts
+    node.facts = replace(whole, path=f"{shim.parent}:{whole.path}")
+    with pytest.raises(PassingError):
+        await plant(node, second)
+    assert not (tree / "source/core").exists()
+    node.facts = whole
+    assert contents(await plant(node, first)) == contents(Path(first))
+
+
+async def test_what_a_build_left_in_its_source_is_no_hindrance(node: Bench, tmp_path: Path) -> None:
+    source = unpack_source(node, "a" * 8, 1)
+    locked = f"{tree_folder(node.facts, 'local')}/source/locked"
+    await plant(node, source, f"mkdir {locked}\ntouch {locked}/x\nchmod 0 {locked}")
+    # As for those who are not root.
+    shim = tmp_path / "bin" / "rm"
+    shim.parent.mkdir()
+    shim.write_text(
+        "#!/bin/sh\ncase $1$(stat -c %a "
+        f'{locked} 2>/dev/null) in\n-rf0) exit 1 ;;\nesac\nexec /bin/rm "$@"\n'
+    )
+    shim.chmod(0o755)
+    node.facts = replace(node.facts, path=f"{shim.parent}:{node.facts.path}")
+    other = unpack_source(node, "b" * 8, 2)
+    assert contents(await plant(node, other)) == contents(Path(other))
+
+
 async def test_a_source_without_dependencies_has_nothing_but_itself(node: Bench) -> None:
     source = unpack_source(node, "a" * 8, 1)
     for part in ("vendor", ".cargo"):
         shutil.rmtree(f"{source}/{part}")
     tree = await plant(node, source)
-    assert sorted(path.name for path in tree.iterdir()) == [".planted", "source"]
+    assert sorted(path.name for path in tree.iterdir()) == [".begun", ".planted", "source"]
 
 
 async def test_jobs_of_one_target_folder_wait_for_each_other(node: Bench) -> None:
@@ -265,8 +411,16 @@ async def test_jobs_of_one_target_folder_wait_for_each_other(node: Bench) -> Non
     ]
     for job in jobs:
         require_success((await node.follow(job)).end)
-    # That of another folder does not wait.
-    held = await node.start(node.spec("sleep 60", slots=4, source=None, target_dir=target_dir))
+    # That of another folder does not wait, and one that waits keeps no place of the host.
+    held = await node.start(node.spec("sleep 60", target_dir=target_dir))
+    waits = await node.start(node.spec(": waits", lock="small", target_dir=target_dir))
     other = str(node.folder / "target" / "other")
-    require_success((await node.run("true", slots=4, target_dir=other)).end)
-    assert not (node.folder_of(held) / "exit").exists()
+    require_success((await node.run("true", lock="small", target_dir=other)).end)
+    for job in (held, waits):
+        assert not (node.folder_of(job) / "exit").exists()
+    assert not (node.folder_of(waits) / "started").exists()
+    # Neither keeps it when it is ended.
+    await cancel_job(node.transport, waits)
+    assert isinstance((await node.follow(waits)).end, Stopped)
+    await cancel_job(node.transport, held)
+    require_success((await node.run(": free", lock="small", target_dir=target_dir)).end)

@@ -207,12 +207,13 @@ def test_two_benchmarks_at_once_measure_builds_of_their_own(desk: Desk) -> None:
     with desk.started(*options) as one:
         wait_for(lambda: desk.builds("here"))
         with desk.started(*options) as two:
+            # It waits for the other one's build, and each writes a log of its own.
+            wait_for(lambda: len(list(desk.dist.glob("bench/logs/*/here-1.log"))) == 2)
             wait_for(lambda: len(list(desk.folder.glob("here-work/jobs/*/pid"))) == 2)
             two.signal(signal.SIGINT)
             assert two.end().code == 130
         desk.let_go()
         assert one.end().code == 0
-    assert len(list(desk.dist.glob("bench/logs/*/here-1.log"))) == 2
     assert [line["outcome"] for line in measured(desk)] == ["built"]
 
 
