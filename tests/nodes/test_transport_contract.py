@@ -99,9 +99,10 @@ async def _answer(transport: Transport, script: str, *args: str) -> Completed:
 
 async def _written(path: Path) -> str:
     async with asyncio.timeout(SOON.total_seconds()):
-        while not path.exists() or not path.read_text():  # noqa: ASYNC110 -- a file has no event
+        # Looked at once: who writes it again empties it first.
+        while not path.exists() or not (text := path.read_text()):  # noqa: ASYNC110 -- a file has no event
             await asyncio.sleep(0.02)
-    return path.read_text()
+    return text
 
 
 async def test_arguments_arrive_as_they_are(transport: Transport) -> None:
